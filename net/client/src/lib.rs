@@ -1,0 +1,34 @@
+//! The Rust client of Myelin: markets, ticks and quotes in, counts and bars and firings out.
+//!
+//! ```text
+//!   Client --split by slot--> Link (sans-IO: sessions, reads, subscriptions) <--frames--> driver (a task) <--> socket
+//! ```
+//!
+//! Invariants: a write is executed at most once, also when the line is cut and after `Busy`; its outcome is one of done,
+//! refused, unknown; nothing waits without a bound. Deliberately absent: TLS (its place is `transport.rs`), a runtime of
+//! its own, decoding of reflexes (they are bytes here).
+
+mod client;
+mod driver;
+mod error;
+mod link;
+mod options;
+mod read;
+mod session;
+mod split;
+mod subscribe;
+mod subscriptions;
+mod transport;
+mod write;
+
+pub use client::Client;
+pub use error::{Error, Lost, Refusal};
+pub use options::Options;
+pub use read::{Answer, At, Latest, ShardStatus};
+pub use session::Reply;
+pub use subscribe::{Firing, News, Subscription};
+pub use subscriptions::FiringPlace;
+pub use write::{Ack, Mode, Outcome, Part, RowVerdict, Sent, SentPart};
+
+pub use myelin_datom as datom;
+pub use myelin_wire as wire;

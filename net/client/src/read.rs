@@ -1,0 +1,221 @@
+//! Reads: of one shard, or of all at one cut.
+//!
+//! ```text
+//!   as_of given                  every shard is asked at that T
+//!   not given, one shard         plainly: the last applied tx, not before min_tx
+//!   not given, several shards    T = the greatest of the shards' clocks and min_tx; then every shard at T
+//! ```
+//!
+//! Every answer carries the `tx` it was given at. Deliberately absent: writes that look like reads: an unknown market is
+//! refused, never created.
+
+use crate::client::Client;
+use crate::driver::Command;
+use crate::error::{Error, Refusal};
+use crate::link::Read;
+use crate::session::Reply;
+use crate::write::answered;
+use bytemuck::AnyBitPattern;
+use myelin_datom::{EntityId, Tick, Tx};
+use myelin_wire::{Attribute, BarRow, Code, Header, Kind, MarketRow, VwapRow, read_market_rows};
+
+/// When to look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct At {
+    /// As of this transaction; else now.
+    pub as_of: Option<Tx>,
+    /// Not before this one: what was acked up to it is seen. Counts for nothing beside `as_of`.
+    pub min_tx: Option<Tx>,
+}
+
+impl At {
+    /// Now.
+    pub const NOW: Self = Self { as_of: None, min_tx: None };
+
+    /// As of `tx`.
+    #[must_use]
+    pub const fn as_of(tx: Tx) -> Self {
+        Self { as_of: Some(tx), min_tx: None }
+    }
+}
+
+/// An answer and the moment it was given at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Answer<T> {
+    /// What was asked for.
+    pub value: T,
+    /// The transaction it is as of.
+    pub basis: Tx,
+}
+
+/// What one shard has counted about itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShardStatus {
+    /// Which.
+    pub shard: u16,
+    /// Name and number, in the node's order.
+    pub counters: Vec<(String, u64)>,
+}
+
+/// The question of a market's newest row.
+pub type Latest = Option<(Tx, Tick)>;
+
+impl Client {
+    /// Asks one shard anything: a read of `header.kind`. The raw form of all others.
+    pub async fn ask(&self, header: Header, body: Vec<u8>) -> Result<Reply, Error> {
+        let (ticket, from) = Self::waiter(None);
+        self.command(header.shard, Command::Read(Read { ticket, header, body })).await?;
+        answered(from, |n| n).await
+    }
+
+    /// Asks every shard, all at the same time; answers in the order of shards.
+    async fn ask_all(&self, header: Header, body: &[u8]) -> Result<Vec<Reply>, Error> {
+        let mut asked = Vec::new();
+        for shard in 0..self.shards() {
+            let (ticket, from) = Self::waiter(None);
+            let read = Read { ticket, header: Header { shard, ..header }, body: body.to_vec() };
+            self.command(shard, Command::Read(read)).await?;
+            asked.push(from);
+        }
+        let mut replies = Vec::new();
+        for from in asked {
+            replies.push(answered(from, |n| n).await?);
+        }
+        Ok(replies)
+    }
+
+    /// A moment that every shard can be read at, not below anything that was acked before the call.
+    pub async fn now(&self) -> Result<Tx, Error> {
+        let replies = self.ask_all(Header::new(Kind::Now), &[]).await?;
+        Ok(replies.iter().map(|reply| Tx::from_bits(reply.header.tx)).max().unwrap_or_default())
+    }
+
+    /// The header of a read of all shards: one moment for all of them.
+    async fn cut(&self, kind: Kind, at: At) -> Result<Header, Error> {
+        let min_tx = at.min_tx.unwrap_or_default();
+        let as_of = match at.as_of {
+            Some(tx) => tx,
+            None if self.shards() == 1 => Tx::ZERO,
+            None => self.now().await?.max(min_tx),
+        };
+        Ok(Header { tx: as_of.bits(), aux: min_tx.bits(), ..Header::new(kind) })
+    }
+
+    /// The header of a read of one market's shard.
+    fn of_market(&self, kind: Kind, market: EntityId, at: At) -> Result<Header, Error> {
+        let shard = self.welcome().shard_of(market.slot());
+        let shard = shard.ok_or_else(|| Error::Refused(Refusal::own(Code::WrongShard, 0, None)))?;
+        let (tx, aux) = (at.as_of.unwrap_or_default().bits(), at.min_tx.unwrap_or_default().bits());
+        Ok(Header { shard, tx, aux, ..Header::new(kind) })
+    }
+
+    /// How many rows have the attribute, over all markets or in one.
+    pub async fn count(&self, attribute: Attribute, market: Option<EntityId>, at: At) -> Result<Answer<u64>, Error> {
+        let id = market.unwrap_or(EntityId::NONE);
+        let body = [(attribute as u64).to_le_bytes(), id.bits().to_le_bytes()].concat();
+        let replies = match market {
+            Some(market) => vec![self.ask(self.of_market(Kind::Count, market, at)?, body).await?],
+            None => self.ask_all(self.cut(Kind::Count, at).await?, &body).await?,
+        };
+        Ok(Answer { value: replies.iter().map(|reply| reply.header.aux).sum(), basis: basis(&replies) })
+    }
+
+    /// All markets, by name.
+    pub async fn list_markets(&self, at: At) -> Result<Vec<MarketRow>, Error> {
+        let header = self.cut(Kind::ListMarkets, at).await?;
+        let mut markets = Vec::new();
+        for shard in 0..self.shards() {
+            self.pages(Header { shard, ..header }, |page| {
+                markets.extend(page);
+                true
+            })
+            .await?;
+        }
+        markets.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(markets)
+    }
+
+    /// The market of this name, if it exists. **Cost:** reads its shard's list.
+    pub async fn find_market(&self, name: &str) -> Result<Option<MarketRow>, Error> {
+        let Some(shard) = self.shard_of_name(name) else { return Ok(None) };
+        let mut found = None;
+        self.pages(Header { shard, ..Header::new(Kind::ListMarkets) }, |page| {
+            found = page.into_iter().find(|market| market.name == name);
+            found.is_none()
+        })
+        .await?;
+        Ok(found)
+    }
+
+    async fn pages(&self, header: Header, mut take: impl FnMut(Vec<MarketRow>) -> bool) -> Result<(), Error> {
+        let mut first = 0_u64;
+        loop {
+            let reply = self.ask(header, first.to_le_bytes().to_vec()).await?;
+            let page = read_market_rows(&reply.body).map_err(|_| Error::short("a list of markets"))?;
+            let more = reply.header.flags & Header::MORE != 0 && reply.header.aux > first;
+            first = reply.header.aux;
+            if !take(page) || !more {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Volume-weighted average price, of one market or of each.
+    pub async fn vwap(&self, market: Option<EntityId>, at: At) -> Result<Answer<Vec<VwapRow>>, Error> {
+        let body = market.unwrap_or(EntityId::NONE).bits().to_le_bytes().to_vec();
+        let replies = match market {
+            Some(market) => vec![self.ask(self.of_market(Kind::Vwap, market, at)?, body).await?],
+            None => self.ask_all(self.cut(Kind::Vwap, at).await?, &body).await?,
+        };
+        let mut rows = Vec::new();
+        for reply in &replies {
+            rows.extend(rows_of::<VwapRow>(&reply.body, "averages")?);
+        }
+        Ok(Answer { value: rows, basis: basis(&replies) })
+    }
+
+    /// Bars of one market over `event_time_ns` in `from_ns..to_ns`, each `width_ns` long.
+    pub async fn bars(&self, market: EntityId, width_ns: i64, from_ns: i64, to_ns: i64, at: At) -> Result<Answer<Vec<BarRow>>, Error> {
+        let mut body = market.bits().to_le_bytes().to_vec();
+        for number in [width_ns, from_ns, to_ns] {
+            body.extend_from_slice(&number.to_le_bytes());
+        }
+        let reply = self.ask(self.of_market(Kind::Bars, market, at)?, body).await?;
+        Ok(Answer { value: rows_of(&reply.body, "bars")?, basis: Tx::from_bits(reply.header.tx) })
+    }
+
+    /// The newest tick of a market, with its transaction.
+    pub async fn latest(&self, market: EntityId, at: At) -> Result<Answer<Latest>, Error> {
+        let body = market.bits().to_le_bytes().to_vec();
+        let reply = self.ask(self.of_market(Kind::Latest, market, at)?, body).await?;
+        let rows = rows_of::<Tick>(&reply.body, "the newest row")?;
+        let value = rows.first().map(|tick| (Tx::from_bits(reply.header.aux), *tick));
+        Ok(Answer { value, basis: Tx::from_bits(reply.header.tx) })
+    }
+
+    /// What every shard has counted about itself.
+    pub async fn status(&self) -> Result<Vec<ShardStatus>, Error> {
+        let replies = self.ask_all(Header::new(Kind::Status), &[]).await?;
+        Ok(replies.iter().map(read_status).collect())
+    }
+}
+
+fn read_status(reply: &Reply) -> ShardStatus {
+    let text = String::from_utf8_lossy(&reply.body);
+    let counter = |line: &str| {
+        let (name, number) = line.split_once(' ')?;
+        Some((name.to_owned(), number.parse().ok()?))
+    };
+    ShardStatus { shard: reply.header.shard, counters: text.lines().filter_map(counter).collect() }
+}
+
+fn basis(replies: &[Reply]) -> Tx {
+    replies.iter().map(|reply| Tx::from_bits(reply.header.tx)).max().unwrap_or_default()
+}
+
+fn rows_of<R: AnyBitPattern>(body: &[u8], what: &str) -> Result<Vec<R>, Error> {
+    if !body.len().is_multiple_of(size_of::<R>()) {
+        return Err(Error::short(what));
+    }
+    Ok(body.chunks_exact(size_of::<R>()).map(bytemuck::pod_read_unaligned).collect())
+}

@@ -1,0 +1,243 @@
+//! Who listens to firings over one connection, and where they go on when it is lost.
+//!
+//! ```text
+//!   Subscribe { reflex, after, credit } -> Answer -> Firings ... -> lost -> Subscribe { after the last one seen } ...
+//! ```
+//!
+//! A firing's place is `(tx, n, reflex)`; a shard gives them in that order. Credit is what the node may still send, so what
+//! waits to be taken never exceeds the window. Deliberately absent: queues; the driver hands firings on.
+
+use crate::error::Refusal;
+use crate::session::Unexpected;
+use myelin_wire::{Code, FIRING_BYTES, FiringRow, Header, Kind, write_frame};
+use std::collections::VecDeque;
+
+/// A place in a shard's stream of firings. **Order:** tx, then row, then reflex.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct FiringPlace {
+    /// The tick's transaction.
+    pub tx: u64,
+    /// Its row there.
+    pub n: u32,
+    /// The reflex.
+    pub reflex: u64,
+}
+
+impl FiringPlace {
+    /// The place of a firing.
+    #[must_use]
+    pub const fn of(row: &FiringRow) -> Self {
+        Self { tx: row.tx, n: row.n, reflex: row.reflex }
+    }
+
+    /// Behind everything that fired at `tx` or before.
+    #[must_use]
+    pub const fn behind(tx: u64) -> Self {
+        Self { tx, n: u32::MAX, reflex: u64::MAX }
+    }
+}
+
+/// What to listen to, at one shard.
+#[derive(Clone, Copy, Debug)]
+pub struct Subscribe {
+    /// Names the subscription; random, not zero, no session's id.
+    pub key: u64,
+    /// Where.
+    pub shard: u16,
+    /// 0 = every reflex.
+    pub reflex: u64,
+    /// Where to begin; `None` = from now on.
+    pub after: Option<FiringPlace>,
+    /// Firings that may come before the first grant.
+    pub window: u32,
+}
+
+/// News of a subscription.
+#[derive(Debug)]
+pub struct Push {
+    /// Whose.
+    pub key: u64,
+    /// From where.
+    pub shard: u16,
+    /// What.
+    pub said: Pushed,
+}
+
+/// See [`Push`].
+#[derive(Debug)]
+pub enum Pushed {
+    /// The node listens to us from the place after `basis` on.
+    Begun {
+        /// The last transaction applied then.
+        basis: u64,
+    },
+    /// Firings, in order.
+    Firings {
+        /// In the order of their places.
+        rows: Vec<FiringRow>,
+        /// Derived from history.
+        replayed: bool,
+    },
+    /// No more will come from this shard.
+    Ended(Refusal),
+    /// No more will come: the connection does not come back.
+    Lost,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Due,
+    Asked,
+    Live,
+}
+
+#[derive(Debug)]
+struct Listener {
+    what: Subscribe,
+    /// The last place seen.
+    after: Option<FiringPlace>,
+    /// Firings the node may still send.
+    credit: u32,
+    /// Credit not told yet.
+    grant: u32,
+    state: State,
+    begun: bool,
+}
+
+/// All of one connection.
+#[derive(Debug, Default)]
+pub struct Subscriptions {
+    list: Vec<Listener>,
+}
+
+impl Subscriptions {
+    /// True when nobody listens.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    /// A further one.
+    pub fn add(&mut self, what: Subscribe) {
+        let after = what.after;
+        self.list.push(Listener { what, after, credit: what.window, grant: 0, state: State::Due, begun: false });
+    }
+
+    /// Ends one; what is under way is passed over.
+    pub fn remove(&mut self, key: u64) {
+        self.list.retain(|one| one.what.key != key);
+    }
+
+    /// So many were taken.
+    pub fn grant(&mut self, key: u64, shard: u16, count: u32) {
+        if let Some(one) = self.list.iter_mut().find(|one| one.what.key == key && one.what.shard == shard) {
+            one.credit = one.credit.saturating_add(count);
+            if one.state != State::Due {
+                one.grant = one.grant.saturating_add(count);
+            }
+        }
+    }
+
+    /// Whether a frame is for a subscription.
+    #[must_use]
+    pub fn owns(&self, header: &Header) -> bool {
+        let push = header.kind == Kind::Firings as u8 || header.kind == Kind::Ended as u8;
+        push || (header.session != 0 && self.list.iter().any(|one| one.what.key == header.session))
+    }
+
+    /// What has to be told the node.
+    pub fn poll_transmit(&mut self, out: &mut Vec<u8>) {
+        for one in &mut self.list {
+            let header = |kind, count| Header { session: one.what.key, request: 1, shard: one.what.shard, count, ..Header::new(kind) };
+            if one.state == State::Due {
+                let after = one.after.unwrap_or_default();
+                let mut body = [0; 32];
+                body[..8].copy_from_slice(&one.what.reflex.to_le_bytes());
+                body[8..16].copy_from_slice(&after.tx.to_le_bytes());
+                body[16..20].copy_from_slice(&after.n.to_le_bytes());
+                body[24..].copy_from_slice(&after.reflex.to_le_bytes());
+                write_frame(out, header(Kind::Subscribe, one.credit), &body);
+                one.state = State::Asked;
+            } else if one.state == State::Live && one.grant > 0 {
+                write_frame(out, header(Kind::Credit, one.grant), &[]);
+                one.grant = 0;
+            }
+        }
+    }
+
+    /// A frame for one of them. **Errors:** a body of the wrong length.
+    pub fn handle_frame(
+        &mut self,
+        header: Header,
+        kind: Kind,
+        body: &[u8],
+        pushed: &mut VecDeque<Push>,
+    ) -> Result<(), Unexpected> {
+        let (key, shard) = (header.session, header.shard);
+        let Some(at) = self.list.iter().position(|one| one.what.key == key && one.what.shard == shard) else {
+            // It was removed while this was under way.
+            return Ok(());
+        };
+        let one = &mut self.list[at];
+        match kind {
+            Kind::Answer => {
+                one.state = State::Live;
+                // Should the line be cut before anything fired, this is where we go on.
+                one.after.get_or_insert(FiringPlace::behind(header.tx));
+                if !std::mem::replace(&mut one.begun, true) {
+                    pushed.push_back(Push { key, shard, said: Pushed::Begun { basis: header.tx } });
+                }
+            }
+            Kind::Firings => {
+                if body.len() != header.count as usize * FIRING_BYTES {
+                    return Err(Unexpected { shard, request: header.request });
+                }
+                let mut rows: Vec<FiringRow> =
+                    body.chunks_exact(FIRING_BYTES).map(bytemuck::pod_read_unaligned).collect();
+                let came = rows.len() as u32;
+                one.credit = one.credit.saturating_sub(came);
+                let after = one.after;
+                rows.retain(|row| after.is_none_or(|after| FiringPlace::of(row) > after));
+                // Repeats were paid for and are not handed on.
+                let repeats = came - rows.len() as u32;
+                one.credit += repeats;
+                one.grant += repeats;
+                if let Some(last) = rows.last() {
+                    one.after = Some(FiringPlace::of(last));
+                    let replayed = header.flags & Header::REPLAYED != 0;
+                    pushed.push_back(Push { key, shard, said: Pushed::Firings { rows, replayed } });
+                }
+            }
+            Kind::Ended | Kind::Refused => {
+                let mut refusal = Refusal::read(&header, body);
+                if kind == Kind::Ended {
+                    refusal.first_bad = None;
+                }
+                let retry = matches!(refusal.code, Some(Code::Busy | Code::NotLeader | Code::Stopping));
+                if retry && kind == Kind::Refused {
+                    one.state = State::Due;
+                } else {
+                    self.list.swap_remove(at);
+                    pushed.push_back(Push { key, shard, said: Pushed::Ended(refusal) });
+                }
+            }
+            _ => return Err(Unexpected { shard, request: header.request }),
+        }
+        Ok(())
+    }
+
+    /// All begin again on the next connection, behind the last place seen.
+    pub fn disconnected(&mut self) {
+        for one in &mut self.list {
+            one.state = State::Due;
+            one.grant = 0;
+        }
+    }
+
+    /// None begins again.
+    pub fn give_up(&mut self, pushed: &mut VecDeque<Push>) {
+        for one in self.list.drain(..) {
+            pushed.push_back(Push { key: one.what.key, shard: one.what.shard, said: Pushed::Lost });
+        }
+    }
+}

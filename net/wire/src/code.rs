@@ -1,0 +1,151 @@
+//! Why something was refused: one number each, given once and never reused.
+//!
+//! A refusal is a value, not an error: it is counted by code and answered. `myelin explain CODE` prints the long form.
+
+use myelin_datom::Flaw;
+
+macro_rules! codes {
+    ($($(#[doc = $doc:literal])* $variant:ident = $number:literal, $name:literal, $status:literal;)*) => {
+        /// A refusal's stable number.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[repr(u16)]
+        pub enum Code { $($(#[doc = $doc])* $variant = $number,)* }
+
+        impl Code {
+            /// Every code, in the order of their numbers.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// The code with this number.
+            #[must_use]
+            pub const fn from_number(number: u16) -> Option<Self> {
+                match number { $($number => Some(Self::$variant),)* _ => None }
+            }
+
+            /// The stable name, as in JSON and metrics.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+
+            /// The HTTP status this refusal has on the gateway.
+            #[must_use]
+            pub const fn http_status(self) -> u16 {
+                match self { $(Self::$variant => $status,)* }
+            }
+
+            /// What it means and what to do, for people.
+            #[must_use]
+            pub const fn explanation(self) -> &'static str {
+                match self { $(Self::$variant => concat!($($doc,)*),)* }
+            }
+        }
+    };
+}
+
+codes! {
+    /// The bytes are no frame: wrong magic or a checksum that does not fit. The connection is closed.
+    BadFrame = 1, "bad_frame", 400;
+    /// The frame's version is not spoken here. The connection is closed.
+    WrongVersion = 2, "wrong_version", 400;
+    /// The frame is longer than the limit in the welcome. The connection is closed.
+    Oversize = 3, "oversize", 413;
+    /// The frame's kind is not known here.
+    UnknownKind = 4, "unknown_kind", 400;
+    /// The body does not have the shape its kind demands.
+    BadBody = 5, "bad_body", 400;
+    /// A hello must come first, once.
+    HelloExpected = 6, "hello_expected", 400;
+    /// A row's market is not the id of a market.
+    MarketKind = 11, "market_kind", 422;
+    /// A row's price is not a finite number.
+    PriceNotFinite = 12, "price_not_finite", 422;
+    /// A row's price is negative zero.
+    PriceNegativeZero = 13, "price_negative_zero", 422;
+    /// A row's volume is not a finite number.
+    VolumeNotFinite = 14, "volume_not_finite", 422;
+    /// A row's volume is negative.
+    VolumeNegative = 15, "volume_negative", 422;
+    /// A row's side is not 0, 1 or 2.
+    Side = 16, "side", 422;
+    /// A row's flags have a bit that means nothing.
+    Flags = 17, "flags", 422;
+    /// A row's reserved byte is not zero.
+    Reserved = 18, "reserved", 422;
+    /// A correction carries no id, so there is nothing it could correct.
+    CorrectionWithoutId = 19, "correction_without_id", 422;
+    /// The market does not exist: create it first (`market add`).
+    UnknownMarket = 30, "unknown_market", 422;
+    /// The id is known with other bytes; send a correction if that is meant.
+    IdConflict = 31, "id_conflict", 409;
+    /// The id lies below what is still retained, and the market's ids ascend.
+    TooOld = 32, "too_old", 422;
+    /// A negative price on a market that was not declared signed.
+    NegativePrice = 33, "negative_price", 422;
+    /// A correction names an id that was never seen.
+    NothingToCorrect = 34, "nothing_to_correct", 422;
+    /// A market's name is empty, longer than 200 bytes, or has white space in it.
+    BadName = 35, "bad_name", 422;
+    /// The market lives on another shard: split by the slot table of the welcome.
+    WrongShard = 36, "wrong_shard", 422;
+    /// A bound of this node is reached (markets, reflexes, sessions, subscriptions).
+    TooMany = 37, "too_many", 422;
+    /// The node is behind: wait `retry_after`, then say from which request you resume.
+    Busy = 40, "busy", 429;
+    /// Another node leads this shard.
+    NotLeader = 41, "not_leader", 503;
+    /// The session was evicted or never seen: its outcomes are unknown here. Nothing was executed.
+    SessionExpired = 42, "session_expired", 409;
+    /// A request number was skipped.
+    SessionGap = 43, "session_gap", 409;
+    /// The request is too old for its outcome to be still known. It was executed once.
+    OutcomeForgotten = 44, "outcome_forgotten", 409;
+    /// The shard stopped, because its storage failed; the reason stands in `/readyz`.
+    Unavailable = 45, "unavailable", 503;
+    /// The moment asked for lies further ahead than clocks may differ.
+    Future = 50, "future", 422;
+    /// The moment asked for lies below what is retained: an answer would be short.
+    BelowHorizon = 51, "below_horizon", 422;
+    /// No attribute of this name.
+    UnknownAttribute = 52, "unknown_attribute", 422;
+    /// No reflex of this id.
+    UnknownReflex = 53, "unknown_reflex", 422;
+    /// The reflex cannot be read or is out of its bounds.
+    BadReflex = 54, "bad_reflex", 422;
+    /// The subscriber's position lies below what is retained; the oldest one that can be served is told.
+    Compacted = 55, "compacted", 409;
+    /// The node stops: connect again.
+    Stopping = 60, "stopping", 503;
+}
+
+impl From<Flaw> for Code {
+    fn from(flaw: Flaw) -> Self {
+        match flaw {
+            Flaw::MarketKind => Self::MarketKind,
+            Flaw::PriceNotFinite => Self::PriceNotFinite,
+            Flaw::PriceNegativeZero => Self::PriceNegativeZero,
+            Flaw::VolumeNotFinite => Self::VolumeNotFinite,
+            Flaw::VolumeNegative => Self::VolumeNegative,
+            Flaw::Side => Self::Side,
+            Flaw::Flags => Self::Flags,
+            Flaw::Reserved => Self::Reserved,
+            Flaw::CorrectionWithoutId => Self::CorrectionWithoutId,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_is_found_by_its_number_and_has_a_name_of_its_own() {
+        let mut names: Vec<_> = Code::ALL.iter().map(|code| code.name()).collect();
+        for code in Code::ALL {
+            assert_eq!(Code::from_number(*code as u16), Some(*code));
+            assert!(code.explanation().len() > 20);
+        }
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), Code::ALL.len());
+    }
+}

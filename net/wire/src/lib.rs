@@ -1,0 +1,29 @@
+//! What is said: frames, byte by byte. Bytes in, frames out, and back; no socket, no clock.
+//!
+//! ```text
+//!   bytes -> frame::decode -> Frame { Header, body } -> Request  (a server reads)
+//!                                                    -> Reply    (a client reads)
+//! ```
+//!
+//! Invariants: a frame is checked once (length, header CRC, body CRC) and never copied; no length is believed before it
+//! was bounded; every body starts at a multiple of 8 from its frame's start, so rows are used in place. Deliberately
+//! absent: rkyv, enums on the wire, compression, any allocation for a frame of rows.
+//!
+//! `net/README.md` draws every byte; `tests/offsets.rs` asserts what is drawn.
+
+mod body;
+mod code;
+mod firing;
+mod frame;
+mod message;
+
+pub use body::{Cursor, Short};
+pub use code::Code;
+pub use firing::{FIRING_BYTES, FiringRow};
+pub use frame::{
+    ALIGN, Frame, HEADER_BYTES, Header, Kind, MAGIC, VERSION, WireError, begin, decode, finish, framed_len, write_frame,
+};
+pub use message::{
+    AckBody, Attribute, BarRow, Hello, MarketFlags, MarketRow, MarketSpec, SlotRange, VwapRow, Welcome, markets_body,
+    read_market_rows, read_markets, write_market_row,
+};

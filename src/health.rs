@@ -1,0 +1,167 @@
+//! How each core is: written by the core with plain relaxed stores, read by the gateway. Nothing on a tick's path locks.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+
+/// A number one thread writes and others read.
+#[derive(Debug, Default)]
+pub struct Gauge(AtomicU64);
+
+impl Gauge {
+    /// Replaces it.
+    pub fn set(&self, value: u64) {
+        self.0.store(value, Relaxed);
+    }
+
+    /// Adds to it.
+    pub fn add(&self, value: u64) {
+        self.0.fetch_add(value, Relaxed);
+    }
+
+    /// Reads it.
+    #[must_use]
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// A stage of a tick's journey that is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// The disk: from the batch's handing over to the return of its sync.
+    Sync,
+    /// From the return of the sync to the core's turn.
+    Wake,
+    /// Applying a batch.
+    Apply,
+}
+
+impl Stage {
+    /// Every stage, in the order of the journey.
+    pub const ALL: [Self; 3] = [Self::Sync, Self::Wake, Self::Apply];
+
+    /// As in `/metrics`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Sync => "sync",
+            Self::Wake => "wake",
+            Self::Apply => "apply",
+        }
+    }
+}
+
+/// Upper bounds of the histogram's buckets. **Units:** microseconds.
+pub const BUCKETS_US: [u64; 16] =
+    [5, 10, 20, 50, 75, 100, 150, 200, 350, 500, 1_000, 2_000, 5_000, 10_000, 50_000, 250_000];
+
+/// A histogram with fixed buckets.
+#[derive(Debug, Default)]
+pub struct Histogram {
+    buckets: [Gauge; BUCKETS_US.len() + 1],
+    sum_us: Gauge,
+}
+
+impl Histogram {
+    /// Notes one value.
+    pub fn note(&self, us: u64) {
+        self.buckets[BUCKETS_US.partition_point(|bound| *bound < us)].add(1);
+        self.sum_us.add(us);
+    }
+
+    /// Values per bucket, the last one unbounded, and their sum.
+    #[must_use]
+    pub fn read(&self) -> (Vec<u64>, u64) {
+        (self.buckets.iter().map(Gauge::get).collect(), self.sum_us.get())
+    }
+}
+
+/// One core.
+#[derive(Debug, Default)]
+pub struct CoreHealth {
+    /// Set when the core serves.
+    ready: AtomicBool,
+    /// Open connections.
+    pub connections: Gauge,
+    /// Connections ended by bytes that were no frame.
+    pub bad_frames: Gauge,
+    /// Segments ready for a roll.
+    pub spares: Gauge,
+    /// Rows in memory and in the log only.
+    pub unsealed_rows: Gauge,
+    /// Checkpoints since the start.
+    pub checkpoints: Gauge,
+    /// Rows stored since the start.
+    pub rows_accepted: Gauge,
+    /// Firings since the start.
+    pub firings: Gauge,
+    stages: [Histogram; Stage::ALL.len()],
+    failed: Mutex<Option<String>>,
+    seal_error: Mutex<Option<String>>,
+}
+
+impl CoreHealth {
+    /// Notes how long a stage took.
+    pub fn stage(&self, stage: Stage, us: u64) {
+        self.histogram(stage).note(us);
+    }
+
+    /// The histogram of a stage.
+    #[must_use]
+    pub fn histogram(&self, stage: Stage) -> &Histogram {
+        &self.stages[stage as usize]
+    }
+
+    /// The core serves.
+    pub fn set_ready(&self) {
+        self.ready.store(true, Relaxed);
+    }
+
+    /// The core's shards stopped, for this reason.
+    pub fn set_failed(&self, reason: String) {
+        set(&self.failed, Some(reason));
+    }
+
+    /// Sealing fails for this reason, or works again.
+    pub fn set_seal_error(&self, reason: Option<String>) {
+        set(&self.seal_error, reason);
+    }
+
+    /// Why the core does not serve, or not well; empty when all is well.
+    #[must_use]
+    pub fn reasons(&self) -> Vec<String> {
+        let mut reasons = Vec::new();
+        if !self.ready.load(Relaxed) {
+            reasons.push("not serving yet".to_owned());
+        }
+        reasons.extend(get(&self.failed).map(|reason| format!("shards stopped: {reason}")));
+        reasons.extend(get(&self.seal_error).map(|reason| format!("sealing fails: {reason}")));
+        reasons
+    }
+
+    /// True when the core serves and nothing stopped it.
+    #[must_use]
+    pub fn serves(&self) -> bool {
+        self.ready.load(Relaxed) && get(&self.failed).is_none()
+    }
+}
+
+fn set(cell: &Mutex<Option<String>>, value: Option<String>) {
+    *cell.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = value;
+}
+
+fn get(cell: &Mutex<Option<String>>) -> Option<String> {
+    cell.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+}
+
+/// The node.
+#[derive(Debug, Default)]
+pub struct Health {
+    /// One per data core.
+    pub cores: Vec<CoreHealthRef>,
+    /// What the node had to do without, with the fix.
+    pub degraded: Vec<String>,
+}
+
+/// Shared between a core and the gateway.
+pub type CoreHealthRef = std::sync::Arc<CoreHealth>;

@@ -1,0 +1,15 @@
+//! What the appliance does: ticks come in, become durable facts, and fire the questions that wait for them.
+//!
+//! ```text
+//!   main -> node -> one core thread each -> shard/driver -> shard (the journey of a tick) -> reflex
+//!                \-> gateway (HTTP)                        storage, net: crates of their own
+//! ```
+
+pub mod config;
+pub mod gateway;
+pub mod health;
+pub mod market;
+pub mod node;
+pub mod reflex;
+pub mod runtime;
+pub mod shard;

@@ -1,0 +1,120 @@
+//! Markets: names, ids, and what each declared about itself. Replicated state of a shard, changed only by `apply`.
+//!
+//! A market is a partition of its own; its id is `slot . ordinal`, the ordinal being its number within the slot, given
+//! out in the order of the log. Deliberately absent: removal (a market's facts stay), placement.
+
+use hashbrown::{DefaultHashBuilder, HashMap};
+use myelin_datom::{EntityId, MarketName, ORDINALS_PER_SLOT};
+use myelin_wire::{Cursor, MarketFlags, Short};
+
+/// One market.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Market {
+    /// Its entity id.
+    pub id: EntityId,
+    /// `market/id`.
+    pub name: Box<str>,
+    /// What it declared.
+    pub flags: MarketFlags,
+}
+
+/// Every market of a shard, numbered densely in the order of their creation.
+#[derive(Debug, Default)]
+pub struct Markets {
+    list: Vec<Market>,
+    by_name: HashMap<Box<str>, u32, DefaultHashBuilder>,
+    by_slot: HashMap<u16, u32, DefaultHashBuilder>,
+}
+
+impl Markets {
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    /// True when there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    /// In the order of their numbers.
+    pub fn iter(&self) -> impl Iterator<Item = &Market> {
+        self.list.iter()
+    }
+
+    /// The market of this number.
+    #[must_use]
+    pub fn get(&self, number: u32) -> Option<&Market> {
+        self.list.get(number as usize)
+    }
+
+    /// The market of this name.
+    #[must_use]
+    pub fn named(&self, name: &str) -> Option<&Market> {
+        self.by_name.get(name).and_then(|number| self.get(*number))
+    }
+
+    /// Creates a market that does not exist yet; `None` when its slot is full.
+    ///
+    /// **Panics** when the name is taken: the caller looked.
+    pub fn create(&mut self, name: MarketName<'_>, flags: MarketFlags) -> Option<&Market> {
+        let slot = name.slot();
+        let ordinal = self.by_slot.get(&slot.number()).copied().unwrap_or(0);
+        if ordinal >= ORDINALS_PER_SLOT {
+            return None;
+        }
+        self.insert(Market { id: EntityId::market(slot, ordinal), name: name.as_str().into(), flags });
+        self.list.last()
+    }
+
+    fn insert(&mut self, market: Market) {
+        let number = self.list.len() as u32;
+        let before = self.by_name.insert(market.name.clone(), number);
+        assert!(before.is_none(), "a market's name is unique");
+        let next = self.by_slot.entry(market.id.slot().number()).or_insert(0);
+        *next = (*next).max(market.id.ordinal() + 1);
+        self.list.push(market);
+    }
+
+    /// Writes them into a checkpoint.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&(self.list.len() as u32).to_le_bytes());
+        for market in &self.list {
+            myelin_wire::write_market_row(out, market.id, market.flags, 0, 0, &market.name);
+        }
+    }
+
+    /// Reads what [`Markets::write`] wrote.
+    pub fn read(cursor: &mut Cursor<'_>) -> Result<Self, Short> {
+        let mut markets = Self::default();
+        for _ in 0..cursor.u32()? {
+            let id = EntityId::from_bits(cursor.u64()?);
+            let _rows = (cursor.u64()?, cursor.u64()?);
+            let flags = MarketFlags(cursor.u8()?);
+            markets.insert(Market { id, flags, name: cursor.text()?.into() });
+        }
+        Ok(markets)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn markets_of_one_slot_take_ordinals_in_order_and_survive_a_checkpoint() {
+        let mut markets = Markets::default();
+        for name in ["a:{X}1", "b:{X}2", "c:{Y}"] {
+            markets.create(MarketName::new(name).unwrap(), MarketFlags(0)).unwrap();
+        }
+        let mut bytes = Vec::new();
+        markets.write(&mut bytes);
+        let read = Markets::read(&mut Cursor::new(&bytes)).unwrap();
+        assert_eq!(read.list, markets.list);
+        let (first, second) = (markets.named("a:{X}1").unwrap(), markets.named("b:{X}2").unwrap());
+        assert_eq!((first.id.ordinal(), second.id.ordinal()), (0, 1));
+        assert_eq!(first.id.slot(), second.id.slot());
+    }
+}

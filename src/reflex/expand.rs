@@ -1,0 +1,214 @@
+//! From records to firings, in slices: a range becomes messages only as fast as somebody takes them.
+//!
+//! ```text
+//!   records of one (tx, n) --visit cuts--> hits in runs of 4,096, each sorted by reflex --merge--> firings by reflex
+//!                          (sliced)                                              (sliced)
+//! ```
+//!
+//! Invariants: firings leave in (tx, n, reflex) order; a call does work in proportion to its budget, whether or not
+//! anything comes out; what is half expanded goes on where it stopped. Memory: 16 bytes per firing of the position that
+//! is being expanded. Deliberately absent: credit and subscribers.
+
+use super::Reflexes;
+use super::firing::{Firing, Kind, ReflexId};
+use super::reach::Market;
+use super::react::{Record, What, leap_values};
+use super::register::Home;
+use super::thresholds::Cursor;
+use std::cmp::Reverse;
+use std::collections::binary_heap::PeekMut;
+use std::collections::{BinaryHeap, VecDeque};
+
+/// Bands a call may visit for each firing of its budget: not every cut that is crossed fires.
+pub const VISITS_PER_FIRING: usize = 4;
+/// The least a call visits, so that the smallest budget makes progress.
+const VISITS_MIN: usize = 64;
+const RUN: usize = 4096;
+
+/// One reflex that fires at the open position.
+#[derive(Clone, Copy, Debug)]
+struct Hit {
+    reflex: u64,
+    record: u32,
+    kind: Kind,
+    fresh: bool,
+}
+
+/// Hits, sorted by reflex once it is closed; `next` is the first that is not told.
+#[derive(Debug, Default)]
+struct Run {
+    hits: Vec<Hit>,
+    next: usize,
+}
+
+/// The position under expansion. **Shape:** `records` counts those of the queue's front that share it; 0 = none open.
+#[derive(Debug, Default)]
+pub(super) struct Open {
+    records: usize,
+    /// Which record is being visited, which of its reaches, and where in it.
+    record: usize,
+    reach: usize,
+    cursor: Cursor,
+    /// Full ones are sorted; the last takes what is found. Separate buffers, so that growing copies nothing.
+    runs: Vec<Run>,
+    /// The next of each run, when there is more than one.
+    heads: BinaryHeap<Reverse<(u64, u32)>>,
+    merged: bool,
+}
+
+impl Open {
+    fn hit(&mut self, hit: Hit) {
+        match self.runs.last_mut() {
+            Some(run) if run.hits.len() < RUN => run.hits.push(hit),
+            last => {
+                last.into_iter().for_each(Run::sort);
+                self.runs.push(Run { hits: vec![hit], next: 0 });
+            }
+        }
+    }
+}
+
+impl Run {
+    fn sort(&mut self) {
+        // The record too: positions of several shards may coincide, and one reflex then fires once for each market.
+        self.hits.sort_unstable_by_key(|hit| (hit.reflex, hit.record));
+    }
+}
+
+impl Reflexes {
+    /// Appends at most `budget` firings to `out`, in (tx, n, reflex) order, and gives their number. It may be 0 while
+    /// [`Reflexes::pending`]: looking for firings is work as well, at most [`VISITS_PER_FIRING`] visits for each.
+    pub fn next_firings(&mut self, budget: usize, out: &mut Vec<Firing>) -> usize {
+        let before = out.len();
+        let mut visits = budget.saturating_mul(VISITS_PER_FIRING).max(VISITS_MIN);
+        let mut left = budget;
+        while self.pending() && left > 0 {
+            self.open_position();
+            if !self.visit(&mut visits) {
+                break;
+            }
+            if !self.merge(&mut left, out) {
+                break;
+            }
+            self.close_position();
+        }
+        out.len() - before
+    }
+
+    fn open_position(&mut self) {
+        if self.open.records > 0 {
+            return;
+        }
+        let position = self.records.front().map(|r| (r.tx, r.n));
+        self.open.records = self.records.iter().take_while(|r| Some((r.tx, r.n)) == position).count();
+    }
+
+    /// Collects who fires. True when all are found.
+    fn visit(&mut self, visits: &mut usize) -> bool {
+        while self.open.record < self.open.records {
+            let record = self.records[self.open.record];
+            if !self.visit_record(&record, visits) {
+                return false;
+            }
+            self.open.record += 1;
+            self.open.reach = 0;
+            self.open.cursor = Cursor::Start;
+        }
+        true
+    }
+
+    fn visit_record(&mut self, record: &Record, visits: &mut usize) -> bool {
+        let Self { open, reaches, pairs, markets, .. } = self;
+        let (number, mut cursor) = (open.record as u32, open.cursor);
+        let mut hit = |reflex, kind, fresh| open.hit(Hit { reflex, record: number, kind, fresh });
+        let done = match record.what {
+            What::Fired { reflex, kind, .. } => {
+                hit(reflex.0, kind, false);
+                true
+            }
+            What::Leap { home, ref leap, .. } => {
+                let thresholds = match home {
+                    Home::Reach(at) => &reaches[at as usize].thresholds,
+                    Home::Pair(at) => &pairs[at as usize].thresholds,
+                };
+                thresholds.visit(&mut cursor, leap, visits, hit)
+            }
+            What::Gap { .. } => {
+                let of_market = &markets[record.ix as usize].reaches;
+                let mut done = true;
+                for &at in &of_market[open.reach..] {
+                    done = reaches[at as usize].visit_gaps(&mut cursor, record.tx, visits, |reflex| {
+                        open.hit(Hit { reflex, record: number, kind: Kind::Gap, fresh: false });
+                    });
+                    if !done {
+                        break;
+                    }
+                    open.reach += 1;
+                    cursor = Cursor::Start;
+                }
+                done
+            }
+        };
+        open.cursor = cursor;
+        done
+    }
+
+    /// Gives firings in the order of their reflexes until the budget is used up. True when all are given.
+    fn merge(&mut self, left: &mut usize, out: &mut Vec<Firing>) -> bool {
+        let open = &mut self.open;
+        if !open.merged {
+            open.merged = true;
+            open.runs.last_mut().into_iter().for_each(Run::sort);
+            if open.runs.len() > 1 {
+                open.heads.extend((0..).zip(&open.runs).map(|(at, run)| Reverse((run.hits[0].reflex, at))));
+            }
+        }
+        if let [run] = &mut open.runs[..] {
+            let some = &run.hits[run.next..];
+            let some = &some[..some.len().min(*left)];
+            out.extend(some.iter().map(|hit| firing(&self.records, &self.markets, hit)));
+            *left -= some.len();
+            run.next += some.len();
+            return run.next == run.hits.len();
+        }
+        while let Some(mut head) = open.heads.peek_mut() {
+            if *left == 0 {
+                return false;
+            }
+            let run = &mut open.runs[head.0.1 as usize];
+            out.push(firing(&self.records, &self.markets, &run.hits[run.next]));
+            *left -= 1;
+            run.next += 1;
+            match run.hits.get(run.next) {
+                Some(next) => head.0.0 = next.reflex,
+                None => {
+                    run.hits = Vec::new();
+                    PeekMut::pop(head);
+                }
+            }
+        }
+        true
+    }
+
+    fn close_position(&mut self) {
+        self.records.drain(..self.open.records);
+        let Open { mut runs, heads, .. } = std::mem::take(&mut self.open);
+        if let [run] = &mut runs[..] {
+            // The common case keeps its one buffer.
+            run.hits.clear();
+            run.next = 0;
+            self.open = Open { runs, heads, ..Open::default() };
+        }
+    }
+}
+
+fn firing(records: &VecDeque<Record>, markets: &[Market], hit: &Hit) -> Firing {
+    let record = &records[hit.record as usize];
+    let values = match record.what {
+        What::Fired { values, .. } => values,
+        What::Gap { first, last } => [first, last],
+        What::Leap { home, ref leap, other } => leap_values(home, leap, other, hit.fresh),
+    };
+    let market = markets[record.ix as usize].id;
+    Firing { reflex: ReflexId(hit.reflex), market, tx: record.tx, n: record.n, kind: hit.kind, values }
+}

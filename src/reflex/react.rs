@@ -1,0 +1,206 @@
+//! One tick, or one gap, against all reflexes that see it: what changed is recorded, nothing is expanded.
+//!
+//! ```text
+//!   react -> quiet? latest price, done
+//!         -> loud:  price leap     -> up to 8 cuts: What::Fired for each match; more: one What::Leap, the range
+//!                   each window    -> What::Fired
+//!                   each pair      -> as the price
+//! ```
+//!
+//! Invariants: records stand in (tx, n) order; those of one position are expanded together. Deliberately absent: any
+//! work that grows with the bands crossed.
+
+use super::band::{key, value};
+use super::firing::{Kind, ReflexId};
+use super::reach::Quiet;
+use super::register::Home;
+use super::spec::Spread;
+use super::thresholds::{Leap, Thresholds};
+use super::window::Outcome;
+use super::{MarketIx, Reflexes};
+use myelin_datom::{Tick, Tx, flags};
+
+/// What happened at one position, not yet expanded.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Record {
+    pub tx: Tx,
+    pub n: u32,
+    pub ix: u32,
+    pub what: What,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) enum What {
+    /// A longer range of cuts crossed, of one scope or one pair; `other` is the price a spread is measured against.
+    Leap {
+        home: Home,
+        leap: Leap,
+        other: f64,
+    },
+    Gap {
+        first: u64,
+        last: u64,
+    },
+    Fired {
+        reflex: ReflexId,
+        kind: Kind,
+        values: [u64; 2],
+    },
+}
+
+impl Reflexes {
+    /// Shows one committed tick to the reflexes. Ticks come in (tx, n) order per market and in `tx` order over all.
+    ///
+    /// Call it only while [`Reflexes::full`] is false: `react` is a cursor that may stop between any two ticks.
+    /// **Panics** when `ix` was never added, or when it is called although `full` is true and something happens.
+    /// **Cost:** see the README; a quiet tick is two compares and two stores.
+    #[inline]
+    pub fn react(&mut self, tx: Tx, n: u32, ix: MarketIx, tick: &Tick) {
+        let hot = &mut self.hot[ix.0 as usize];
+        if hot.quiet.contains(tick.price) && tick.flags & flags::CORRECTION == 0 {
+            hot.price = tick.price;
+            hot.tx = tx;
+            return;
+        }
+        self.react_loud(tx, n, ix.0, tick);
+    }
+
+    /// Shows a gap in a feed: ids `first_missing..=last_missing` of this market were skipped. At most one call per
+    /// position and market; a gap found at a tick is told right before or after that tick's `react`, with no expansion
+    /// in between.
+    pub fn gap(&mut self, tx: Tx, n: u32, ix: MarketIx, first_missing: u64, last_missing: u64) {
+        let market = &self.markets[ix.0 as usize];
+        if market.reaches.iter().any(|at| !self.reaches[*at as usize].gaps.is_empty()) {
+            assert!(self.records.back().is_none_or(|last| (last.tx, last.n) <= (tx, n)));
+            let what = What::Gap { first: first_missing, last: last_missing };
+            self.records.push_back(Record { tx, n, ix: ix.0, what });
+        }
+    }
+
+    /// Firings not yet expanded.
+    #[inline]
+    #[must_use]
+    pub fn pending(&self) -> bool {
+        !self.records.is_empty()
+    }
+
+    /// Records that wait for their expansion.
+    #[must_use]
+    pub fn lag(&self) -> usize {
+        self.records.len()
+    }
+
+    /// The bound of the lag is reached: expand before the next tick, and answer `Busy` upstream.
+    #[inline]
+    #[must_use]
+    pub fn full(&self) -> bool {
+        self.records.len() >= self.limits.records
+    }
+
+    #[inline(never)]
+    fn react_loud(&mut self, tx: Tx, n: u32, ix: u32, tick: &Tick) {
+        let at = ix as usize;
+        let market = &self.markets[at];
+        if tick.flags & flags::CORRECTION != 0 {
+            self.counts.corrections += 1;
+            return;
+        }
+        assert!(!self.full());
+        assert!(self.records.back().is_none_or(|last| (last.tx, last.n) <= (tx, n)));
+        let (calm, eager) = (market.calm, !market.windows.is_empty() || !market.pairs.is_empty());
+        let calm = if calm.contains(tick.price) { calm } else { self.price_leaps(tx, n, ix, tick.price) };
+        if eager {
+            self.turn_windows(tx, n, ix, tick);
+            self.spreads_leap(tx, n, ix, tick.price);
+        }
+        let hot = &mut self.hot[at];
+        hot.quiet = if eager { Quiet::NONE } else { calm };
+        hot.price = tick.price;
+        hot.tx = tx;
+        self.markets[at].calm = calm;
+    }
+
+    /// Records the leap if it crosses anything; gives the interval that is quiet from here.
+    fn price_leaps(&mut self, tx: Tx, n: u32, ix: u32, price: f64) -> Quiet {
+        let market = &self.markets[ix as usize];
+        let hot = &self.hot[ix as usize];
+        let leap = Leap { seen: hot.tx, from: key(hot.price), to: key(price), tx };
+        let mut calm = Quiet::ALL;
+        for &at in &market.reaches {
+            let reach = &mut self.reaches[at as usize];
+            let (whats, quiet) = whats(&reach.thresholds, Home::Reach(at), leap, f64::NAN);
+            self.records.extend(whats.map(|what| Record { tx, n, ix, what }));
+            calm = calm.and(quiet);
+            reach.settled = true;
+        }
+        calm
+    }
+
+    fn turn_windows(&mut self, tx: Tx, n: u32, ix: u32, tick: &Tick) {
+        let market = &mut self.markets[ix as usize];
+        for (reflex, window) in &mut market.windows {
+            if window.registered >= tx {
+                continue;
+            }
+            match window.take(tick) {
+                Outcome::Nothing => {}
+                Outcome::Late => self.counts.late += 1,
+                Outcome::Fired(values) => {
+                    let what = What::Fired { reflex: *reflex, kind: window.kind(), values };
+                    self.records.push_back(Record { tx, n, ix, what });
+                }
+            }
+        }
+    }
+
+    fn spreads_leap(&mut self, tx: Tx, n: u32, ix: u32, price: f64) {
+        let market = &self.markets[ix as usize];
+        for &at in &market.pairs {
+            let pair = &mut self.pairs[at as usize];
+            let [Some(a), Some(b)] = pair.markets else { continue };
+            let other = self.hot[if a == ix { b } else { a } as usize];
+            if other.tx == Tx::ZERO {
+                continue;
+            }
+            let measure = |own: f64| {
+                let (x, y) = if a == ix { (own, other.price) } else { (other.price, own) };
+                Spread::measure(pair.signed, x, y)
+            };
+            let spread = measure(price);
+            if pair.calm.contains(spread) {
+                continue;
+            }
+            let own = &self.hot[ix as usize];
+            let seen = if own.tx == Tx::ZERO { Tx::ZERO } else { own.tx.max(other.tx) };
+            let leap = Leap { seen, from: key(measure(own.price)), to: key(spread), tx };
+            let (whats, quiet) = whats(&pair.thresholds, Home::Pair(at), leap, other.price);
+            pair.calm = quiet;
+            self.records.extend(whats.map(|what| Record { tx, n, ix, what }));
+        }
+    }
+}
+
+/// What a leap of one series leaves to be told: the matches if they are found at once, else the range. And where the
+/// series may move unseen from here: between its cuts, unless somebody registered after this very tick.
+fn whats(thresholds: &Thresholds, home: Home, leap: Leap, other: f64) -> (impl Iterator<Item = What> + use<>, Quiet) {
+    let (few, (low, high)) = thresholds.leap(&leap);
+    let range = few.is_none().then_some(What::Leap { home, leap, other });
+    let fired = move |(reflex, kind, fresh)| What::Fired {
+        reflex: ReflexId(reflex),
+        kind,
+        values: leap_values(home, &leap, other, fresh),
+    };
+    let unseen = thresholds.awaits_later_than(leap.tx);
+    let quiet = if unseen { Quiet::NONE } else { Quiet { low: value(low), high: value(high) } };
+    (few.into_iter().flatten().map(fired).chain(range), quiet)
+}
+
+/// The two values of a firing that a leap caused, as the table in `firing.rs` says.
+pub(super) fn leap_values(home: Home, leap: &Leap, other: f64, fresh: bool) -> [u64; 2] {
+    let basis = match home {
+        Home::Pair(_) => other,
+        Home::Reach(_) if fresh => f64::NAN,
+        Home::Reach(_) => value(leap.from),
+    };
+    [value(leap.to).to_bits(), basis.to_bits()]
+}

@@ -1,0 +1,76 @@
+//! Who runs where: the table of threads, their names, places and priorities.
+//!
+//! | role    | pinned            | with `--realtime` |
+//! |---------|-------------------|-------------------|
+//! | sync    | no                | SCHED_RR 30       |
+//! | core    | yes, to its CPU   | SCHED_RR 20       |
+//! | gateway | no                | as started        |
+//! | seal    | no                | as started        |
+//!
+//! The link thread of the replication will stand above them all. Real time is asked for, never assumed: what was granted
+//! is reported.
+
+use std::io;
+use std::thread::{Builder, JoinHandle};
+use thread_priority::{
+    RealtimeThreadSchedulePolicy, ThreadPriority, ThreadPriorityValue, ThreadSchedulePolicy, thread_native_id,
+};
+
+/// What a thread is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Writes and syncs one core's log.
+    Sync,
+    /// Runs shards.
+    Core,
+    /// HTTP and metrics.
+    Gateway,
+    /// Seals columns, prepares segments: blocking work without a deadline.
+    Seal,
+    /// Tries something out at start and ends.
+    Probe,
+}
+
+impl Role {
+    const fn realtime(self) -> Option<u8> {
+        match self {
+            Self::Sync => Some(30),
+            Self::Core => Some(20),
+            Self::Gateway | Self::Seal | Self::Probe => None,
+        }
+    }
+}
+
+/// Starts a thread of this role.
+#[expect(clippy::disallowed_methods, reason = "this is where threads start")]
+pub fn spawn<T: Send + 'static>(
+    _role: Role,
+    name: String,
+    body: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<JoinHandle<T>> {
+    Builder::new().name(name).spawn(body)
+}
+
+/// Gives this thread the real-time priority of its role. True when it was granted.
+pub fn make_realtime(role: Role) -> bool {
+    let Some(priority) = role.realtime().and_then(|level| ThreadPriorityValue::try_from(level).ok()) else {
+        return false;
+    };
+    let policy = ThreadSchedulePolicy::Realtime(RealtimeThreadSchedulePolicy::RoundRobin);
+    thread_priority::set_thread_priority_and_policy(
+        thread_native_id(),
+        ThreadPriority::Crossplatform(priority),
+        policy,
+    )
+    .is_ok()
+}
+
+/// Pins this thread to a CPU. True when the system agreed.
+pub fn pin(cpu: usize) -> bool {
+    core_affinity::set_for_current(core_affinity::CoreId { id: cpu })
+}
+
+/// How many CPUs this process may use, at least one.
+pub fn cpus() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}

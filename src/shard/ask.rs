@@ -1,0 +1,270 @@
+//! Reads: an answer at a basis, the moment it sees. `as_of(T)` waits until T is closed and applied here.
+//!
+//! ```text
+//!   T not given            the last applied tx
+//!   T <= last applied      closed: every later tx is greater
+//!   T <= last appended     waits for what is under way
+//!   T above that           the leader appends Close{T}, then waits: the promise is in the log
+//!   T too far ahead        Refused::Future
+//! ```
+
+use super::append::Appender;
+use super::entry::EntryKind;
+use super::reply::Said;
+use super::{ConnId, Now, Refusal, Shard, ShardError};
+use crate::shard::replicate::LogIndex;
+use myelin_datom::{EntityId, Tx};
+use myelin_index::{Filter, IndexError};
+use myelin_wire::{Attribute, BarRow, Code, Cursor, Frame, Header, Kind, VwapRow, write_market_row};
+use std::collections::VecDeque;
+
+/// Reads that wait for their moment.
+#[derive(Debug, Default)]
+pub struct Waiting {
+    reads: VecDeque<Read>,
+}
+
+impl Waiting {
+    /// The connection is gone, and with it its questions.
+    pub fn forget(&mut self, conn: ConnId) {
+        self.reads.retain(|read| read.from != conn);
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Read {
+    from: ConnId,
+    header: Header,
+    kind: Kind,
+    body: Vec<u8>,
+    basis: Tx,
+    /// Applied when this entry is.
+    behind: LogIndex,
+}
+
+/// Items in one answer at most; more follow on request.
+const MARKETS_PER_PAGE: usize = 4096;
+
+impl Shard {
+    /// Answers a read, now or when its basis is closed and applied.
+    pub(super) fn ask(&mut self, now: Now, from: ConnId, frame: &Frame<'_>, log: &mut Appender) -> Result<(), ShardError> {
+        let header = frame.header;
+        let (as_of, min_tx, applied) = (Tx::from_bits(header.tx), Tx::from_bits(header.aux), self.group.applied_tx());
+        if frame.kind == Kind::Now {
+            // A moment that every shard can be read at: not below what any client was told.
+            let now_tx = Tx::at_millis(now.millis()).max(self.group.appended_tx());
+            self.say(from, header.session, header.request, now_tx, nothing());
+            return Ok(());
+        }
+        let basis = if as_of == Tx::ZERO { applied.max(min_tx) } else { as_of };
+        if basis.millis() > now.millis() + self.limits.max_clock_offset_ms {
+            self.refuse(from, &header, Refusal { aux: applied.bits(), ..Refusal::of(Code::Future) });
+            return Ok(());
+        }
+        if basis > self.group.appended_tx() && log.note(&mut self.group, EntryKind::Close, basis).is_err() {
+            let busy = self.busy(now);
+            self.refuse(from, &header, busy);
+            return Ok(());
+        }
+        let read = Read { from, header, kind: frame.kind, body: frame.body.to_vec(), basis, behind: self.group.appended() };
+        if basis <= applied {
+            return self.answer(&read);
+        }
+        if self.waiting.reads.len() >= self.limits.waiting_reads_per_shard {
+            let busy = self.busy(now);
+            self.refuse(from, &header, busy);
+            return Ok(());
+        }
+        self.waiting.reads.push_back(read);
+        Ok(())
+    }
+
+    /// Answers the reads whose moment has come.
+    pub(super) fn answer_waiting(&mut self) -> Result<(), ShardError> {
+        let applied = self.group.applied();
+        while let Some(read) = self.waiting.reads.pop_front_if(|read| read.behind <= applied) {
+            self.answer(&read)?;
+        }
+        Ok(())
+    }
+
+    fn answer(&mut self, read: &Read) -> Result<(), ShardError> {
+        let said = match read.kind {
+            Kind::Count => self.count(read),
+            Kind::ListMarkets => self.list_markets(read),
+            Kind::Vwap => self.vwap(read),
+            Kind::Bars => self.bars(read),
+            Kind::Latest => self.latest(read),
+            Kind::Status => Ok(self.status()),
+            _ => Err(Unanswered::Refused(Refusal::of(Code::UnknownKind))),
+        };
+        match said {
+            Ok(said) => self.say(read.from, read.header.session, read.header.request, read.basis, said),
+            Err(Unanswered::Refused(refusal)) => self.refuse(read.from, &read.header, refusal),
+            Err(Unanswered::Failed(error)) => return Err(error.into()),
+        }
+        Ok(())
+    }
+
+    /// `Count`: body `attribute:8 | market:8`, market 0 = all.
+    fn count(&self, read: &Read) -> Result<Said, Unanswered> {
+        let mut cursor = Cursor::new(&read.body);
+        let (attribute, market) = (cursor.u64().map_err(bad)?, cursor.u64().map_err(bad)?);
+        cursor.end().map_err(bad)?;
+        let attribute = Attribute::from_number(attribute).ok_or(Refusal::of(Code::UnknownAttribute))?;
+        let market = EntityId::from_bits(market);
+        let count = match (attribute, market) {
+            (Attribute::Tick, EntityId::NONE) => self.ticks.count(read.basis)?,
+            (Attribute::Quote, EntityId::NONE) => self.quotes.count(read.basis)?,
+            (Attribute::Market, _) => self.markets.len() as u64,
+            (Attribute::Tick, market) => {
+                let ix = self.ticks.market_ix(market).ok_or(Refusal::of(Code::UnknownMarket))?;
+                u64::from(self.ticks.view(ix, read.basis)?.count())
+            }
+            (Attribute::Quote, market) => {
+                let ix = self.quotes.market_ix(market).ok_or(Refusal::of(Code::UnknownMarket))?;
+                u64::from(self.quotes.view(ix, read.basis)?.count())
+            }
+        };
+        Ok(Said::Answer { count: 1, aux: count, more: false, body: Vec::new() })
+    }
+
+    /// `ListMarkets`: body `from:8`, the number of the first market; a page follows.
+    fn list_markets(&self, read: &Read) -> Result<Said, Unanswered> {
+        let mut cursor = Cursor::new(&read.body);
+        let first = cursor.u64().map_err(bad)? as usize;
+        cursor.end().map_err(bad)?;
+        let mut body = Vec::new();
+        let mut count = 0;
+        for market in self.markets.iter().skip(first).take(MARKETS_PER_PAGE) {
+            let ticks = match self.ticks.market_ix(market.id) {
+                Some(ix) => u64::from(self.ticks.view(ix, read.basis)?.count()),
+                None => 0,
+            };
+            let quotes = match self.quotes.market_ix(market.id) {
+                Some(ix) => u64::from(self.quotes.view(ix, read.basis)?.count()),
+                None => 0,
+            };
+            write_market_row(&mut body, market.id, market.flags, ticks, quotes, &market.name);
+            count += 1;
+        }
+        let next = first as u64 + u64::from(count);
+        Ok(Said::Answer { count, aux: next, more: next < self.markets.len() as u64, body })
+    }
+
+    /// `Vwap`: body `market:8`, 0 = every market of the shard.
+    fn vwap(&self, read: &Read) -> Result<Said, Unanswered> {
+        let mut cursor = Cursor::new(&read.body);
+        let market = EntityId::from_bits(cursor.u64().map_err(bad)?);
+        cursor.end().map_err(bad)?;
+        let mut rows = Vec::new();
+        for one in self.markets.iter().filter(|one| market == EntityId::NONE || one.id == market) {
+            let Some(ix) = self.ticks.market_ix(one.id) else { continue };
+            let total = self.ticks.view(ix, read.basis)?.total(&Filter::default())?;
+            let (notional, volume) = (total.notional.round(), total.volume.round());
+            rows.push(VwapRow { market: one.id.bits(), count: total.count, notional, volume, vwap: notional / volume });
+        }
+        Ok(items(&rows))
+    }
+
+    /// `Bars`: body `market:8 | width ns:8 | from ns:8 | to ns:8`.
+    fn bars(&self, read: &Read) -> Result<Said, Unanswered> {
+        let mut cursor = Cursor::new(&read.body);
+        let market = EntityId::from_bits(cursor.u64().map_err(bad)?);
+        let (width, from, to) = (cursor.i64().map_err(bad)?, cursor.i64().map_err(bad)?, cursor.i64().map_err(bad)?);
+        cursor.end().map_err(bad)?;
+        if width <= 0 {
+            return Err(Refusal::of(Code::BadBody).into());
+        }
+        let ix = self.ticks.market_ix(market).ok_or(Refusal::of(Code::UnknownMarket))?;
+        let filter = Filter { event_time_ns: from..=to, ..Filter::default() };
+        let bars = self.ticks.view(ix, read.basis)?.bars(&filter, width)?;
+        let rows: Vec<BarRow> = bars
+            .iter()
+            .map(|bar| BarRow {
+                start_ns: bar.start_ns,
+                open: bar.open,
+                high: bar.high,
+                low: bar.low,
+                close: bar.close,
+                volume: bar.volume.round(),
+                count: bar.count,
+                market: market.bits(),
+            })
+            .collect();
+        Ok(items(&rows))
+    }
+
+    /// `Latest`: body `market:8`; the newest tick, and its `tx` beside it.
+    fn latest(&self, read: &Read) -> Result<Said, Unanswered> {
+        let mut cursor = Cursor::new(&read.body);
+        let market = EntityId::from_bits(cursor.u64().map_err(bad)?);
+        cursor.end().map_err(bad)?;
+        let ix = self.ticks.market_ix(market).ok_or(Refusal::of(Code::UnknownMarket))?;
+        Ok(match self.ticks.view(ix, read.basis)?.latest()? {
+            Some(found) => {
+                let body = bytemuck::bytes_of(&found.row).to_vec();
+                Said::Answer { count: 1, aux: found.tx.bits(), more: false, body }
+            }
+            None => nothing(),
+        })
+    }
+
+    /// `Status`: what the shard counts, as text lines `name value`.
+    fn status(&self) -> Said {
+        let mut lines = String::new();
+        let mut line = |name: &str, value: u64| {
+            lines.push_str(name);
+            lines.push(' ');
+            lines.push_str(&value.to_string());
+            lines.push('\n');
+        };
+        line("rows_accepted", self.counters.rows_accepted);
+        line("rows_duplicate", self.counters.rows_duplicate);
+        line("firings", self.counters.firings);
+        line("markets", self.markets.len() as u64);
+        line("reflexes", self.reflexes.len() as u64);
+        line("sessions", self.sessions.len() as u64);
+        line("subscriptions", self.subscribers.len() as u64);
+        line("unsealed_rows", self.unsealed_rows());
+        for (code, count) in &self.counters.refused {
+            line(&format!("refused_{}", code.name()), *count);
+        }
+        Said::Answer { count: 1, aux: 0, more: false, body: lines.into_bytes() }
+    }
+}
+
+/// Why there is no answer: the asker's fault, or the storage's.
+enum Unanswered {
+    Refused(Refusal),
+    Failed(IndexError),
+}
+
+impl From<Refusal> for Unanswered {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl From<IndexError> for Unanswered {
+    fn from(error: IndexError) -> Self {
+        match error {
+            IndexError::BelowHorizon { horizon } => {
+                Self::Refused(Refusal { aux: horizon.bits(), ..Refusal::of(Code::BelowHorizon) })
+            }
+            other => Self::Failed(other),
+        }
+    }
+}
+
+fn bad(_: myelin_wire::Short) -> Unanswered {
+    Refusal::of(Code::BadBody).into()
+}
+
+fn nothing() -> Said {
+    Said::Answer { count: 0, aux: 0, more: false, body: Vec::new() }
+}
+
+fn items<T: bytemuck::NoUninit>(rows: &[T]) -> Said {
+    Said::Answer { count: rows.len() as u32, aux: 0, more: false, body: bytemuck::cast_slice(rows).to_vec() }
+}

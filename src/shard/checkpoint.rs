@@ -1,0 +1,118 @@
+//! A shard's part of a checkpoint: what cannot be read from its runs, and the way back.
+//!
+//! ```text
+//!   seal     -> newest rows frozen (still readable) + state bytes           on the core, no I/O
+//!   (written by the seal thread: runs, then the manifest that names them)
+//!   sealed   <- the runs, in place of the frozen rows                       on the core
+//!   restore  <- state bytes + runs                                          at a start, then the log's tail is replayed
+//!
+//!   state    version:4 | position | sessions | markets | len:8 ticks | len:8 quotes | len:8 reflexes
+//! ```
+//!
+//! The state is that of one applied entry: what lies behind it is in the log.
+
+use super::replicate::{Group, LogIndex, Position};
+use super::session::Sessions;
+use super::{Now, Shard, ShardError, columns_config, react};
+use crate::config::Limits;
+use crate::market::Markets;
+use crate::reflex::Reflexes;
+use myelin_datom::{Quote, Tick, Tx};
+use myelin_index::{Columns, Frozen, Run};
+use myelin_wire::{Cursor, Short};
+use std::sync::Arc;
+
+/// Of the state bytes.
+const VERSION: u32 = 1;
+
+/// What the seal thread writes for one shard.
+pub struct Sealing {
+    /// The shard.
+    pub shard: u16,
+    /// Its newest ticks, if there are any.
+    pub ticks: Option<Arc<Frozen<Tick>>>,
+    /// Its newest quotes, if there are any.
+    pub quotes: Option<Arc<Frozen<Quote>>>,
+    /// Everything else.
+    pub state: Vec<u8>,
+}
+
+/// What a start brings back for one shard.
+#[derive(Default)]
+pub struct Restoring {
+    /// The state bytes.
+    pub state: Vec<u8>,
+    /// Its runs of ticks, oldest first.
+    pub ticks: Vec<Arc<Run>>,
+    /// Its runs of quotes, oldest first.
+    pub quotes: Vec<Arc<Run>>,
+}
+
+impl Shard {
+    /// Freezes the newest rows and writes down the rest. Rows that come from now on belong to the next checkpoint.
+    pub fn seal(&mut self) -> Sealing {
+        self.drain_reflexes();
+        let (ticks, quotes) = (self.ticks.freeze(), self.quotes.freeze());
+        let mut state = Vec::new();
+        state.extend_from_slice(&VERSION.to_le_bytes());
+        state.extend_from_slice(&self.group.applied().0.to_le_bytes());
+        state.extend_from_slice(&self.group.applied_tx().bits().to_le_bytes());
+        self.sessions.write(&mut state);
+        self.markets.write(&mut state);
+        for part in [self.ticks.state(), self.quotes.state(), self.reflexes.state()] {
+            state.extend_from_slice(&(part.len() as u64).to_le_bytes());
+            state.extend_from_slice(&part);
+        }
+        Sealing { shard: self.number, ticks, quotes, state }
+    }
+
+    /// The frozen rows are in runs now.
+    pub fn sealed(&mut self, sealing: &Sealing, ticks: Option<Arc<Run>>, quotes: Option<Arc<Run>>) {
+        assert!(sealing.shard == self.number, "a run goes back to its shard");
+        if let (Some(frozen), Some(run)) = (&sealing.ticks, ticks) {
+            self.ticks.install(Arc::clone(frozen), run);
+        }
+        if let (Some(frozen), Some(run)) = (&sealing.quotes, quotes) {
+            self.quotes.install(Arc::clone(frozen), run);
+        }
+    }
+
+    /// The shard as the checkpoint left it.
+    pub fn restore(number: u16, term: u64, limits: &Limits, from: Restoring) -> Result<Self, ShardError> {
+        let mut shard = Self::new(number, term, limits);
+        if from.state.is_empty() {
+            return Ok(shard);
+        }
+        let short = |Short { at }| ShardError::Checkpoint(format!("short at byte {at}"));
+        let mut cursor = Cursor::new(&from.state);
+        let version = cursor.u32().map_err(short)?;
+        if version != VERSION {
+            return Err(ShardError::Checkpoint(format!("version {version}, {VERSION} is read")));
+        }
+        let position = Position {
+            index: LogIndex(cursor.u64().map_err(short)?),
+            tx: Tx::from_bits(cursor.u64().map_err(short)?),
+        };
+        shard.group = Group::lead(number + 1, term, position);
+        shard.sessions = Sessions::read(limits.sessions_per_shard, &mut cursor).map_err(short)?;
+        shard.markets = Markets::read(&mut cursor).map_err(short)?;
+        let mut part = || cursor.u64().and_then(|len| cursor.take(len as usize)).map_err(short);
+        let (ticks, quotes, reflexes) = (part()?, part()?, part()?);
+        shard.ticks = Columns::restore(columns_config(limits), ticks, from.ticks)?;
+        shard.quotes = Columns::restore(columns_config(limits), quotes, from.quotes)?;
+        shard.reflexes = Reflexes::restore(react::limits(limits), reflexes)
+            .map_err(|error| ShardError::Checkpoint(error.to_string()))?;
+        Ok(shard)
+    }
+
+    /// An entry that the log brought back at a start. In a group of one voter what its own disk holds is committed.
+    pub fn replay(&mut self, entry: super::Committed<'_>) -> Result<(), ShardError> {
+        if entry.index <= self.group.applied() {
+            return Ok(());
+        }
+        self.group.replayed(entry.index, entry.tx);
+        self.apply(Now::default(), entry)?;
+        self.effects.clear();
+        Ok(())
+    }
+}

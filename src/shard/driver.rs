@@ -1,0 +1,667 @@
+//! The driver of one data core: sockets, rings and threads on one side, shards on the other.
+//!
+//! ```text
+//!   connections --frames--> [ route ] --> shards of this core --proposals--> log --Batch--> sync thread
+//!   other cores, gateway --parcels--^          ^ apply <------------------ Synced <-----------'
+//!                                              '--- replies --> outboxes, parcels
+//! ```
+//!
+//! One thread, no locks: tasks share the core through a `RefCell` that is never held across a wait. The order of a turn:
+//! the next batch goes to the disk first, then the one that is durable is applied, then replies go out, then reflexes.
+//!
+//! A failed sync stops every shard of the core, for good: the page cache may lie. What the core still does is say so.
+
+use super::append::Appender;
+use super::reply::{Reply, Said};
+use super::seal::{SealJob, Sealed};
+use super::{Committed, ConnId, Now, Refusal, Shard, refuse_bytes};
+use crate::config::Limits;
+use crate::health::{CoreHealth, Stage};
+use crate::runtime::ring::{Producer, ThreadProducer};
+use crate::runtime::clock;
+use crate::shard::replicate::LogIndex;
+use myelin_wal::{Batch, Lsn, Spare, WalError};
+use myelin_wire::{Code, Frame, Header, Hello, Kind, Welcome, decode, write_frame};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::task::Waker;
+
+/// What the sync thread gives back.
+#[derive(Debug)]
+pub struct Synced {
+    /// The batch that was given.
+    pub batch: Batch,
+    /// Whether it is durable.
+    pub result: Result<(), WalError>,
+    /// When the sync returned. **Units:** microseconds, as [`Now::mono_us`].
+    pub at_us: u64,
+}
+
+/// What crosses between two threads of this node: whole frames, owned.
+#[derive(Debug)]
+pub enum Parcel {
+    /// A frame for a shard of the receiver, from a connection of the sender.
+    Request {
+        /// Whose it is.
+        from: ConnId,
+        /// One frame.
+        frame: Vec<u8>,
+    },
+    /// A frame for a connection of the receiver.
+    Reply {
+        /// Whose it is.
+        to: ConnId,
+        /// One or more frames.
+        frames: Vec<u8>,
+        /// How many requests it answers.
+        answers: u32,
+    },
+    /// A connection of the sender is gone.
+    Closed(ConnId),
+}
+
+/// One connection of this core.
+#[derive(Debug, Default)]
+struct Connection {
+    generation: u16,
+    open: bool,
+    greeted: bool,
+    /// Ends once everything is said that is owed.
+    closing: bool,
+    outbox: Vec<u8>,
+    in_flight: u32,
+    writer: Option<Waker>,
+    reader: Option<Waker>,
+}
+
+/// What to do after frames were taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// Read more.
+    More,
+    /// There are whole frames left, but no room now.
+    Wait,
+    /// Say what is in the outbox and close.
+    Close,
+}
+
+/// What a core is built from.
+pub struct Parts {
+    /// This core's station.
+    pub station: u16,
+    /// The bounds.
+    pub limits: Limits,
+    /// The welcome of this core.
+    pub welcome: Welcome,
+    /// The shards of this core.
+    pub shards: Vec<Shard>,
+    /// The log of this core.
+    pub log: Appender,
+    /// Towards the sync thread.
+    pub to_sync: ThreadProducer<Batch>,
+    /// Towards the seal thread.
+    pub to_seal: ThreadProducer<SealJob>,
+    /// Towards the other stations; none at our own place.
+    pub peers: Vec<Option<Producer<Parcel>>>,
+    /// Where we say how we are.
+    pub health: Arc<CoreHealth>,
+    /// The place of the checkpoint we started from.
+    pub checkpoint: Lsn,
+}
+
+/// One data core.
+pub struct Core {
+    station: u16,
+    limits: Limits,
+    welcome: Welcome,
+    shards: Vec<Shard>,
+    log: Appender,
+    to_sync: ThreadProducer<Batch>,
+    sync_under_way: bool,
+    to_seal: ThreadProducer<SealJob>,
+    /// The job under way, or one that failed and waits to be given again.
+    sealing: Sealing,
+    checkpoint: Lsn,
+    applied_upto: Lsn,
+    peers: Vec<Option<Producer<Parcel>>>,
+    /// Parcels that found a full ring, in order, per station.
+    held: Vec<VecDeque<Parcel>>,
+    connections: Vec<Connection>,
+    free: Vec<u32>,
+    open_connections: usize,
+    react_bell: Option<Waker>,
+    failed: bool,
+    /// The end of the log when it was last marked.
+    marked: Lsn,
+    health: Arc<CoreHealth>,
+}
+
+enum Sealing {
+    Idle,
+    UnderWay,
+    Failed(Box<SealJob>, u64),
+}
+
+/// How long a failed sealing rests before it is tried again. **Units:** microseconds.
+const SEAL_AGAIN_US: u64 = 1_000_000;
+
+impl Core {
+    /// Puts a core together.
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        let held = parts.peers.iter().map(|_| VecDeque::new()).collect();
+        Self {
+            station: parts.station,
+            limits: parts.limits,
+            welcome: parts.welcome,
+            shards: parts.shards,
+            log: parts.log,
+            to_sync: parts.to_sync,
+            sync_under_way: false,
+            to_seal: parts.to_seal,
+            sealing: Sealing::Idle,
+            checkpoint: parts.checkpoint,
+            applied_upto: parts.checkpoint,
+            peers: parts.peers,
+            held,
+            connections: Vec::new(),
+            free: Vec::new(),
+            open_connections: 0,
+            react_bell: None,
+            failed: false,
+            marked: Lsn::ZERO,
+            health: parts.health,
+        }
+    }
+
+    /// The time of this turn.
+    #[must_use]
+    pub fn now() -> Now {
+        Now { mono_us: clock::monotonic_ns() / 1000, unix_ns: clock::unix_ns() }
+    }
+
+    /// Every shard's first entry in its term.
+    pub fn take_the_lead(&mut self) {
+        let now = Self::now();
+        for shard in &mut self.shards {
+            // An empty log has room for a header per shard; if it has not, the first write brings one.
+            let _noted = shard.take_the_lead(now, &mut self.log);
+        }
+        self.turn();
+    }
+
+    // ---- connections
+
+    /// A place for a new connection; `None` when there are too many.
+    pub fn connect(&mut self) -> Option<ConnId> {
+        if self.open_connections >= self.limits.connections_per_core {
+            return None;
+        }
+        self.open_connections += 1;
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.connections.push(Connection::default());
+            (self.connections.len() - 1) as u32
+        });
+        let connection = &mut self.connections[index as usize];
+        let generation = connection.generation.wrapping_add(1);
+        *connection = Connection { generation, open: true, ..Connection::default() };
+        self.health.connections.set(self.open_connections as u64);
+        Some(ConnId { station: self.station, generation, index })
+    }
+
+    /// **Units:** bytes of a frame's body at most.
+    #[must_use]
+    pub const fn max_body(&self) -> usize {
+        self.limits.max_body_bytes as usize
+    }
+
+    /// Nothing more is read; what stands in the outbox is still said.
+    pub fn close_when_said(&mut self, id: ConnId) {
+        if let Some(connection) = self.connection(id) {
+            connection.closing = true;
+        }
+    }
+
+    /// The peer sends no more. What it asked is still answered while it listens.
+    pub fn reader_ended(&mut self, id: ConnId) {
+        let Some(connection) = self.connection(id) else { return };
+        connection.closing = true;
+        if let Some(writer) = connection.writer.take() {
+            writer.wake();
+        }
+    }
+
+    /// The connection is gone.
+    pub fn disconnect(&mut self, id: ConnId) {
+        let Some(connection) = self.connection(id) else { return };
+        connection.open = false;
+        let wakers = [connection.writer.take(), connection.reader.take()];
+        connection.outbox = Vec::new();
+        wakers.into_iter().flatten().for_each(Waker::wake);
+        self.free.push(id.index);
+        self.open_connections -= 1;
+        self.health.connections.set(self.open_connections as u64);
+        for shard in &mut self.shards {
+            shard.closed(id);
+        }
+        for station in 0..self.peers.len() {
+            self.post(station, Parcel::Closed(id));
+        }
+    }
+
+    fn connection(&mut self, id: ConnId) -> Option<&mut Connection> {
+        let connection = self.connections.get_mut(id.index as usize)?;
+        (connection.open && connection.generation == id.generation).then_some(connection)
+    }
+
+    /// Takes whole frames from the front of `bytes`. Gives how many bytes were taken, and what to do next.
+    pub fn take_frames(&mut self, id: ConnId, bytes: &[u8]) -> (usize, Taken) {
+        let now = Self::now();
+        let mut taken = 0;
+        let verdict = loop {
+            if !self.has_room_for(id) {
+                break Taken::Wait;
+            }
+            match decode(&bytes[taken..], self.limits.max_body_bytes) {
+                Ok(Some((frame, len))) => {
+                    taken += len;
+                    if !self.greeted_or_greet(id, &frame) {
+                        break Taken::Close;
+                    }
+                    if frame.kind != Kind::Hello {
+                        self.route(now, id, &frame);
+                    }
+                }
+                Ok(None) => break Taken::More,
+                Err(error) => {
+                    self.health.bad_frames.add(1);
+                    let reply = refuse_bytes(id, &error);
+                    self.deliver(reply);
+                    break Taken::Close;
+                }
+            }
+        };
+        self.turn();
+        (taken, verdict)
+    }
+
+    /// True when a frame of any size may be taken from this connection now.
+    fn has_room_for(&mut self, id: ConnId) -> bool {
+        let (requests, outbox) = (self.limits.requests_per_connection, self.limits.outbox_bytes);
+        let payload = self.limits.max_payload();
+        let log_has_room = self.failed || self.log.tail().room() >= payload;
+        let held = self.held.iter().any(|held| held.len() > self.limits.ring_items);
+        match self.connection(id) {
+            Some(connection) => log_has_room && !held && connection.in_flight < requests && connection.outbox.len() < outbox,
+            None => true,
+        }
+    }
+
+    /// Leaves a waker for when there is room again. True when there is room now.
+    pub fn wait_for_room(&mut self, id: ConnId, waker: &Waker) -> bool {
+        if self.has_room_for(id) {
+            return true;
+        }
+        if let Some(connection) = self.connection(id) {
+            connection.reader = Some(waker.clone());
+        }
+        false
+    }
+
+    /// The first frame must be a hello, and only the first.
+    fn greeted_or_greet(&mut self, id: ConnId, frame: &Frame<'_>) -> bool {
+        let Some(connection) = self.connection(id) else { return false };
+        let (hello, greeted) = (frame.kind == Kind::Hello, connection.greeted);
+        if greeted && !hello {
+            return true;
+        }
+        let refusal = match (greeted, hello, Hello::read(frame.body)) {
+            (false, true, Ok(_)) => {
+                connection.greeted = true;
+                let mut body = Vec::new();
+                self.welcome.write(&mut body);
+                let header = Header {
+                    session: frame.header.session,
+                    request: frame.header.request,
+                    credit: self.limits.requests_per_connection,
+                    ..Header::new(Kind::Welcome)
+                };
+                if let Some(connection) = self.connection(id) {
+                    write_frame(&mut connection.outbox, header, &body);
+                }
+                return true;
+            }
+            (false, true, Err(_)) => Code::BadBody,
+            _ => Code::HelloExpected,
+        };
+        self.refuse(id, &frame.header, Refusal::of(refusal));
+        false
+    }
+
+    /// `route`: to the shard it is addressed to, here or on another core.
+    fn route(&mut self, now: Now, from: ConnId, frame: &Frame<'_>) {
+        let header = frame.header;
+        if frame.kind == Kind::Ping {
+            let pong = Header { kind: Kind::Pong as u8, credit: self.limits.requests_per_connection, ..header };
+            if let Some(connection) = self.connection(from) {
+                write_frame(&mut connection.outbox, pong, frame.body);
+            }
+            return;
+        }
+        if (frame.kind as u8) >= 128 {
+            return self.refuse(from, &header, Refusal::of(Code::UnknownKind));
+        }
+        let answered = !matches!(frame.kind, Kind::Resume | Kind::Credit);
+        if answered && let Some(connection) = self.connection(from) {
+            connection.in_flight += 1;
+        }
+        match self.welcome.shard_cores.get(usize::from(header.shard)).copied() {
+            None => self.refuse(from, &header, Refusal::of(Code::WrongShard)),
+            Some(core) if core == self.station => self.hand_to_shard(now, from, frame),
+            Some(core) => {
+                let mut bytes = Vec::with_capacity(myelin_wire::framed_len(frame.body.len()));
+                write_frame(&mut bytes, header, frame.body);
+                self.post(usize::from(core), Parcel::Request { from, frame: bytes });
+            }
+        }
+    }
+
+    fn hand_to_shard(&mut self, now: Now, from: ConnId, frame: &Frame<'_>) {
+        if self.failed {
+            return self.refuse(from, &frame.header, Refusal::of(Code::Unavailable));
+        }
+        let Some(shard) = self.shards.iter_mut().find(|shard| shard.number() == frame.header.shard) else {
+            return self.refuse(from, &frame.header, Refusal::of(Code::WrongShard));
+        };
+        if let Err(error) = shard.frame(now, from, frame, &mut self.log) {
+            self.fail(&error);
+        }
+    }
+
+    fn refuse(&mut self, to: ConnId, header: &Header, refusal: Refusal) {
+        let said = Said::Refused(refusal);
+        self.deliver(Reply { to, session: header.session, request: header.request, shard: header.shard, tx: 0, said });
+    }
+
+    // ---- parcels
+
+    /// A parcel from another station.
+    pub fn unpack(&mut self, parcel: Parcel) {
+        let now = Self::now();
+        match parcel {
+            Parcel::Request { from, frame } => match decode(&frame, self.limits.max_body_bytes) {
+                Ok(Some((frame, _))) => self.hand_to_shard(now, from, &frame),
+                _ => self.health.bad_frames.add(1),
+            },
+            Parcel::Reply { to, frames, answers } => self.put(to, &frames, answers),
+            Parcel::Closed(conn) => self.shards.iter_mut().for_each(|shard| shard.closed(conn)),
+        }
+        self.turn();
+    }
+
+    fn post(&mut self, station: usize, parcel: Parcel) {
+        let Some(Some(peer)) = self.peers.get_mut(station) else { return };
+        if !self.held[station].is_empty() {
+            self.held[station].push_back(parcel);
+        } else if let Err(parcel) = peer.push(parcel) {
+            self.held[station].push_back(parcel);
+        }
+    }
+
+    fn post_held(&mut self) {
+        for (peer, held) in self.peers.iter_mut().zip(&mut self.held) {
+            let Some(peer) = peer else { continue };
+            while let Some(parcel) = held.pop_front() {
+                if let Err(parcel) = peer.push(parcel) {
+                    held.push_front(parcel);
+                    break;
+                }
+            }
+        }
+    }
+
+    // ---- replies
+
+    fn deliver(&mut self, reply: Reply) {
+        let answers = u32::from(!matches!(reply.said, Said::Firings { .. } | Said::Ended { .. }));
+        let credit = self.limits.requests_per_connection;
+        if reply.to.station == self.station {
+            let outbox_max = self.limits.outbox_bytes * 2;
+            let Some(connection) = self.connection(reply.to) else { return };
+            if connection.outbox.len() > outbox_max {
+                return self.disconnect(reply.to);
+            }
+            reply.write(&mut connection.outbox, credit);
+            connection.in_flight = connection.in_flight.saturating_sub(answers);
+            let wakers = [connection.writer.take(), connection.reader.take()];
+            wakers.into_iter().flatten().for_each(Waker::wake);
+        } else {
+            let mut frames = Vec::new();
+            reply.write(&mut frames, credit);
+            self.post(usize::from(reply.to.station), Parcel::Reply { to: reply.to, frames, answers });
+        }
+    }
+
+    fn put(&mut self, to: ConnId, frames: &[u8], answers: u32) {
+        let outbox_max = self.limits.outbox_bytes * 2;
+        let Some(connection) = self.connection(to) else { return };
+        if connection.outbox.len() > outbox_max {
+            return self.disconnect(to);
+        }
+        connection.outbox.extend_from_slice(frames);
+        connection.in_flight = connection.in_flight.saturating_sub(answers);
+        let wakers = [connection.writer.take(), connection.reader.take()];
+        wakers.into_iter().flatten().for_each(Waker::wake);
+    }
+
+    /// Swaps the outbox with an empty buffer; `None` when the connection is gone. Leaves a waker when there is nothing.
+    pub fn take_outbox(&mut self, id: ConnId, buffer: &mut Vec<u8>, waker: &Waker) -> Option<bool> {
+        let connection = self.connection(id)?;
+        if connection.outbox.is_empty() {
+            if connection.closing && connection.in_flight == 0 {
+                return None;
+            }
+            connection.writer = Some(waker.clone());
+            return Some(false);
+        }
+        std::mem::swap(&mut connection.outbox, buffer);
+        if let Some(reader) = connection.reader.take() {
+            reader.wake();
+        }
+        Some(true)
+    }
+
+    // ---- the turn
+
+    /// Sends what gathered to the disk, and what was said to whom it concerns.
+    fn turn(&mut self) {
+        self.start_sync();
+        for at in 0..self.shards.len() {
+            while let Some(reply) = self.shards[at].poll_effect() {
+                self.deliver(reply);
+            }
+        }
+        self.post_held();
+    }
+
+    fn start_sync(&mut self) {
+        if self.sync_under_way || self.failed {
+            return;
+        }
+        if let Some(batch) = self.log.take_batch() {
+            self.sync_under_way = true;
+            let pushed = self.to_sync.push(batch);
+            assert!(pushed.is_ok(), "one batch is under way at a time");
+        }
+    }
+
+    /// The sync thread is done with a batch: what it holds is durable, committed, and applied here.
+    pub fn synced(&mut self, synced: Synced) {
+        let Synced { batch, result, at_us } = synced;
+        self.sync_under_way = false;
+        if let Err(error) = result {
+            return self.fail(&error);
+        }
+        let mut now = Self::now();
+        self.log.tail().synced(batch.upto());
+        // The disk goes on while we apply.
+        self.start_sync();
+        self.health.stage(Stage::Wake, now.mono_us.saturating_sub(at_us));
+        now.mono_us = at_us.max(1);
+        for record in batch.records() {
+            let Some(shard) = record.header.group.checked_sub(1) else { continue };
+            let Some(shard) = self.shards.iter_mut().find(|one| one.number() == shard) else { continue };
+            let index = LogIndex(record.header.index);
+            shard.synced(index);
+            let tx = myelin_datom::Tx::from_bits(record.header.tx);
+            let entry = Committed { index, tx, kind: record.header.kind, payload: record.payload };
+            if let Err(error) = shard.apply(now, entry) {
+                return self.fail(&error);
+            }
+        }
+        self.applied_upto = batch.upto();
+        self.log.tail().recycle(batch);
+        self.turn();
+        self.push_firings();
+        self.wake_readers();
+        self.seal_if_due(now);
+    }
+
+    /// One slice of firings; the react task goes on if there are more.
+    pub fn push_firings(&mut self) -> bool {
+        let now = Self::now();
+        let mut more = false;
+        for shard in &mut self.shards {
+            more |= shard.push_firings(now);
+        }
+        self.turn();
+        if more && let Some(bell) = self.react_bell.take() {
+            bell.wake();
+        }
+        more
+    }
+
+    /// Leaves the waker of the react task.
+    pub fn await_firings(&mut self, waker: &Waker) {
+        self.react_bell = Some(waker.clone());
+    }
+
+    fn wake_readers(&mut self) {
+        for connection in self.connections.iter_mut().filter(|connection| connection.open) {
+            if let Some(reader) = connection.reader.take() {
+                reader.wake();
+            }
+        }
+    }
+
+    /// Every 20 ms: the mark of an idle log, sealing that is due, parcels that waited.
+    pub fn housekeeping(&mut self) {
+        let now = Self::now();
+        let (end, synced) = (self.log.tail().end_lsn(), self.log.tail().synced_upto());
+        if !self.failed && !self.sync_under_way && end == synced && end != self.marked && self.log.tail().mark() {
+            self.marked = self.log.tail().end_lsn();
+        }
+        self.turn();
+        self.seal_if_due(now);
+        self.wake_readers();
+        self.health.spares.set(self.log.tail().spares() as u64);
+        self.health.unsealed_rows.set(self.shards.iter().map(Shard::unsealed_rows).sum());
+    }
+
+    /// A prepared segment.
+    pub fn offer(&mut self, spare: Spare) {
+        self.log.tail().offer(spare);
+        self.wake_readers();
+    }
+
+    /// Segments ready for a roll.
+    pub fn spares(&mut self) -> usize {
+        self.log.tail().spares()
+    }
+
+    // ---- sealing
+
+    fn seal_if_due(&mut self, now: Now) {
+        if self.failed {
+            return;
+        }
+        match std::mem::replace(&mut self.sealing, Sealing::UnderWay) {
+            Sealing::UnderWay => {}
+            Sealing::Failed(job, at) if now.mono_us >= at => self.give_to_seal(*job),
+            waits @ Sealing::Failed(..) => self.sealing = waits,
+            Sealing::Idle => {
+                let rows: u64 = self.shards.iter().map(Shard::unsealed_rows).sum();
+                let log = self.applied_upto.bits().saturating_sub(self.checkpoint.bits());
+                let something = self.applied_upto > self.checkpoint;
+                if something && (rows >= self.limits.seal_rows || log >= self.limits.seal_log_bytes) {
+                    let sealings = self.shards.iter_mut().map(Shard::seal).collect();
+                    self.give_to_seal(SealJob { lsn: self.applied_upto, sealings });
+                } else {
+                    self.sealing = Sealing::Idle;
+                }
+            }
+        }
+    }
+
+    fn give_to_seal(&mut self, job: SealJob) {
+        self.sealing = Sealing::UnderWay;
+        assert!(self.to_seal.push(job).is_ok(), "one job is under way at a time");
+    }
+
+    /// The seal thread is done with a job.
+    pub fn sealed(&mut self, sealed: Sealed) {
+        let now = Self::now();
+        let Sealed { job, result } = sealed;
+        match result {
+            Ok(runs) => {
+                for (sealing, runs) in job.sealings.iter().zip(runs) {
+                    if let Some(shard) = self.shards.iter_mut().find(|shard| shard.number() == sealing.shard) {
+                        shard.sealed(sealing, runs.ticks, runs.quotes);
+                    }
+                }
+                // The checkpoint before stays usable: the log is kept from there on.
+                self.log.tail().release(self.checkpoint);
+                self.checkpoint = job.lsn;
+                self.sealing = Sealing::Idle;
+                self.health.set_seal_error(None);
+                self.health.checkpoints.add(1);
+            }
+            Err(error) => {
+                let chain = describe(&error);
+                tracing::warn!(error = %chain, "sealing failed; rows stay in memory and in the log");
+                self.health.set_seal_error(Some(chain));
+                self.sealing = Sealing::Failed(Box::new(job), now.mono_us + SEAL_AGAIN_US);
+            }
+        }
+        self.wake_readers();
+    }
+
+    // ---- the end
+
+    /// Stops every shard of this core, for good, and says so to whoever asks.
+    fn fail(&mut self, error: &(dyn std::error::Error + 'static)) {
+        let chain = describe(error);
+        tracing::error!(core = self.station, error = %chain, "the core's shards stop");
+        self.failed = true;
+        self.health.set_failed(chain);
+        self.wake_readers();
+    }
+
+    /// True when the core's shards have stopped.
+    #[must_use]
+    pub const fn has_failed(&self) -> bool {
+        self.failed
+    }
+}
+
+/// An error and its causes in one line.
+pub fn describe(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        line.push_str(": ");
+        line.push_str(&error.to_string());
+        cause = error.source();
+    }
+    line
+}

@@ -1,0 +1,322 @@
+//! One shard: one group, one slice of the facts, one mailbox.
+//!
+//! This file is the journey of a tick, and nothing else decides its order.
+//!
+//! ```text
+//!   socket -> decode -> route -> admit -> append ----> apply -> react -> reply -> socket
+//!             (wire)    (core)           \-> replicate -/
+//!
+//!   watermarks         acked <= applied <= committed <= appended,   synced <= appended,   reacted <= applied
+//! ```
+//!
+//! Nothing here waits, reads a clock or touches a socket: [`Shard`] takes events and gives effects, and `driver.rs`
+//! performs them. Deliberately absent: other shards; what spans them is put together by who asked.
+
+pub mod admit;
+pub mod append;
+pub mod apply;
+pub mod ask;
+pub mod checkpoint;
+pub mod driver;
+pub mod entry;
+pub mod manifest;
+pub mod react;
+pub mod replicate;
+pub mod reply;
+pub mod seal;
+pub mod session;
+
+use crate::config::Limits;
+use crate::market::Markets;
+use crate::reflex::Reflexes;
+use admit::{Delay, Gates};
+use append::{Appender, NoRoom};
+use entry::{EntryKind, Proposal, Senseless};
+use myelin_datom::{Quote, Tick, Tx};
+use myelin_index::{Columns, ColumnsConfig, IndexError};
+use myelin_wire::{Code, Frame, Header, Kind, WireError};
+use react::Subscribers;
+use replicate::{Group, LogIndex, Position};
+use reply::{Reply, Said};
+use session::Sessions;
+use std::collections::VecDeque;
+
+/// A connection of this node: the station that holds it (a core or the gateway), and its place there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConnId {
+    /// The thread that holds the socket.
+    pub station: u16,
+    /// How often the place was used before.
+    pub generation: u16,
+    /// The place.
+    pub index: u32,
+}
+
+/// The time, read once per turn by the driver.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Now {
+    /// Never goes back. **Units:** microseconds.
+    pub mono_us: u64,
+    /// **Units:** Unix nanoseconds.
+    pub unix_ns: i64,
+}
+
+impl Now {
+    /// What a leader stamps. **Units:** Unix milliseconds.
+    #[must_use]
+    pub const fn millis(self) -> u64 {
+        (self.unix_ns / 1_000_000) as u64
+    }
+}
+
+/// Why a request was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The reason's number.
+    pub code: Code,
+    /// The first row or item it is about, else `u32::MAX`.
+    pub first_bad: u32,
+    /// What the code says: microseconds to wait, the request expected, the horizon.
+    pub aux: u64,
+}
+
+impl Refusal {
+    /// A refusal that needs no numbers.
+    #[must_use]
+    pub const fn of(code: Code) -> Self {
+        Self { code, first_bad: u32::MAX, aux: 0 }
+    }
+}
+
+/// Why a shard stops. It is never restarted in place: what it holds in memory may no longer be what is on disk.
+#[derive(Debug, thiserror::Error)]
+pub enum ShardError {
+    /// A run could not be read.
+    #[error("the index failed")]
+    Index(#[from] IndexError),
+    /// An entry that verified has no sense.
+    #[error(transparent)]
+    Senseless(#[from] Senseless),
+    /// A checkpoint that verified has no sense.
+    #[error("a checkpoint has no sense: {0}")]
+    Checkpoint(String),
+}
+
+/// A request that was appended and waits for its entry.
+#[derive(Clone, Copy, Debug)]
+struct InFlight {
+    to: ConnId,
+    tx: Tx,
+    admitted: Now,
+}
+
+/// A committed entry.
+#[derive(Clone, Copy, Debug)]
+pub struct Committed<'a> {
+    /// Its place.
+    pub index: LogIndex,
+    /// The `tx` of its first proposal.
+    pub tx: Tx,
+    /// What it is.
+    pub kind: u8,
+    /// What it carries.
+    pub payload: &'a [u8],
+}
+
+/// What the shard counts about itself.
+#[derive(Clone, Debug, Default)]
+pub struct Counters {
+    /// Ticks and quotes stored.
+    pub rows_accepted: u64,
+    /// Rows that were there already.
+    pub rows_duplicate: u64,
+    /// Firings given out.
+    pub firings: u64,
+    /// Refusals by code.
+    pub refused: std::collections::BTreeMap<Code, u64>,
+}
+
+/// One shard.
+pub struct Shard {
+    number: u16,
+    limits: Limits,
+    group: Group,
+    gates: Gates,
+    delay: Delay,
+    in_flight: VecDeque<InFlight>,
+    sessions: Sessions,
+    markets: Markets,
+    ticks: Columns<Tick>,
+    quotes: Columns<Quote>,
+    reflexes: Reflexes,
+    subscribers: Subscribers,
+    waiting: ask::Waiting,
+    scratch: apply::Scratch,
+    effects: VecDeque<Reply>,
+    counters: Counters,
+    /// The time of the event that is handled.
+    now: Now,
+}
+
+impl Shard {
+    /// An empty shard that leads its group behind an empty log.
+    #[must_use]
+    pub fn new(number: u16, term: u64, limits: &Limits) -> Self {
+        Self {
+            number,
+            limits: limits.clone(),
+            group: Group::lead(number + 1, term, Position::default()),
+            gates: Gates::default(),
+            delay: Delay::default(),
+            in_flight: VecDeque::new(),
+            sessions: Sessions::new(limits.sessions_per_shard),
+            markets: Markets::default(),
+            ticks: Columns::new(columns_config(limits)),
+            quotes: Columns::new(columns_config(limits)),
+            reflexes: Reflexes::new(react::limits(limits)),
+            subscribers: Subscribers::new(limits),
+            waiting: ask::Waiting::default(),
+            scratch: apply::Scratch::default(),
+            effects: VecDeque::new(),
+            counters: Counters::default(),
+            now: Now::default(),
+        }
+    }
+
+    /// The shard's number; its group is one higher, group 0 being the system's.
+    #[must_use]
+    pub const fn number(&self) -> u16 {
+        self.number
+    }
+
+    /// The group whose log this shard applies.
+    #[must_use]
+    pub const fn group(&self) -> &Group {
+        &self.group
+    }
+
+    /// What it counted.
+    #[must_use]
+    pub const fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// The next effect, in order.
+    pub fn poll_effect(&mut self) -> Option<Reply> {
+        self.effects.pop_front()
+    }
+
+    /// A frame from a connection. Writes are admitted and appended; everything else is answered or waits.
+    pub fn frame(&mut self, now: Now, from: ConnId, frame: &Frame<'_>, log: &mut Appender) -> Result<(), ShardError> {
+        self.now = now;
+        match frame.kind {
+            Kind::Ticks => self.write(now, from, frame, EntryKind::Ticks, log),
+            Kind::Quotes => self.write(now, from, frame, EntryKind::Quotes, log),
+            Kind::Markets => self.write(now, from, frame, EntryKind::Markets, log),
+            Kind::Register => self.write(now, from, frame, EntryKind::Register, log),
+            Kind::Remove => self.write(now, from, frame, EntryKind::Remove, log),
+            Kind::Resume => self.gates.resume(from, frame.header.session, frame.header.aux),
+            Kind::Subscribe => self.subscribe(from, frame),
+            Kind::Credit => self.subscribers.grant(from, frame.header.session, frame.header.count),
+            Kind::Count
+            | Kind::Latest
+            | Kind::Vwap
+            | Kind::Bars
+            | Kind::Rows
+            | Kind::ListMarkets
+            | Kind::ListReflexes
+            | Kind::Now
+            | Kind::Status => self.ask(now, from, frame, log)?,
+            _ => self.refuse(from, &frame.header, Refusal::of(Code::UnknownKind)),
+        }
+        Ok(())
+    }
+
+    /// `admit`, then `append`. What fails here leaves no trace in the log.
+    fn write(&mut self, now: Now, from: ConnId, frame: &Frame<'_>, kind: EntryKind, log: &mut Appender) {
+        let header = &frame.header;
+        let admitted = self.admit(now, from, frame);
+        let appended = admitted.and_then(|()| {
+            let partial = header.flags & Header::PARTIAL != 0;
+            let count = if matches!(kind, EntryKind::Ticks | EntryKind::Quotes) { header.count } else { header.body_len };
+            let proposal = Proposal::new(header.session, header.request, count, partial, header.body_crc);
+            log.propose(&mut self.group, now.millis(), kind, &proposal, frame.body).map_err(|NoRoom| self.busy(now))
+        });
+        match appended {
+            Ok(tx) => {
+                self.gates.passed(from, header.session, header.request);
+                self.in_flight.push_back(InFlight { to: from, tx, admitted: now });
+            }
+            Err(refusal) => {
+                if refusal.code == Code::Busy {
+                    self.gates.stall(from, header.session, header.request);
+                }
+                self.refuse(from, header, refusal);
+            }
+        }
+    }
+
+    fn admit(&self, now: Now, from: ConnId, frame: &Frame<'_>) -> Result<(), Refusal> {
+        if frame.header.session == 0 || frame.header.request == 0 {
+            return Err(Refusal::of(Code::SessionGap));
+        }
+        self.gates.check(from, frame.header.session, frame.header.request)?;
+        admit::shape(frame)?;
+        let oldest = self.in_flight.front().map(|first| now.mono_us.saturating_sub(first.admitted.mono_us));
+        let overloaded = self.delay.standing_us(now.mono_us, oldest) > self.limits.max_sync_latency_us
+            || self.unsealed_rows() > self.limits.unsealed_rows_max
+            || self.reflexes.full();
+        if overloaded { Err(self.busy(now)) } else { Ok(()) }
+    }
+
+    /// `Busy`, with the time after which it may have passed.
+    fn busy(&self, now: Now) -> Refusal {
+        let oldest = self.in_flight.front().map(|first| now.mono_us.saturating_sub(first.admitted.mono_us));
+        let standing = self.delay.standing_us(now.mono_us, oldest);
+        Refusal { aux: standing.clamp(1_000, 1_000_000), ..Refusal::of(Code::Busy) }
+    }
+
+    fn refuse(&mut self, to: ConnId, header: &Header, refusal: Refusal) {
+        *self.counters.refused.entry(refusal.code).or_insert(0) += 1;
+        self.say(to, header.session, header.request, self.group.applied_tx(), Said::Refused(refusal));
+    }
+
+    fn say(&mut self, to: ConnId, session: u64, request: u64, tx: Tx, said: Said) {
+        self.effects.push_back(Reply { to, session, request, shard: self.number, tx: tx.bits(), said });
+    }
+
+    /// Our own disk has everything up to here: one vote. What is committed by it comes next, through [`Shard::apply`].
+    pub fn synced(&mut self, upto: LogIndex) {
+        self.group.synced(upto);
+    }
+
+    /// The connection is gone; what it has under way goes on, unanswered.
+    pub fn closed(&mut self, conn: ConnId) {
+        self.gates.forget(conn);
+        self.subscribers.forget(conn);
+        self.waiting.forget(conn);
+    }
+
+    /// A leader's first entry in its term: nothing older is committed by counting.
+    pub fn take_the_lead(&mut self, now: Now, log: &mut Appender) -> Result<(), NoRoom> {
+        let tx = Tx::stamp(now.millis(), self.group.appended_tx());
+        log.note(&mut self.group, EntryKind::Lead, tx)
+    }
+
+    /// Rows that are in memory only (and in the log).
+    #[must_use]
+    pub fn unsealed_rows(&self) -> u64 {
+        let ticks = self.ticks.newest_rows() + self.ticks.frozen().iter().map(|frozen| frozen.rows()).sum::<u64>();
+        ticks + self.quotes.newest_rows() + self.quotes.frozen().iter().map(|frozen| frozen.rows()).sum::<u64>()
+    }
+}
+
+/// The answer to bytes that are no frame.
+#[must_use]
+pub fn refuse_bytes(to: ConnId, error: &WireError) -> Reply {
+    Reply { to, session: 0, request: 0, shard: 0, tx: 0, said: Said::Refused(Refusal::of(error.code())) }
+}
+
+fn columns_config(limits: &Limits) -> ColumnsConfig {
+    ColumnsConfig { cache_bytes_max: limits.block_cache_bytes, ..ColumnsConfig::default() }
+}

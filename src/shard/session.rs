@@ -1,0 +1,203 @@
+//! Sessions: what makes a retry harmless. Replicated state: changed only by `apply`.
+//!
+//! ```text
+//!   session -> next request expected, the last 1,024 outcomes (32 bytes each), the tx it last spoke at
+//! ```
+//!
+//! A request below `next` was executed once and is answered from its outcome; one above is a gap and refused; an unknown
+//! session may only begin at 1. When the table is full the session that was silent longest makes room: a function of
+//! applied entries alone, so every replica evicts the same one.
+
+use bytemuck::{Pod, Zeroable};
+use hashbrown::{DefaultHashBuilder, HashMap};
+use myelin_datom::Tx;
+use std::collections::{BTreeSet, VecDeque};
+
+/// Outcomes a session keeps.
+pub const OUTCOMES: usize = 1024;
+
+/// How a request ended. **Shape:** 32 bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Outcome {
+    /// Its transaction.
+    pub tx: u64,
+    /// Rows stored, or items done.
+    pub accepted: u32,
+    /// Rows that were there already.
+    pub duplicates: u32,
+    /// Rows refused.
+    pub refused: u32,
+    /// The first refused row, else `u32::MAX`.
+    pub first_bad: u32,
+    /// The code of the whole request, 0 = done.
+    pub code: u16,
+    /// The code of the first bad row, else 0.
+    pub first_code: u16,
+    /// Zero.
+    pub zero: u32,
+}
+const _: () = assert!(size_of::<Outcome>() == 32);
+
+/// What a request is to its session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// The one expected: execute it.
+    Next,
+    /// Executed before; this came of it.
+    Repeat(Outcome),
+    /// Executed before, so long ago that what came of it is forgotten.
+    Forgotten,
+    /// One or more before it are missing.
+    Gap,
+    /// The session is not known (any more), and this is not its first request.
+    Expired,
+}
+
+#[derive(Clone, Debug)]
+struct Session {
+    next: u64,
+    last_tx: Tx,
+    outcomes: VecDeque<Outcome>,
+}
+
+/// The sessions of a shard.
+#[derive(Debug)]
+pub struct Sessions {
+    by_id: HashMap<u64, Session, DefaultHashBuilder>,
+    /// Who was silent longest: ordered by the tx a session last spoke at.
+    by_age: BTreeSet<(Tx, u64)>,
+    max: usize,
+}
+
+impl Sessions {
+    /// An empty table of at most `max` sessions.
+    #[must_use]
+    pub fn new(max: usize) -> Self {
+        assert!(max > 0, "a shard needs room for a session");
+        Self { by_id: HashMap::default(), by_age: BTreeSet::new(), max }
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.by_id.len()
+    }
+
+    /// What this request is to its session.
+    #[must_use]
+    pub fn turn(&self, id: u64, request: u64) -> Turn {
+        let Some(session) = self.by_id.get(&id) else {
+            return if request == 1 { Turn::Next } else { Turn::Expired };
+        };
+        if request >= session.next {
+            return if request == session.next { Turn::Next } else { Turn::Gap };
+        }
+        let back = (session.next - request) as usize;
+        match session.outcomes.len().checked_sub(back).and_then(|at| session.outcomes.get(at)) {
+            Some(outcome) => Turn::Repeat(*outcome),
+            None => Turn::Forgotten,
+        }
+    }
+
+    /// Notes how the expected request ended. **Panics** when it was not expected.
+    pub fn settle(&mut self, id: u64, request: u64, outcome: Outcome) {
+        assert!(self.turn(id, request) == Turn::Next, "only the expected request is executed");
+        let tx = Tx::from_bits(outcome.tx);
+        if !self.by_id.contains_key(&id) && self.by_id.len() == self.max {
+            self.evict();
+        }
+        let session =
+            self.by_id.entry(id).or_insert_with(|| Session { next: 1, last_tx: Tx::ZERO, outcomes: VecDeque::new() });
+        self.by_age.remove(&(session.last_tx, id));
+        self.by_age.insert((tx, id));
+        session.last_tx = tx;
+        session.next = request + 1;
+        if session.outcomes.len() == OUTCOMES {
+            session.outcomes.pop_front();
+        }
+        session.outcomes.push_back(outcome);
+    }
+
+    fn evict(&mut self) {
+        if let Some((_, id)) = self.by_age.pop_first() {
+            self.by_id.remove(&id);
+        }
+    }
+
+    /// Writes the table into a checkpoint, in the order of age.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&(self.by_age.len() as u64).to_le_bytes());
+        for (tx, id) in &self.by_age {
+            let session = &self.by_id[id];
+            for number in [*id, tx.bits(), session.next, session.outcomes.len() as u64] {
+                out.extend_from_slice(&number.to_le_bytes());
+            }
+            for outcome in &session.outcomes {
+                out.extend_from_slice(bytemuck::bytes_of(outcome));
+            }
+        }
+    }
+
+    /// Reads what [`Sessions::write`] wrote.
+    pub fn read(max: usize, cursor: &mut myelin_wire::Cursor<'_>) -> Result<Self, myelin_wire::Short> {
+        let mut sessions = Self::new(max);
+        for _ in 0..cursor.u64()? {
+            let (id, tx, next, count) = (cursor.u64()?, Tx::from_bits(cursor.u64()?), cursor.u64()?, cursor.u64()?);
+            let mut outcomes = VecDeque::new();
+            for _ in 0..count.min(OUTCOMES as u64) {
+                outcomes.push_back(bytemuck::pod_read_unaligned(cursor.take(size_of::<Outcome>())?));
+            }
+            sessions.by_age.insert((tx, id));
+            sessions.by_id.insert(id, Session { next, last_tx: tx, outcomes });
+        }
+        Ok(sessions)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outcome(tx: u64) -> Outcome {
+        Outcome { tx, ..Zeroable::zeroed() }
+    }
+
+    #[test]
+    fn a_repeat_is_answered_a_gap_and_a_stranger_are_refused() {
+        let mut sessions = Sessions::new(2);
+        assert_eq!(sessions.turn(5, 2), Turn::Expired);
+        assert_eq!(sessions.turn(5, 1), Turn::Next);
+        sessions.settle(5, 1, outcome(10));
+        assert_eq!(sessions.turn(5, 1), Turn::Repeat(outcome(10)));
+        assert_eq!(sessions.turn(5, 3), Turn::Gap);
+        assert_eq!(sessions.turn(5, 2), Turn::Next);
+    }
+
+    #[test]
+    fn the_last_1024_outcomes_are_kept_and_older_ones_are_never_executed_again() {
+        let mut sessions = Sessions::new(1);
+        for request in 1..=OUTCOMES as u64 + 10 {
+            sessions.settle(5, request, outcome(request));
+        }
+        assert_eq!(sessions.turn(5, 10), Turn::Forgotten);
+        assert_eq!(sessions.turn(5, 11), Turn::Repeat(outcome(11)));
+    }
+
+    #[test]
+    fn the_session_that_was_silent_longest_makes_room_and_the_table_survives_a_checkpoint() {
+        let mut sessions = Sessions::new(2);
+        sessions.settle(1, 1, outcome(10));
+        sessions.settle(2, 1, outcome(11));
+        sessions.settle(1, 2, outcome(12));
+        sessions.settle(3, 1, outcome(13));
+        let mut bytes = Vec::new();
+        sessions.write(&mut bytes);
+        let read = Sessions::read(2, &mut myelin_wire::Cursor::new(&bytes)).unwrap();
+        for table in [&sessions, &read] {
+            assert_eq!(table.turn(2, 2), Turn::Expired);
+            assert_eq!(table.turn(1, 2), Turn::Repeat(outcome(12)));
+            assert_eq!(table.turn(3, 2), Turn::Next);
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! The end of a run file: one entry per block, the blocks' totals, the footer.
+//!
+//! Every byte is drawn in `README.md`. Invariants: entries ascend by market, then by first row; a parsed directory is
+//! sound (offsets within the file, rows within bounds, zones the right way round), so readers need not check it again.
+
+use myelin_datom::{EntityId, Kind, Tx};
+
+use super::block::{BLOCK_ROWS, Zone};
+use super::totals::Partial;
+use super::wire::{Input, Malformed};
+
+/// Format version of a run file.
+pub(crate) const VERSION: u16 = 1;
+pub(crate) const HEADER_BYTES: usize = 64;
+pub(crate) const ENTRY_BYTES: usize = 104;
+pub(crate) const FOOTER_BYTES: usize = 128;
+pub(crate) const HEADER_MAGIC: &[u8; 8] = b"MYELRUN\n";
+pub(crate) const FOOTER_MAGIC: &[u8; 8] = b"MYELRUN.";
+
+/// One block of a run.
+#[derive(Clone, Debug)]
+pub(crate) struct BlockEntry {
+    pub market: EntityId,
+    /// Number of the block's first row within the market.
+    pub first_row: u32,
+    pub rows: u32,
+    /// **Units:** bytes from the start of the file.
+    pub offset: u64,
+    pub len: u32,
+    pub crc: u32,
+    pub zone: Zone,
+    pub tx_min: Tx,
+    pub tx_max: Tx,
+    pub price_min: f64,
+    pub price_max: f64,
+    /// Ids rise strictly: a page is found by its zone alone.
+    pub ascending: bool,
+    pub totals: Partial,
+}
+
+impl BlockEntry {
+    pub(crate) fn end_row(&self) -> u32 {
+        self.first_row + self.rows
+    }
+
+    pub(crate) fn write(&self, entries: &mut Vec<u8>, totals: &mut Vec<u8>) {
+        let before = totals.len();
+        self.totals.write(totals);
+        entries.extend_from_slice(&self.market.bits().to_le_bytes());
+        entries.extend_from_slice(&self.first_row.to_le_bytes());
+        entries.extend_from_slice(&self.rows.to_le_bytes());
+        entries.extend_from_slice(&self.offset.to_le_bytes());
+        entries.extend_from_slice(&self.len.to_le_bytes());
+        entries.extend_from_slice(&self.crc.to_le_bytes());
+        for word in [
+            self.zone.id_min,
+            self.zone.id_max,
+            self.zone.event_min as u64,
+            self.zone.event_max as u64,
+            self.tx_min.bits(),
+            self.tx_max.bits(),
+            self.price_min.to_bits(),
+            self.price_max.to_bits(),
+        ] {
+            entries.extend_from_slice(&word.to_le_bytes());
+        }
+        entries.extend_from_slice(&u32::from(self.ascending).to_le_bytes());
+        entries.extend_from_slice(&((totals.len() - before) as u32).to_le_bytes());
+    }
+
+    fn read(input: &mut Input<'_>, totals: &mut Input<'_>, blocks_end: u64) -> Result<Self, Malformed> {
+        let market = EntityId::from_bits(input.u64()?);
+        let (first_row, rows, offset) = (input.u32()?, input.u32()?, input.u64()?);
+        let (len, crc) = (input.u32()?, input.u32()?);
+        let zone = Zone {
+            id_min: input.u64()?,
+            id_max: input.u64()?,
+            event_min: input.u64()? as i64,
+            event_max: input.u64()? as i64,
+        };
+        let (tx_min, tx_max) = (Tx::from_bits(input.u64()?), Tx::from_bits(input.u64()?));
+        let (price_min, price_max) = (f64::from_bits(input.u64()?), f64::from_bits(input.u64()?));
+        let (ascending, totals_len) = (input.u32()?, input.u32()?);
+        input.expect("a block's market", market.kind() == Some(Kind::Market), 2, market.bits() >> 60)?;
+        let rows_sound = rows > 0 && rows as usize <= BLOCK_ROWS && first_row.checked_add(rows).is_some();
+        input.expect("a block's rows", rows_sound, BLOCK_ROWS as u64, rows.into())?;
+        let end = offset.saturating_add(len.into());
+        input.expect("a block's end", offset >= HEADER_BYTES as u64 && end <= blocks_end, blocks_end, end)?;
+        input.expect("a block's transactions", tx_min <= tx_max, tx_min.bits(), tx_max.bits())?;
+        input.expect("a block's flags", ascending < 2, 1, ascending.into())?;
+        let mut own = Input::new(totals.take(totals_len as usize)?);
+        let totals = Partial::read(&mut own)?;
+        input.expect("a block's totals", own.left() == 0 && totals.count == u64::from(rows), rows.into(), totals.count)?;
+        Ok(Self {
+            market,
+            first_row,
+            rows,
+            offset,
+            len,
+            crc,
+            zone,
+            tx_min,
+            tx_max,
+            price_min,
+            price_max,
+            ascending: ascending == 1,
+            totals,
+        })
+    }
+}
+
+/// Reads a directory whose checksum was verified.
+pub(crate) fn read(bytes: &[u8], footer: &Footer) -> Result<Vec<BlockEntry>, Malformed> {
+    let mut input = Input::new(bytes);
+    let mut entries = Input::new(input.take(footer.entries_len())?);
+    let mut totals = Input::new(input.take(footer.totals_len as usize)?);
+    let mut blocks: Vec<BlockEntry> = Vec::with_capacity(footer.blocks as usize);
+    let mut rows = 0_u64;
+    for _ in 0..footer.blocks {
+        let block = BlockEntry::read(&mut entries, &mut totals, footer.directory_offset)?;
+        if let Some(last) = blocks.last() {
+            let follows = last.market < block.market || last.market == block.market && last.end_row() <= block.first_row;
+            entries.expect("order of blocks", follows, last.end_row().into(), block.first_row.into())?;
+        }
+        rows += u64::from(block.rows);
+        blocks.push(block);
+    }
+    entries.expect("rows of all blocks", rows == footer.rows, footer.rows, rows)?;
+    Ok(blocks)
+}
+
+/// The last bytes of a run file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Footer {
+    pub kind: u8,
+    pub blocks: u32,
+    pub directory_offset: u64,
+    pub totals_len: u32,
+    pub rows: u64,
+    pub tx_min: Tx,
+    pub tx_max: Tx,
+    /// XXH3-128, seed 0, of everything before the footer.
+    pub hash: u128,
+    pub directory_crc: u32,
+}
+
+impl Footer {
+    pub(crate) fn entries_len(&self) -> usize {
+        self.blocks as usize * ENTRY_BYTES
+    }
+
+    pub(crate) fn directory_len(&self) -> u64 {
+        self.entries_len() as u64 + u64::from(self.totals_len)
+    }
+
+    pub(crate) fn write(&self) -> [u8; FOOTER_BYTES] {
+        let mut out = Vec::with_capacity(FOOTER_BYTES);
+        out.extend_from_slice(FOOTER_MAGIC);
+        out.extend_from_slice(&VERSION.to_le_bytes());
+        out.extend_from_slice(&[self.kind, 0]);
+        out.extend_from_slice(&self.blocks.to_le_bytes());
+        out.extend_from_slice(&self.directory_offset.to_le_bytes());
+        out.extend_from_slice(&self.totals_len.to_le_bytes());
+        out.extend_from_slice(&self.directory_crc.to_le_bytes());
+        out.extend_from_slice(&self.rows.to_le_bytes());
+        out.extend_from_slice(&self.tx_min.bits().to_le_bytes());
+        out.extend_from_slice(&self.tx_max.bits().to_le_bytes());
+        out.extend_from_slice(&self.hash.to_le_bytes());
+        out.resize(FOOTER_BYTES - 4, 0);
+        let crc = crc32fast::hash(&out);
+        out.extend_from_slice(&crc.to_le_bytes());
+        let mut footer = [0; FOOTER_BYTES];
+        footer.copy_from_slice(&out);
+        footer
+    }
+
+    /// Reads a footer at the end of a file of `file_len` bytes. `Ok(Err(version))` when it is of another version.
+    pub(crate) fn read(bytes: &[u8; FOOTER_BYTES], file_len: u64) -> Result<Result<Self, u16>, Malformed> {
+        let mut input = Input::new(bytes);
+        let magic = input.take(8)? == FOOTER_MAGIC;
+        input.expect("a footer's magic", magic, 1, 0)?;
+        let mut crc_at = Input::new(&bytes[FOOTER_BYTES - 4..]);
+        let (crc, expected) = (crc_at.u32()?, crc32fast::hash(&bytes[..FOOTER_BYTES - 4]));
+        input.expect("a footer's checksum", crc == expected, expected.into(), crc.into())?;
+        let version = input.u16()?;
+        if version != VERSION {
+            return Ok(Err(version));
+        }
+        let (kind, _) = (input.u8()?, input.u8()?);
+        let (blocks, directory_offset) = (input.u32()?, input.u64()?);
+        let (totals_len, directory_crc) = (input.u32()?, input.u32()?);
+        let (rows, tx_min, tx_max) = (input.u64()?, Tx::from_bits(input.u64()?), Tx::from_bits(input.u64()?));
+        let hash = u128::from(input.u64()?) | u128::from(input.u64()?) << 64;
+        let footer = Self { kind, blocks, directory_offset, totals_len, rows, tx_min, tx_max, hash, directory_crc };
+        let end = directory_offset.saturating_add(footer.directory_len()).saturating_add(FOOTER_BYTES as u64);
+        input.expect("a directory's end", directory_offset >= HEADER_BYTES as u64 && end == file_len, file_len, end)?;
+        Ok(Ok(footer))
+    }
+}

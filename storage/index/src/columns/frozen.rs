@@ -1,0 +1,46 @@
+//! The part that was newest until it was frozen: immutable, readable, on its way into a run.
+//!
+//! Invariants: shared by count, so that the seal thread writes it while the data core and scan threads read it.
+//! Deliberately absent: the bytes of a run (`write.rs`).
+
+use myelin_datom::{EntityId, Tx};
+
+use super::ColumnRow;
+use super::part::Part;
+
+/// A frozen part; see [`Columns::freeze`](super::Columns::freeze).
+#[derive(Debug)]
+pub struct Frozen<R> {
+    /// By market, ascending.
+    pub(crate) markets: Vec<FrozenMarket<R>>,
+    pub(crate) rows: u64,
+    /// The transaction it was frozen after: nothing in it is newer.
+    pub(crate) upto: Tx,
+}
+
+/// One market of a frozen part.
+#[derive(Debug)]
+pub(crate) struct FrozenMarket<R> {
+    pub id: EntityId,
+    /// Number of its first row.
+    pub first: u32,
+    pub part: Part<R>,
+}
+
+impl<R: ColumnRow> Frozen<R> {
+    /// **Units:** rows.
+    #[must_use]
+    pub fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    /// The last transaction before it was frozen.
+    #[must_use]
+    pub fn upto(&self) -> Tx {
+        self.upto
+    }
+
+    pub(crate) fn market(&self, id: EntityId) -> Option<&FrozenMarket<R>> {
+        self.markets.binary_search_by_key(&id, |market| market.id).ok().map(|at| &self.markets[at])
+    }
+}

@@ -1,0 +1,173 @@
+//! `check` and `insert`: who is new, and where new rows go.
+//!
+//! ```text
+//!   row -> market? -> price sound? -> id 0? -> repeated in this frame? -> greater than all / window bit -> New
+//!                                                   \________ seen, or below the window: find its row, compare bytes
+//! ```
+//! Invariants: `check` depends on the state and the rows alone, so every replica reaches the same verdicts; an id that
+//! was seen is answered by comparing with the *newest* row of that id; nothing is allocated per row after warm-up.
+
+use myelin_datom::{EntityId, Tx};
+
+use super::market::Market;
+use super::scratch::Place;
+use super::window::Known;
+use super::{ColumnRow, Columns, Gap, Inserted, MARKET_ROWS_MAX, MarketIx, RowRefusal, Scratch, Summary, Verdict};
+use crate::IndexError;
+
+/// The market of the row before: rows of one market often follow each other.
+struct Last {
+    id: EntityId,
+    ix: MarketIx,
+}
+
+impl<R: ColumnRow> Columns<R> {
+    /// Judges every row of a proposal; `verdicts` is cleared and filled. Changes nothing that can be seen.
+    ///
+    /// **Errors:** a run that cannot be read where an old id has to be compared; nothing was decided then.
+    pub fn check(&mut self, rows: &[R], verdicts: &mut Vec<Verdict>) -> Result<Summary, IndexError> {
+        assert!(rows.len() < 1 << 31, "a proposal's rows are counted in 31 bits");
+        verdicts.clear();
+        verdicts.reserve(rows.len());
+        self.scratch.begin(rows.len());
+        let mut last = Last { id: EntityId::NONE, ix: MarketIx(0) };
+        let mut summary = Summary::default();
+        for (n, row) in rows.iter().enumerate() {
+            let verdict = self.judge(rows, n as u32, row, &mut last)?;
+            match verdict {
+                Verdict::New => summary.new += 1,
+                Verdict::Duplicate => summary.duplicates += 1,
+                Verdict::Refused(refusal) => {
+                    summary.refused += 1;
+                    summary.first_refused = summary.first_refused.or(Some((n as u32, refusal)));
+                }
+            }
+            verdicts.push(verdict);
+        }
+        Ok(summary)
+    }
+
+    #[inline]
+    fn judge(&mut self, rows: &[R], n: u32, row: &R, last: &mut Last) -> Result<Verdict, IndexError> {
+        if row.market() != last.id {
+            let Some(ix) = self.table.get(row.market()) else {
+                return Ok(Verdict::Refused(RowRefusal::UnknownMarket));
+            };
+            *last = Last { id: row.market(), ix };
+        }
+        let market = &self.markets[last.ix.0 as usize];
+        if row.has_negative_price() && !market.options.signed {
+            return Ok(Verdict::Refused(RowRefusal::NegativePrice));
+        }
+        // Counted as if every row of the frame went to this market: never one row too many, the same on every replica.
+        let full = u64::from(market.next_row()) + rows.len() as u64 > MARKET_ROWS_MAX.into();
+        let new = if full { Verdict::Refused(RowRefusal::MarketFull) } else { Verdict::New };
+        let id = row.id();
+        if id == 0 {
+            return Ok(new);
+        }
+        let hash = Scratch::hash(last.ix.0, id);
+        let same_key = |earlier: u32| {
+            let earlier = &rows[earlier as usize];
+            earlier.id() == id && earlier.market() == row.market()
+        };
+        let (cell, verdict) = match self.scratch.find(hash, same_key) {
+            Place::Taken { cell, row: earlier } => (cell, against(&rows[earlier as usize], row, new)),
+            Place::Free { cell } => match market.window.known(id) {
+                Known::New => (cell, unseen(market, row, new)),
+                Known::Seen | Known::Below => (cell, self.judge_old(last.ix, row, new)?),
+            },
+        };
+        if verdict == Verdict::New {
+            self.scratch.put(cell, hash, n);
+        }
+        Ok(verdict)
+    }
+
+    #[cold]
+    fn judge_old(&self, ix: MarketIx, row: &R, new: Verdict) -> Result<Verdict, IndexError> {
+        Ok(match self.newest_of_id(ix, row.id())? {
+            Some(stored) => against(&stored, row, new),
+            None => unseen(&self.markets[ix.0 as usize], row, new),
+        })
+    }
+
+    /// Stores the rows judged [`Verdict::New`] under `tx`.
+    ///
+    /// **Panics** when the verdicts are not [`check`](Self::check)'s on these rows and this state, or when `tx` does not
+    /// follow every transaction before it: applying in order is the caller's contract.
+    pub fn insert(&mut self, tx: Tx, rows: &[R], verdicts: &[Verdict]) -> Inserted<'_> {
+        assert!(rows.len() == verdicts.len(), "one verdict per row");
+        assert!(tx > self.last_tx, "{tx} does not follow {}", self.last_tx);
+        self.last_tx = tx;
+        self.gaps.clear();
+        let mut last = Last { id: EntityId::NONE, ix: MarketIx(0) };
+        let mut stored = 0;
+        for (row, _) in rows.iter().zip(verdicts).filter(|(_, verdict)| **verdict == Verdict::New) {
+            if row.market() != last.id {
+                let Some(ix) = self.table.get(row.market()) else {
+                    unreachable!("{:?} was judged to exist", row.market());
+                };
+                last = Last { id: row.market(), ix };
+            }
+            let market = &mut self.markets[last.ix.0 as usize];
+            let id = row.id();
+            if id != 0 {
+                let before = market.window.note(id);
+                if market.options.dense_ids
+                    && let Some(before) = before
+                    && before != 0
+                    && id - before > 1
+                {
+                    self.gaps.push(Gap { market: market.id, first: before + 1, last: id - 1 });
+                }
+            }
+            if market.part.rows() == 0 {
+                self.touched.push(last.ix);
+            }
+            market.part.push(tx, row, &mut self.free);
+            stored += 1;
+        }
+        self.newest_rows += u64::from(stored);
+        if !self.gaps.is_empty() {
+            self.settle_gaps();
+        }
+        Inserted { rows: stored, gaps: &self.gaps }
+    }
+
+    /// A gap that a later row of the same proposal filled is none.
+    #[cold]
+    fn settle_gaps(&mut self) {
+        for gap in core::mem::take(&mut self.gaps) {
+            let Some(ix) = self.table.get(gap.market) else { unreachable!("the gap's market exists") };
+            let window = &self.markets[ix.0 as usize].window;
+            window.missing(gap.first, gap.last, |first, last| {
+                self.gaps.push(Gap { market: gap.market, first, last });
+            });
+        }
+    }
+}
+
+/// A row whose key has a row already.
+#[inline]
+fn against<R: ColumnRow>(stored: &R, row: &R, new: Verdict) -> Verdict {
+    if bytemuck::bytes_of(stored) == bytemuck::bytes_of(row) {
+        Verdict::Duplicate
+    } else if row.is_correction() {
+        new
+    } else {
+        Verdict::Refused(RowRefusal::IdConflict)
+    }
+}
+
+/// A row whose key has no row.
+#[inline]
+fn unseen<R: ColumnRow>(market: &Market<R>, row: &R, new: Verdict) -> Verdict {
+    if market.options.ascending_ids && row.id() <= market.floor.id {
+        Verdict::Refused(RowRefusal::TooOld)
+    } else if row.is_correction() {
+        Verdict::Refused(RowRefusal::NothingToCorrect)
+    } else {
+        new
+    }
+}

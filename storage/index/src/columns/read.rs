@@ -1,0 +1,316 @@
+//! Point reads and row reads: one market as of one transaction.
+//!
+//! ```text
+//!   rows   floor ................................ upto          upto: rows of transactions up to `as_of`
+//!          [ block ][ block ] runs [ frozen ][ newest part >    floor: rows below were pruned
+//! ```
+//! Invariants: rows stand in `tx` order over all pieces, so `as_of` is one number, found once when the view is made; what
+//! a view answers does not depend on where its rows are, so sealing and merging change no answer. Deliberately absent:
+//! several markets at once (callers merge partials), and anything that waits.
+
+use std::ops::{ControlFlow, RangeInclusive};
+use std::sync::Arc;
+
+use myelin_datom::{EntityId, Tx};
+
+use super::cache::{Cache, Page};
+use super::part::{Part, prefix, tx_of};
+use super::{ColumnRow, Columns, Frozen, MarketIx, Run, row_entity};
+use crate::IndexError;
+
+/// Which rows of a view.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Filter {
+    /// Rows of later transactions only.
+    pub since: Tx,
+    /// Rows from this number on: where an earlier answer stopped.
+    pub from_row: u32,
+    /// The exchange's time, ends included. **Units:** nanoseconds.
+    pub event_time_ns: RangeInclusive<i64>,
+}
+
+impl Default for Filter {
+    fn default() -> Self {
+        Self { since: Tx::ZERO, from_row: 0, event_time_ns: i64::MIN..=i64::MAX }
+    }
+}
+
+/// A row, and where it stands.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Found<R> {
+    /// Its number within the market, from 0.
+    pub number: u32,
+    /// The transaction that brought it.
+    pub tx: Tx,
+    /// The row.
+    pub row: R,
+}
+
+impl<R: ColumnRow> Found<R> {
+    /// Its entity id.
+    #[must_use]
+    pub fn entity(&self) -> EntityId {
+        row_entity(self.row.market(), R::KIND, self.number)
+    }
+}
+
+/// One market as of one transaction.
+pub struct MarketView<'a, R> {
+    pub(super) market: EntityId,
+    pub(super) floor: u32,
+    pub(super) upto: u32,
+    pub(super) runs: &'a [Arc<Run>],
+    pub(super) frozen: &'a [Arc<Frozen<R>>],
+    pub(super) newest: Option<(u32, &'a Part<R>)>,
+    pub(super) cache: &'a Cache,
+}
+
+/// Rows of one market that stand together.
+#[derive(Clone, Copy)]
+pub(super) enum Piece<'a, R> {
+    Block { run: &'a Run, block: usize },
+    Part { first: u32, part: &'a Part<R> },
+}
+
+impl<'a, R: ColumnRow> Piece<'a, R> {
+    pub(super) fn first(&self) -> u32 {
+        match self {
+            Self::Block { run, block } => run.blocks()[*block].first_row,
+            Self::Part { first, .. } => *first,
+        }
+    }
+
+    pub(super) fn rows(&self) -> u32 {
+        match self {
+            Self::Block { run, block } => run.blocks()[*block].rows,
+            Self::Part { part, .. } => part.rows(),
+        }
+    }
+
+    /// Rows of transactions up to `as_of`.
+    fn prefix(&self, cache: &Cache, as_of: Tx) -> Result<u32, IndexError> {
+        match self {
+            Self::Part { part, .. } => Ok(prefix(part.runs(), part.rows(), as_of)),
+            Self::Block { run, block } => {
+                let entry = &run.blocks()[*block];
+                if entry.tx_max <= as_of {
+                    return Ok(entry.rows);
+                }
+                if entry.tx_min > as_of {
+                    return Ok(0);
+                }
+                let page = run.runs::<R>(cache, *block)?;
+                let Page::Runs(runs) = &*page else { unreachable!("transactions have a key of their own") };
+                Ok(prefix(runs, entry.rows, as_of))
+            }
+        }
+    }
+
+    fn found(&self, cache: &Cache, within: u32) -> Result<Found<R>, IndexError> {
+        let number = self.first() + within;
+        match self {
+            Self::Part { part, .. } => Ok(Found { number, tx: tx_of(part.runs(), within), row: *part.row(within) }),
+            Self::Block { run, block } => {
+                let page = run.runs::<R>(cache, *block)?;
+                let Page::Runs(runs) = &*page else { unreachable!("transactions have a key of their own") };
+                Ok(Found { number, tx: tx_of(runs, within), row: run.row(cache, *block, within)? })
+            }
+        }
+    }
+}
+
+impl<R: ColumnRow> Columns<R> {
+    /// One market as of a transaction. **Errors:** [`IndexError::BelowHorizon`].
+    pub fn view(&self, market: MarketIx, as_of: Tx) -> Result<MarketView<'_, R>, IndexError> {
+        let floor = self.market(market).floor;
+        if as_of < floor.horizon {
+            return Err(IndexError::BelowHorizon { horizon: floor.horizon });
+        }
+        let mut view = self.view_now(market);
+        if as_of < self.last_tx() {
+            view.upto = view.upto_at(as_of)?;
+        }
+        Ok(view)
+    }
+
+    /// One market with all its rows.
+    pub(super) fn view_now(&self, market: MarketIx) -> MarketView<'_, R> {
+        let market = self.market(market);
+        MarketView {
+            market: market.id,
+            floor: market.floor.row,
+            upto: market.next_row(),
+            runs: &self.runs,
+            frozen: &self.frozen,
+            newest: (market.part.rows() > 0).then_some((market.first, &market.part)),
+            cache: &self.cache,
+        }
+    }
+
+    /// The newest row of an id, whatever transaction brought it.
+    pub(super) fn newest_of_id(&self, market: MarketIx, id: u64) -> Result<Option<R>, IndexError> {
+        let view = self.view_now(market);
+        // Most repeats are recent: look without the way through the transactions.
+        if let Some((first, part)) = view.newest
+            && let Some(row) = part.find(id, part.rows())
+        {
+            return Ok((first + row >= view.floor).then(|| *part.row(row)));
+        }
+        Ok(view.row_by_id(id)?.map(|found| found.row))
+    }
+
+    /// Rows of all markets. **Errors:** [`IndexError::BelowHorizon`] when one of them was pruned later.
+    pub fn count(&self, as_of: Tx) -> Result<u64, IndexError> {
+        self.markets().map(|market| Ok(u64::from(self.view(market, as_of)?.count()))).sum()
+    }
+
+    /// What a scan thread takes along: the rows of a view that are not in the newest part.
+    pub fn reader(&self, market: MarketIx, as_of: Tx) -> Result<Reader<R>, IndexError> {
+        let view = self.view(market, as_of)?;
+        let sealed = view.newest.map_or(view.upto, |(first, _)| first.min(view.upto));
+        Ok(Reader {
+            market: view.market,
+            floor: view.floor,
+            upto: sealed,
+            runs: self.runs.clone(),
+            frozen: self.frozen.clone(),
+        })
+    }
+}
+
+/// The sealed and frozen rows of one market as of one transaction, for another thread.
+pub struct Reader<R> {
+    market: EntityId,
+    floor: u32,
+    upto: u32,
+    runs: Vec<Arc<Run>>,
+    frozen: Vec<Arc<Frozen<R>>>,
+}
+
+impl<R: ColumnRow> Reader<R> {
+    /// Reads through the thread's own cache.
+    #[must_use]
+    pub fn view<'a>(&'a self, cache: &'a Cache) -> MarketView<'a, R> {
+        let Self { market, floor, upto, runs, frozen } = self;
+        MarketView { market: *market, floor: *floor, upto: *upto, runs, frozen, newest: None, cache }
+    }
+}
+
+impl<'a, R: ColumnRow> MarketView<'a, R> {
+    pub(super) fn pieces(&self) -> impl DoubleEndedIterator<Item = Piece<'a, R>> + use<'a, R> {
+        let market = self.market;
+        let blocks = self.runs.iter().flat_map(move |run| {
+            run.blocks_of(market).map(move |block| Piece::Block { run, block })
+        });
+        let parts = self.frozen.iter().filter_map(move |frozen| {
+            frozen.market(market).map(|market| Piece::Part { first: market.first, part: &market.part })
+        });
+        let newest = self.newest.map(|(first, part)| Piece::Part { first, part });
+        blocks.chain(parts).chain(newest)
+    }
+
+    /// Row numbers of transactions up to `as_of`.
+    pub(super) fn upto_at(&self, as_of: Tx) -> Result<u32, IndexError> {
+        for piece in self.pieces().rev() {
+            let prefix = piece.prefix(self.cache, as_of)?;
+            if prefix > 0 {
+                return Ok(self.upto.min(piece.first() + prefix));
+            }
+        }
+        Ok(self.floor)
+    }
+
+    /// The market.
+    #[must_use]
+    pub fn market(&self) -> EntityId {
+        self.market
+    }
+
+    /// Rows.
+    #[must_use]
+    pub fn count(&self) -> u32 {
+        self.upto.saturating_sub(self.floor)
+    }
+
+    /// Number of the first row that is there.
+    #[must_use]
+    pub fn first_row(&self) -> u32 {
+        self.floor
+    }
+
+    /// Number of the row after the last.
+    #[must_use]
+    pub fn end_row(&self) -> u32 {
+        self.upto.max(self.floor)
+    }
+
+    /// The row that came last.
+    pub fn latest(&self) -> Result<Option<Found<R>>, IndexError> {
+        if self.count() == 0 { Ok(None) } else { self.row(self.upto - 1) }
+    }
+
+    fn locate(&self, number: u32) -> Option<(Piece<'a, R>, u32)> {
+        if number < self.floor || number >= self.upto {
+            return None;
+        }
+        if let Some((first, part)) = self.newest
+            && number >= first
+        {
+            return Some((Piece::Part { first, part }, number - first));
+        }
+        let piece = self.pieces().rev().find(|piece| piece.first() <= number)?;
+        Some((piece, number - piece.first())).filter(|(piece, within)| *within < piece.rows())
+    }
+
+    /// A row by its number.
+    pub fn row(&self, number: u32) -> Result<Option<Found<R>>, IndexError> {
+        self.locate(number).map(|(piece, within)| piece.found(self.cache, within)).transpose()
+    }
+
+    /// The bits of one attribute of a row. **Shape:** columns as in [`schema`](super::schema).
+    pub fn cell(&self, number: u32, column: usize) -> Result<Option<u64>, IndexError> {
+        self.locate(number)
+            .map(|(piece, within)| match piece {
+                Piece::Part { part, .. } => Ok(part.row(within).cell(column)),
+                Piece::Block { run, block } => run.cell::<R>(self.cache, block, column, within),
+            })
+            .transpose()
+    }
+
+    /// The newest row of an id; an id of 0 names none.
+    pub fn row_by_id(&self, id: u64) -> Result<Option<Found<R>>, IndexError> {
+        if id == 0 {
+            return Ok(None);
+        }
+        for piece in self.pieces().rev() {
+            let Some(visible) = self.upto.checked_sub(piece.first()).filter(|&visible| visible > 0) else { continue };
+            let visible = visible.min(piece.rows());
+            let within = match piece {
+                Piece::Part { part, .. } => part.find(id, visible),
+                Piece::Block { run, block } => run.find::<R>(self.cache, block, id, visible)?,
+            };
+            if let Some(within) = within {
+                let there = piece.first() + within >= self.floor;
+                return if there { piece.found(self.cache, within).map(Some) } else { Ok(None) };
+            }
+        }
+        Ok(None)
+    }
+
+    /// Visits rows in order until the visitor breaks.
+    pub fn rows(
+        &self,
+        filter: &Filter,
+        mut visit: impl FnMut(Found<R>) -> ControlFlow<()>,
+    ) -> Result<(), IndexError> {
+        let columns: Vec<usize> = (0..R::SPECS.len()).collect();
+        let mut row = R::empty(self.market);
+        self.scan(filter, &columns, true, |batch| {
+            for at in 0..batch.numbers.len() {
+                columns.iter().for_each(|&column| row.set_cell(column, batch.columns[column][at]));
+                visit(Found { number: batch.numbers[at], tx: Tx::from_bits(batch.txs[at]), row })?;
+            }
+            ControlFlow::Continue(())
+        })
+    }
+}

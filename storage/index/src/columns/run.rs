@@ -1,0 +1,296 @@
+//! An immutable sorted run on disk: opened, verified, read by pages.
+//!
+//! ```text
+//!   open: footer (pread, CRC) -> directory (pread, CRC, bounds) -> map
+//!   read: block (pread, CRC, once) -> column -> page, decoded into the reader's cache or buffer
+//! ```
+//! Invariants: foreign bytes never panic; what was verified is remembered per block; a run is shared by count between
+//! threads and never changes. Deliberately absent: which rows are visible as of when (`read.rs`).
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use myelin_datom::{EntityId, Tx};
+use pco::wrapped::FileDecompressor;
+
+use super::ColumnRow;
+use super::block::Block;
+use super::cache::{Cache, IDS, Page, PageKey, TXS};
+use super::column::PAGE_ROWS;
+use super::directory::{self, BlockEntry, FOOTER_BYTES, Footer, HEADER_BYTES, HEADER_MAGIC, VERSION};
+use super::schema::ID;
+use super::wire::Malformed;
+use crate::IndexError;
+use crate::map::Mapped;
+
+/// What a manifest says of a run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunMeta {
+    /// Where it is.
+    pub path: PathBuf,
+    /// **Units:** bytes of the file.
+    pub bytes: u64,
+    /// XXH3-128, seed 0, of everything before the footer.
+    pub hash: u128,
+    /// Number of the rows' [`Kind`](myelin_datom::Kind).
+    pub kind: u8,
+    /// Rows of all markets.
+    pub rows: u64,
+    /// Blocks of all markets.
+    pub blocks: u32,
+    /// The first transaction in it.
+    pub tx_min: Tx,
+    /// The last transaction in it.
+    pub tx_max: Tx,
+}
+
+/// A run that is open for reading.
+pub struct Run {
+    meta: RunMeta,
+    file: File,
+    map: Mapped,
+    blocks: Vec<BlockEntry>,
+    verified: Vec<AtomicBool>,
+    pco: FileDecompressor,
+}
+
+impl Run {
+    /// Opens a run. **Errors:** [`IndexError::Corrupt`] for whatever is not what was written. **Cost:** reads the
+    /// directory; blocks are verified when they are first used.
+    pub fn open(path: &Path) -> Result<Self, IndexError> {
+        let io = |offset| move |source| IndexError::io(path, offset, source);
+        let corrupt = |base| move |malformed| corrupt(path, base, malformed);
+        let file = File::open(path).map_err(io(0))?;
+        let len = file.metadata().map_err(io(0))?.len();
+        let least = (HEADER_BYTES + FOOTER_BYTES) as u64;
+        if len < least {
+            let malformed = Malformed { at: len, what: "a file's length", expected: least, found: len };
+            return Err(corrupt(0)(malformed));
+        }
+        let mut header = [0; HEADER_BYTES];
+        file.read_exact_at(&mut header, 0).map_err(io(0))?;
+        let pco = read_header(&header).map_err(corrupt(0))?;
+        let footer_at = len - FOOTER_BYTES as u64;
+        let mut bytes = [0; FOOTER_BYTES];
+        file.read_exact_at(&mut bytes, footer_at).map_err(io(footer_at))?;
+        let footer = Footer::read(&bytes, len).map_err(corrupt(footer_at))?.map_err(|found| {
+            IndexError::Version { file: path.to_owned(), found, supported: VERSION }
+        })?;
+        // The footer's arithmetic says that this is less than the file's length.
+        let mut bytes = vec![0; footer.directory_len() as usize];
+        file.read_exact_at(&mut bytes, footer.directory_offset).map_err(io(footer.directory_offset))?;
+        let (expected, found) = (footer.directory_crc.into(), crc32fast::hash(&bytes).into());
+        if expected != found {
+            let malformed = Malformed { at: 0, what: "a directory's checksum", expected, found };
+            return Err(corrupt(footer.directory_offset)(malformed));
+        }
+        let blocks = directory::read(&bytes, &footer).map_err(corrupt(footer.directory_offset))?;
+        let map = Mapped::new(&file).map_err(io(0))?;
+        let verified = blocks.iter().map(|_| AtomicBool::new(false)).collect();
+        let Footer { kind, rows, tx_min, tx_max, hash, .. } = footer;
+        let meta =
+            RunMeta { path: path.to_owned(), bytes: len, hash, kind, rows, blocks: footer.blocks, tx_min, tx_max };
+        Ok(Self { meta, file, map, blocks, verified, pco })
+    }
+
+    /// What a manifest says of it.
+    #[must_use]
+    pub fn meta(&self) -> &RunMeta {
+        &self.meta
+    }
+
+    /// Verifies every block and the content hash. Blocking; for backups and scrubbing.
+    pub fn verify(&self) -> Result<(), IndexError> {
+        (0..self.blocks.len()).try_for_each(|block| self.bytes(block).map(|_| ()))?;
+        let upto = self.map.len() - FOOTER_BYTES;
+        let found = xxhash_rust::xxh3::xxh3_128(&self.map[..upto]);
+        if found == self.meta.hash {
+            return Ok(());
+        }
+        let (expected, found) = (self.meta.hash as u64, found as u64);
+        Err(corrupt(&self.meta.path, 0, Malformed { at: 0, what: "a file's content hash", expected, found }))
+    }
+
+    pub(crate) fn blocks(&self) -> &[BlockEntry] {
+        &self.blocks
+    }
+
+    /// Numbers of this market's blocks, in row order.
+    pub(crate) fn blocks_of(&self, market: EntityId) -> core::ops::Range<usize> {
+        let from = self.blocks.partition_point(|block| block.market < market);
+        let count = self.blocks[from..].iter().take_while(|block| block.market == market).count();
+        from..from + count
+    }
+
+    /// The bytes of a block, verified.
+    fn bytes(&self, block: usize) -> Result<&[u8], IndexError> {
+        let entry = &self.blocks[block];
+        let range = entry.offset as usize..(entry.offset + u64::from(entry.len)) as usize;
+        if !self.verified[block].load(Ordering::Acquire) {
+            // By pread, so that a bad sector is an error and not a signal. Two threads may both do it: harmless.
+            let mut bytes = vec![0; entry.len as usize];
+            let io = |source| IndexError::io(&self.meta.path, entry.offset, source);
+            self.file.read_exact_at(&mut bytes, entry.offset).map_err(io)?;
+            let (expected, found) = (entry.crc.into(), crc32fast::hash(&bytes).into());
+            if expected != found {
+                let malformed = Malformed { at: 0, what: "a block's checksum", expected, found };
+                return Err(corrupt(&self.meta.path, entry.offset, malformed));
+            }
+            self.verified[block].store(true, Ordering::Release);
+        }
+        Ok(&self.map[range])
+    }
+
+    /// Gives a verified block to `read`.
+    pub(crate) fn with_block<R: ColumnRow, T>(
+        &self,
+        block: usize,
+        read: impl FnOnce(&Block<'_>, &FileDecompressor) -> Result<T, Malformed>,
+    ) -> Result<T, IndexError> {
+        let bytes = self.bytes(block)?;
+        let entry = &self.blocks[block];
+        Block::new(bytes, entry.rows, R::SPECS.len())
+            .and_then(|opened| read(&opened, &self.pco))
+            .map_err(|malformed| corrupt(&self.meta.path, entry.offset, malformed))
+    }
+
+    fn key(&self, block: usize, column: usize, page: usize) -> PageKey {
+        PageKey::new(self.meta.hash as u64, block, column, page)
+    }
+
+    /// One cell, through the cache.
+    pub(crate) fn cell<R: ColumnRow>(
+        &self,
+        cache: &Cache,
+        block: usize,
+        column: usize,
+        row: u32,
+    ) -> Result<u64, IndexError> {
+        let (page, within) = (row as usize / PAGE_ROWS, row as usize % PAGE_ROWS);
+        let decode = || {
+            self.with_block::<R, _>(block, |opened, pco| {
+                let mut opened_column = opened.column(pco, column)?;
+                if let Some(cell) = opened_column.constant() {
+                    return Ok(Page::Constant(cell));
+                }
+                let mut cells = vec![0; opened.page_rows(page)];
+                opened_column.page(page, &mut cells)?;
+                Ok(Page::Cells(cells))
+            })
+        };
+        Ok(match &*cache.page(self.key(block, column, page), decode)? {
+            Page::Constant(cell) => *cell,
+            Page::Cells(cells) => cells[within],
+            Page::Runs(_) | Page::Ids(_) => unreachable!("columns have keys of their own"),
+        })
+    }
+
+    /// The whole row, through the cache.
+    pub(crate) fn row<R: ColumnRow>(&self, cache: &Cache, block: usize, row: u32) -> Result<R, IndexError> {
+        let mut whole = R::empty(self.blocks[block].market);
+        for column in 0..R::SPECS.len() {
+            whole.set_cell(column, self.cell::<R>(cache, block, column, row)?);
+        }
+        Ok(whole)
+    }
+
+    /// The transactions of a block, through the cache: a [`Page::Runs`].
+    pub(crate) fn runs<R: ColumnRow>(&self, cache: &Cache, block: usize) -> Result<Arc<Page>, IndexError> {
+        cache.page(self.key(block, TXS, 0), || {
+            self.with_block::<R, _>(block, |opened, pco| Ok(Page::Runs(opened.runs(pco)?)))
+        })
+    }
+
+    /// The newest row of this id among the first `upto` rows of a block.
+    pub(crate) fn find<R: ColumnRow>(
+        &self,
+        cache: &Cache,
+        block: usize,
+        id: u64,
+        upto: u32,
+    ) -> Result<Option<u32>, IndexError> {
+        let entry = &self.blocks[block];
+        if id < entry.zone.id_min || id > entry.zone.id_max {
+            return Ok(None);
+        }
+        if entry.ascending {
+            let page = self.with_block::<R, _>(block, |opened, _| page_of(opened, id))?;
+            let Some(page) = page else { return Ok(None) };
+            let (mut low, mut high) = ((page * PAGE_ROWS) as u32, upto.min(((page + 1) * PAGE_ROWS) as u32));
+            let end = high;
+            while low < high {
+                let middle = low + (high - low) / 2;
+                if self.cell::<R>(cache, block, ID, middle)? < id { low = middle + 1 } else { high = middle }
+            }
+            return Ok((low < end && self.cell::<R>(cache, block, ID, low)? == id).then_some(low));
+        }
+        let index = cache.page(self.key(block, IDS, 0), || {
+            self.with_block::<R, _>(block, |opened, pco| {
+                let mut ids = vec![0; opened.rows as usize];
+                let mut column = opened.column(pco, ID)?;
+                for (page, ids) in ids.chunks_mut(PAGE_ROWS).enumerate() {
+                    column.page(page, ids)?;
+                }
+                let mut ids: Vec<_> = ids.into_iter().zip(0..).collect();
+                ids.sort_unstable();
+                Ok(Page::Ids(ids))
+            })
+        })?;
+        let Page::Ids(ids) = &*index else { unreachable!("an id index has a key of its own") };
+        let beyond = ids.partition_point(|&entry| entry < (id, upto));
+        Ok(beyond.checked_sub(1).map(|at| ids[at]).filter(|entry| entry.0 == id).map(|entry| entry.1))
+    }
+}
+
+/// The page of a block with ascending ids that would hold this one.
+fn page_of(block: &Block<'_>, id: u64) -> Result<Option<usize>, Malformed> {
+    let (mut low, mut high) = (0, block.pages());
+    while low < high {
+        let middle = low + (high - low) / 2;
+        if block.zone(middle)?.id_max < id { low = middle + 1 } else { high = middle }
+    }
+    Ok((low < block.pages()).then_some(low))
+}
+
+fn corrupt(file: &Path, base: u64, malformed: Malformed) -> IndexError {
+    let Malformed { at, what, expected, found } = malformed;
+    IndexError::Corrupt { file: file.to_owned(), offset: base + at, what, expected, found }
+}
+
+/// **Shape:** magic 8, version u16, kind u8, bytes of pco's header u8, pco's header, zeros, CRC-32 u32.
+pub(crate) fn write_header(kind: u8) -> [u8; HEADER_BYTES] {
+    let mut pco = Vec::new();
+    if let Err(error) = pco::wrapped::FileCompressor::default().write_header(&mut pco) {
+        unreachable!("pco writes its header to memory: {error}");
+    }
+    let mut header = [0; HEADER_BYTES];
+    header[..8].copy_from_slice(HEADER_MAGIC);
+    header[8..10].copy_from_slice(&VERSION.to_le_bytes());
+    header[10] = kind;
+    header[11] = pco.len() as u8;
+    header[12..12 + pco.len()].copy_from_slice(&pco);
+    let crc = crc32fast::hash(&header[..HEADER_BYTES - 4]);
+    header[HEADER_BYTES - 4..].copy_from_slice(&crc.to_le_bytes());
+    header
+}
+
+fn read_header(header: &[u8; HEADER_BYTES]) -> Result<FileDecompressor, Malformed> {
+    let malformed = |at, what, expected, found| Malformed { at, what, expected, found };
+    if &header[..8] != HEADER_MAGIC {
+        return Err(malformed(0, "a header's magic", 1, 0));
+    }
+    let (body, crc) = header.split_at(HEADER_BYTES - 4);
+    let expected = crc32fast::hash(body);
+    let found = u32::from_le_bytes([crc[0], crc[1], crc[2], crc[3]]);
+    if expected != found {
+        return Err(malformed(60, "a header's checksum", expected.into(), found.into()));
+    }
+    let pco = header.get(12..12 + usize::from(header[11])).unwrap_or(&[]);
+    match FileDecompressor::new(pco) {
+        Ok((decompressor, _)) => Ok(decompressor),
+        Err(_) => Err(malformed(12, "pco's header", 1, 0)),
+    }
+}

@@ -1,0 +1,214 @@
+//! Writing a run: one file, block after block, then the directory; synced, renamed, synced again.
+//!
+//! ```text
+//!   path.partial: [header][block]...[directory][footer] --fsync--> rename to path --fsync of the directory--> RunMeta
+//! ```
+//! Invariants: whoever holds a [`RunMeta`] holds a file that is on stable storage under its name; a crash leaves at most a
+//! `.partial`, which the next attempt overwrites; the file is written front to back in slices of at most 1 MiB, each
+//! through [`Sink`], where the caller may hold it back. Deliberately absent: when to write, and how fast.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use myelin_datom::{EntityId, Tx};
+use xxhash_rust::xxh3::Xxh3;
+
+use super::block::{self, BLOCK_ROWS, Draft};
+use super::column::Encoder;
+use super::directory::{BlockEntry, Footer, FOOTER_BYTES};
+use super::frozen::Frozen;
+use super::run::{RunMeta, write_header};
+use super::schema::{ID, PRICE, VOLUME, corrections};
+use super::totals::{Adder, extremes};
+use super::{ColumnRow, part::TxRun};
+use crate::IndexError;
+
+/// **Units:** bytes handed to the operating system at once.
+const SLICE_BYTES: usize = 1 << 20;
+
+/// Where slices go: the file, after whatever holds background writes back.
+pub trait Sink {
+    /// Called before a slice of this many bytes is written; may block.
+    fn before_slice(&mut self, bytes: usize);
+}
+
+/// Writes as fast as the device takes it.
+impl Sink for () {
+    fn before_slice(&mut self, _bytes: usize) {}
+}
+
+impl<R: ColumnRow> Frozen<R> {
+    /// Writes this part as one run. Blocking: for the seal thread. **Cost:** about 100 ns a row of one core.
+    pub fn write_run(&self, path: &Path, sink: &mut dyn Sink) -> Result<RunMeta, IndexError> {
+        let mut writer = RunWriter::<R>::create(path, sink)?;
+        let mut draft = Draft::default();
+        for market in &self.markets {
+            let rows = market.part.rows();
+            for from in (0..rows).step_by(BLOCK_ROWS) {
+                let upto = rows.min(from + BLOCK_ROWS as u32);
+                draft.clear();
+                for (first, slice) in market.part.slices(from, upto) {
+                    assert!(first - from == draft.rows as u32);
+                    (0..R::SPECS.len()).for_each(|column| R::cells(slice, column, &mut draft.columns[column]));
+                    draft.rows += slice.len();
+                }
+                let runs = market.part.runs();
+                let first = runs.partition_point(|run| run.first <= from) - 1;
+                draft.runs.extend(runs[first..].iter().take_while(|run| run.first < upto).map(|run| TxRun {
+                    tx: run.tx,
+                    first: run.first.saturating_sub(from),
+                }));
+                writer.block(market.id, market.first + from, &draft)?;
+            }
+        }
+        writer.finish()
+    }
+}
+
+/// A run that is being written.
+pub(crate) struct RunWriter<'a, R> {
+    path: PathBuf,
+    partial: PathBuf,
+    file: File,
+    sink: &'a mut dyn Sink,
+    /// Bytes not handed over yet.
+    pending: Vec<u8>,
+    /// **Units:** bytes handed over.
+    written: u64,
+    hash: Box<Xxh3>,
+    entries: Vec<u8>,
+    totals: Vec<u8>,
+    blocks: u32,
+    rows: u64,
+    tx_min: Tx,
+    tx_max: Tx,
+    encoder: Encoder,
+    adder: Adder,
+    kind: core::marker::PhantomData<R>,
+}
+
+impl<'a, R: ColumnRow> RunWriter<'a, R> {
+    pub(crate) fn create(path: &Path, sink: &'a mut dyn Sink) -> Result<Self, IndexError> {
+        let mut partial = path.as_os_str().to_owned();
+        partial.push(".partial");
+        let partial = PathBuf::from(partial);
+        let file = File::create(&partial).map_err(|source| IndexError::io(&partial, 0, source))?;
+        Ok(Self {
+            path: path.to_owned(),
+            partial,
+            file,
+            sink,
+            pending: write_header(R::KIND as u8).to_vec(),
+            written: 0,
+            hash: Box::new(Xxh3::new()),
+            entries: Vec::new(),
+            totals: Vec::new(),
+            blocks: 0,
+            rows: 0,
+            tx_min: Tx::MAX,
+            tx_max: Tx::ZERO,
+            encoder: Encoder::default(),
+            adder: Adder::default(),
+            kind: core::marker::PhantomData,
+        })
+    }
+
+    /// Adds a block. Markets ascend, and rows within a market.
+    pub(crate) fn block(&mut self, market: EntityId, first_row: u32, draft: &Draft) -> Result<(), IndexError> {
+        let (start, offset) = (self.pending.len(), self.written + self.pending.len() as u64);
+        let zone = block::encode::<R>(draft, &mut self.encoder, &mut self.pending);
+        let bytes = &self.pending[start..];
+        self.adder.add(draft.floats(PRICE), draft.floats(VOLUME));
+        self.adder.correct(R::FLAGS.map_or(0, |column| corrections(&draft.columns[column])));
+        let (price_min, price_max) = R::PRICES.iter().map(|&column| extremes(draft.floats(column))).fold(
+            (f64::INFINITY, f64::NEG_INFINITY),
+            |(min, max), (low, high)| (min.min(low), max.max(high)),
+        );
+        let (Some(first_tx), Some(last_tx)) = (draft.runs.first(), draft.runs.last()) else {
+            unreachable!("every row has a transaction")
+        };
+        let entry = BlockEntry {
+            market,
+            first_row,
+            rows: draft.rows as u32,
+            offset,
+            len: bytes.len() as u32,
+            crc: crc32fast::hash(bytes),
+            zone,
+            tx_min: first_tx.tx,
+            tx_max: last_tx.tx,
+            price_min,
+            price_max,
+            ascending: draft.columns[ID].is_sorted_by(|a, b| a < b),
+            totals: self.adder.take(),
+        };
+        entry.write(&mut self.entries, &mut self.totals);
+        self.blocks += 1;
+        self.rows += u64::from(entry.rows);
+        self.tx_min = self.tx_min.min(entry.tx_min);
+        self.tx_max = self.tx_max.max(entry.tx_max);
+        if self.pending.len() >= SLICE_BYTES { self.hand_over() } else { Ok(()) }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.blocks == 0
+    }
+
+    /// Gives up: nothing stays behind.
+    pub(crate) fn abandon(self) -> Result<(), IndexError> {
+        std::fs::remove_file(&self.partial).map_err(|source| IndexError::io(&self.partial, 0, source))
+    }
+
+    /// Writes directory and footer, syncs, renames, syncs the name.
+    pub(crate) fn finish(mut self) -> Result<RunMeta, IndexError> {
+        let directory_offset = self.written + self.pending.len() as u64;
+        let directory = [self.entries.as_slice(), &self.totals].concat();
+        self.pending.extend_from_slice(&directory);
+        self.hand_over()?;
+        let hash = self.hash.digest128();
+        let footer = Footer {
+            kind: R::KIND as u8,
+            blocks: self.blocks,
+            directory_offset,
+            totals_len: self.totals.len() as u32,
+            rows: self.rows,
+            tx_min: self.tx_min,
+            tx_max: self.tx_max,
+            hash,
+            directory_crc: crc32fast::hash(&directory),
+        };
+        let io = |at: &Path, offset| {
+            let at = at.to_owned();
+            move |source| IndexError::Io { file: at, offset, source }
+        };
+        self.sink.before_slice(FOOTER_BYTES);
+        self.file.write_all(&footer.write()).map_err(io(&self.partial, self.written))?;
+        self.written += FOOTER_BYTES as u64;
+        self.file.sync_all().map_err(io(&self.partial, self.written))?;
+        std::fs::rename(&self.partial, &self.path).map_err(io(&self.path, 0))?;
+        let parent = self.path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        File::open(parent).and_then(|directory| directory.sync_all()).map_err(io(parent, 0))?;
+        Ok(RunMeta {
+            path: self.path,
+            bytes: self.written,
+            hash,
+            kind: R::KIND as u8,
+            rows: self.rows,
+            blocks: self.blocks,
+            tx_min: self.tx_min,
+            tx_max: self.tx_max,
+        })
+    }
+
+    fn hand_over(&mut self) -> Result<(), IndexError> {
+        for slice in self.pending.chunks(SLICE_BYTES) {
+            self.sink.before_slice(slice.len());
+            self.hash.update(slice);
+            self.file.write_all(slice).map_err(|source| IndexError::io(&self.partial, self.written, source))?;
+            self.written += slice.len() as u64;
+        }
+        self.pending.clear();
+        Ok(())
+    }
+}

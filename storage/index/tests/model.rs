@@ -1,0 +1,362 @@
+//! The columns against a model that keeps every row in one list: whatever is proposed, frozen, sealed, merged, pruned or
+//! restarted, and whenever, every answer as of every transaction is the model's.
+//!
+//! The model knows nothing of windows, parts, runs or blocks: a list of rows with their transactions, searched from the end.
+
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use myelin_datom::{EntityId, Kind, Slot, Tick, Tx, flags};
+use myelin_index::{
+    Columns, ColumnsConfig, ExactSum, Filter, Found, IndexError, MarketOptions, Retention, RowRefusal, Run, Verdict, merge,
+    row_entity,
+};
+use proptest::prelude::*;
+
+const MARKETS: usize = 3;
+
+fn market(n: usize) -> EntityId {
+    EntityId::market(Slot::new([5, 5, 900][n]).unwrap(), [1, 0, 7][n])
+}
+
+fn options(n: usize) -> MarketOptions {
+    MarketOptions { signed: n == 1, ascending_ids: n != 2, dense_ids: n == 0 }
+}
+
+#[derive(Clone, Debug)]
+struct Ask {
+    market: usize,
+    id: u64,
+    price: i32,
+    correction: bool,
+    late: i64,
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Propose(Vec<Ask>),
+    Freeze,
+    Seal,
+    Merge,
+    Prune(usize, Retention),
+    Restart,
+    Read(u64),
+}
+
+fn ask() -> impl Strategy<Value = Ask> {
+    // Mostly a rising id with small steps back; sometimes any id of a range wider than the window.
+    let id = prop_oneof![4 => 0..60_u64, 1 => 20_000..20_060_u64, 1 => 40_000..40_040_u64];
+    (0..=MARKETS, id, -2..6_i32, prop::bool::weighted(0.2), -3..4_i64)
+        .prop_map(|(market, id, price, correction, late)| Ask { market, id, price, correction, late })
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let keep = prop_oneof![
+        Just(Retention::All),
+        Just(Retention::Latest),
+        (0..30_u32).prop_map(Retention::Last),
+        (0..60_u64).prop_map(|tx| Retention::Since(Tx::from_bits(tx))),
+    ];
+    prop_oneof![
+        8 => prop::collection::vec(ask(), 0..40).prop_map(Step::Propose),
+        2 => Just(Step::Freeze),
+        2 => Just(Step::Seal),
+        1 => Just(Step::Merge),
+        1 => (0..=MARKETS, keep).prop_map(|(market, keep)| Step::Prune(market, keep)),
+        1 => Just(Step::Restart),
+        3 => (0..70_u64).prop_map(Step::Read),
+    ]
+}
+
+#[derive(Default)]
+struct Model {
+    rows: [Vec<(Tx, Tick)>; MARKETS],
+    floor: [usize; MARKETS],
+    horizon: [Tx; MARKETS],
+}
+
+impl Model {
+    fn newest<'a>(rows: impl DoubleEndedIterator<Item = &'a Tick>, row: &Tick) -> Option<Tick> {
+        rows.rev().find(|stored| stored.id == row.id).copied()
+    }
+
+    fn judge(&self, accepted: &[Tick], row: &Tick) -> Verdict {
+        let Some(n) = (0..MARKETS).find(|&n| market(n) == row.market) else {
+            return Verdict::Refused(RowRefusal::UnknownMarket);
+        };
+        if row.price < 0.0 && !options(n).signed {
+            return Verdict::Refused(RowRefusal::NegativePrice);
+        }
+        if row.id == 0 {
+            return Verdict::New;
+        }
+        let (gone, there) = self.rows[n].split_at(self.floor[n]);
+        let same_market = accepted.iter().filter(|other| other.market == row.market);
+        let stored = there.iter().map(|(_, row)| row).chain(same_market);
+        let gone_max = gone.iter().map(|(_, row)| row.id).max().unwrap_or(0);
+        match Self::newest(stored.collect::<Vec<_>>().into_iter(), row) {
+            Some(stored) if bytemuck::bytes_of(&stored) == bytemuck::bytes_of(row) => Verdict::Duplicate,
+            Some(_) if row.flags & flags::CORRECTION != 0 => Verdict::New,
+            Some(_) => Verdict::Refused(RowRefusal::IdConflict),
+            None if options(n).ascending_ids && row.id <= gone_max => Verdict::Refused(RowRefusal::TooOld),
+            None if row.flags & flags::CORRECTION != 0 => Verdict::Refused(RowRefusal::NothingToCorrect),
+            None => Verdict::New,
+        }
+    }
+
+    fn as_of(&self, n: usize, as_of: Tx) -> Vec<Found<Tick>> {
+        let rows = self.rows[n].iter().enumerate().skip(self.floor[n]);
+        rows.filter(|(_, (tx, _))| *tx <= as_of).map(|(at, &(tx, row))| Found { number: at as u32, tx, row }).collect()
+    }
+}
+
+struct World {
+    directory: PathBuf,
+    files: u32,
+    tx: u64,
+    columns: Columns<Tick>,
+    model: Model,
+}
+
+impl World {
+    fn new() -> Self {
+        use std::sync::atomic::{AtomicU32, Ordering};
+        static WORLDS: AtomicU32 = AtomicU32::new(0);
+        let name = format!("myelin-model-{}-{}", std::process::id(), WORLDS.fetch_add(1, Ordering::Relaxed));
+        // Created here and nowhere else, so that removing it removes only what this world wrote.
+        let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
+        std::fs::create_dir(&directory).unwrap();
+        let mut columns = Columns::new(config());
+        (0..MARKETS).for_each(|n| _ = columns.add_market(market(n), options(n)));
+        Self { directory, files: 0, tx: 0, columns, model: Model::default() }
+    }
+
+    fn tick(&self, ask: &Ask) -> Tick {
+        let mut bytes = [0; 64];
+        bytes[48] = (ask.price & 1) as u8 + 1;
+        Tick {
+            market: (ask.market < MARKETS).then(|| market(ask.market)).unwrap_or(EntityId::market(Slot::new(1).unwrap(), 0)),
+            id: ask.id,
+            event_time_ns: (self.tx as i64 * 4 + ask.late) * 1_000_000,
+            price: f64::from(ask.price) / 8.0 + 0.0,
+            volume: f64::from(ask.price.unsigned_abs()) * 0.1,
+            flags: if ask.correction && ask.id != 0 { flags::CORRECTION } else { 0 },
+            received_delta_us: ask.price * 1000,
+            ..bytemuck::cast::<[u8; 64], Tick>(bytes)
+        }
+    }
+
+    fn path(&mut self) -> PathBuf {
+        self.files += 1;
+        self.directory.join(format!("{:06}.run", self.files))
+    }
+
+    fn seal(&mut self) {
+        while let Some(frozen) = self.columns.frozen().first().cloned() {
+            let path = self.path();
+            let meta = frozen.write_run(&path, &mut ()).unwrap();
+            let run = Arc::new(Run::open(&path).unwrap());
+            assert_eq!(run.meta(), &meta);
+            run.verify().unwrap();
+            self.columns.install(frozen, run);
+        }
+    }
+
+    fn step(&mut self, step: &Step) {
+        match step {
+            Step::Propose(asks) => self.propose(asks),
+            Step::Freeze => _ = self.columns.freeze(),
+            Step::Seal => self.seal(),
+            Step::Merge => {
+                let old = self.columns.runs().to_vec();
+                let path = self.path();
+                let merged = merge::<Tick>(&old, &self.columns.floors(), &path, &mut ()).unwrap();
+                let new = merged.map(|meta| Arc::new(Run::open(&meta.path).unwrap()));
+                self.columns.install_merged(&old, new);
+            }
+            Step::Prune(n, keep) => self.prune(*n, *keep),
+            Step::Restart => {
+                self.columns.freeze();
+                let state = self.columns.state();
+                self.seal();
+                let runs = self.columns.runs().iter().map(|run| Arc::new(Run::open(&run.meta().path).unwrap())).collect();
+                self.columns = Columns::restore(config(), &state, runs).unwrap();
+            }
+            Step::Read(tx) => self.compare(Tx::from_bits(*tx)),
+        }
+    }
+
+    fn propose(&mut self, asks: &[Ask]) {
+        let rows: Vec<Tick> = asks.iter().map(|ask| self.tick(ask)).collect();
+        let mut verdicts = Vec::new();
+        let summary = self.columns.check(&rows, &mut verdicts).unwrap();
+        let mut accepted = Vec::new();
+        for (at, (row, verdict)) in rows.iter().zip(&verdicts).enumerate() {
+            assert_eq!(*verdict, self.model.judge(&accepted, row), "row {at} {row:?}");
+            if *verdict == Verdict::New {
+                accepted.push(*row);
+            }
+        }
+        assert_eq!(summary.new as usize, accepted.len());
+        assert_eq!((summary.new + summary.duplicates + summary.refused) as usize, rows.len());
+        let again = self.columns.check(&rows, &mut verdicts).unwrap();
+        assert_eq!(again, summary, "a check changes nothing");
+        self.tx += 1;
+        let tx = Tx::from_bits(self.tx);
+        assert_eq!(self.columns.insert(tx, &rows, &verdicts).rows, summary.new);
+        for row in accepted {
+            let n = (0..MARKETS).find(|&n| market(n) == row.market).unwrap();
+            self.model.rows[n].push((tx, row));
+        }
+    }
+
+    fn prune(&mut self, n: usize, keep: Retention) {
+        self.tx += 1;
+        let at = Tx::from_bits(self.tx);
+        let which = (n < MARKETS).then(|| self.columns.market_ix(market(n)).unwrap());
+        self.columns.prune(which, keep, at).unwrap();
+        for n in if n < MARKETS { n..n + 1 } else { 0..MARKETS } {
+            let rows = &self.model.rows[n];
+            let floor = match keep {
+                Retention::All => 0,
+                Retention::Latest => rows.len().saturating_sub(1),
+                Retention::Last(last) => rows.len().saturating_sub(last as usize),
+                Retention::Since(since) => rows.iter().take_while(|(tx, _)| *tx < since).count(),
+            };
+            if floor > self.model.floor[n] {
+                self.model.floor[n] = floor;
+                self.model.horizon[n] = at;
+            }
+        }
+    }
+
+    fn compare(&self, as_of: Tx) {
+        let mut total = Some(0);
+        for n in 0..MARKETS {
+            let ix = self.columns.market_ix(market(n)).unwrap();
+            if as_of < self.model.horizon[n] {
+                total = None;
+                let refused = self.columns.view(ix, as_of).map(|view| view.count());
+                assert!(matches!(refused, Err(IndexError::BelowHorizon { horizon }) if horizon == self.model.horizon[n]));
+                continue;
+            }
+            let expected = self.model.as_of(n, as_of);
+            total = total.map(|total| total + expected.len() as u64);
+            self.compare_market(n, as_of, &expected);
+        }
+        assert_eq!(self.columns.count(as_of).ok(), total);
+    }
+
+    fn compare_market(&self, n: usize, as_of: Tx, expected: &[Found<Tick>]) {
+        let ix = self.columns.market_ix(market(n)).unwrap();
+        let view = self.columns.view(ix, as_of).unwrap();
+        assert_eq!(view.count() as usize, expected.len());
+        assert_eq!(view.latest().unwrap().as_ref(), expected.last());
+        let filter = |since, from_row, events: (i64, i64)| Filter {
+            since: Tx::from_bits(since),
+            from_row,
+            event_time_ns: events.0..=events.1,
+        };
+        let middle = self.tx as i64 * 2_000_000;
+        for filter in [
+            Filter::default(),
+            filter(as_of.bits() / 2, 0, (i64::MIN, i64::MAX)),
+            filter(0, 7, (middle, i64::MAX)),
+            filter(2, 0, (middle / 2, middle)),
+        ] {
+            let expected: Vec<_> = expected
+                .iter()
+                .filter(|found| found.tx > filter.since && found.number >= filter.from_row)
+                .filter(|found| filter.event_time_ns.contains(&found.row.event_time_ns))
+                .copied()
+                .collect();
+            let mut rows = Vec::new();
+            let visit = |found| {
+                rows.push(found);
+                ControlFlow::Continue(())
+            };
+            view.rows(&filter, visit).unwrap();
+            assert_eq!(rows, expected);
+            self.compare_totals(&view, &filter, &expected);
+        }
+        for found in expected {
+            assert_eq!(view.row(found.number).unwrap().as_ref(), Some(found));
+            assert_eq!(view.cell(found.number, 2).unwrap(), Some(found.row.price.to_bits()));
+            assert_eq!(found.entity(), row_entity(market(n), Kind::Tick, found.number));
+        }
+        for id in (0..62).chain(20_000..20_062).chain(40_000..40_042) {
+            let newest = expected.iter().rev().find(|found| found.row.id == id && id != 0);
+            assert_eq!(view.row_by_id(id).unwrap().as_ref(), newest, "id {id}");
+        }
+        let reader = self.columns.reader(ix, as_of).unwrap();
+        let cache = myelin_index::Cache::new(1 << 16);
+        let sealed = reader.view(&cache);
+        assert!(sealed.count() <= view.count());
+        assert_eq!(sealed.latest().unwrap().as_ref(), expected[..sealed.count() as usize].last());
+    }
+
+    fn compare_totals(&self, view: &myelin_index::MarketView<'_, Tick>, filter: &Filter, expected: &[Found<Tick>]) {
+        let sum = |number: fn(&Tick) -> f64| {
+            expected.iter().fold(ExactSum::default(), |mut sum, found| {
+                sum.merge(&ExactSum::of(number(&found.row)));
+                sum
+            })
+        };
+        let total = view.total(filter).unwrap();
+        assert_eq!(total, view.total_decoded(filter).unwrap(), "the blocks' totals are what their rows add up to");
+        assert_eq!(total.count as usize, expected.len());
+        let corrections = expected.iter().filter(|found| found.row.flags & flags::CORRECTION != 0).count();
+        assert_eq!(total.corrections as usize, corrections);
+        assert_eq!(total.price, sum(|row| row.price));
+        assert_eq!(total.volume, sum(|row| row.volume));
+        assert_eq!(view.sum(filter, 3).unwrap(), total.volume);
+        let bars = view.bars(filter, 8_000_000).unwrap();
+        assert_eq!(bars.iter().map(|bar| bar.count).sum::<u64>(), total.count);
+        for bar in &bars {
+            let mut rows: Vec<_> =
+                expected.iter().filter(|found| found.row.event_time_ns.div_euclid(8_000_000) * 8_000_000 == bar.start_ns).collect();
+            rows.sort_by_key(|found| (found.row.event_time_ns, found.number));
+            assert_eq!((bar.open, bar.close), (rows[0].row.price, rows[rows.len() - 1].row.price));
+            let prices = rows.iter().map(|found| found.row.price);
+            assert_eq!((bar.high, bar.low), (prices.clone().fold(f64::MIN, f64::max), prices.fold(f64::MAX, f64::min)));
+        }
+        let mut volume = ExactSum::default();
+        bars.iter().for_each(|bar| volume.merge(&bar.volume));
+        assert_eq!(volume, total.volume);
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.directory);
+    }
+}
+
+fn config() -> ColumnsConfig {
+    // A cache of a few pages, so that they are decoded again and again.
+    ColumnsConfig { cache_bytes_max: 2_000, free_chunks_max: 4 }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, max_shrink_iters: 2_000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_answer_is_the_models_whatever_was_sealed_merged_pruned_or_restarted(
+        steps in prop::collection::vec(step(), 1..60),
+    ) {
+        let mut world = World::new();
+        for step in &steps {
+            world.step(step);
+        }
+        for tx in 0..=world.tx + 1 {
+            world.compare(Tx::from_bits(tx));
+        }
+        // And nothing of it changes when everything is sealed and merged.
+        world.step(&Step::Restart);
+        world.step(&Step::Merge);
+        for tx in 0..=world.tx + 1 {
+            world.compare(Tx::from_bits(tx));
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! The client-side verbs of the `myelin` command line.

@@ -1,0 +1,15 @@
+//! `myelin-load`: see `myelin-load --help` and the README beside this crate.
+
+use clap::Parser;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let cli = myelin_load::args::Cli::parse();
+    match myelin_load::run(&cli) {
+        Ok(code) => code.into(),
+        Err(error) => {
+            eprintln!("myelin-load: {error:#}");
+            myelin_load::exit_code(&error).into()
+        }
+    }
+}
