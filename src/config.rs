@@ -123,6 +123,14 @@ impl Limits {
         }
     }
 
+    /// The same with segments of another size, and batches and frames that fit them. **Units:** bytes.
+    #[must_use]
+    pub fn with_segment_bytes(self, bytes: u64) -> Self {
+        let batch = (bytes / 2).next_multiple_of(4096).min(self.batch_bytes as u64);
+        let body = (bytes / 8).min(u64::from(self.max_body_bytes));
+        Self { segment_bytes: bytes, batch_bytes: batch as usize, max_body_bytes: body as u32, ..self }
+    }
+
     /// The log's longest payload: any frame, and what has gathered before it. **Units:** bytes.
     #[must_use]
     pub const fn max_payload(&self) -> usize {

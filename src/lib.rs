@@ -6,6 +6,7 @@
 //! ```
 
 pub mod config;
+pub mod demo;
 pub mod gateway;
 pub mod health;
 pub mod market;

@@ -1,8 +1,10 @@
-//! The appliance's entry: arguments -> Config -> node. Nothing else.
+//! The appliance's entry: arguments -> Config -> node, or a verb of the client's. Nothing else.
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 use myelin::config::{Config, Limits};
+use myelin::demo::{self, Demo};
 use myelin::node::Node;
+use myelin::reflex::{Kind, Scope, Spec};
 use myelin::runtime::Wanted;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -13,7 +15,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// A thread-per-core appliance for market facts.
 #[derive(Parser)]
-#[command(name = "myelin", version, about)]
+#[command(name = "myelin", version, about, subcommand_required = true, arg_required_else_help = true)]
 struct Arguments {
     #[command(subcommand)]
     verb: Verb,
@@ -23,6 +25,10 @@ struct Arguments {
 enum Verb {
     /// Runs a node.
     Serve(Serve),
+    /// Shows the main job on an embedded node: ticks in, durable, fired, counted.
+    Demo(Demo),
+    #[command(flatten)]
+    Client(myelin_cli::Command),
 }
 
 #[derive(clap::Args)]
@@ -51,28 +57,60 @@ struct Serve {
     /// Real-time priority for sync threads and data cores.
     #[arg(long)]
     realtime: bool,
+    /// Rows in memory at which they are sealed into runs.
+    #[arg(long, hide = true)]
+    seal_rows: Option<u64>,
+    /// Size of a log segment, fixed when the data directory is made. **Units:** bytes.
+    #[arg(long, hide = true)]
+    segment_bytes: Option<u64>,
 }
+
+/// Exit code of a host that cannot serve, as in the conventions.
+const UNFIT: u8 = 7;
 
 fn main() -> ExitCode {
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_env_filter(tracing_subscriber::EnvFilter::try_from_env("MYELIN_LOG").unwrap_or_else(|_| "info".into()))
         .init();
-    let Arguments { verb: Verb::Serve(arguments) } = Arguments::parse();
-    match serve(arguments) {
+    let done = match Arguments::parse().verb {
+        Verb::Serve(arguments) => serve(arguments),
+        Verb::Demo(arguments) => demo::run(&arguments),
+        Verb::Client(command) => return myelin_cli::run(command, &HOUSE),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("myelin: {error:#}");
-            ExitCode::from(1)
+            ExitCode::from(UNFIT)
         }
     }
 }
+
+/// What the client's verbs ask of the appliance.
+const HOUSE: myelin_cli::House = myelin_cli::House {
+    command: Arguments::command,
+    registration: |id, spec, scope| {
+        let spec: Spec = spec.parse().map_err(|error: myelin::reflex::TextError| error.to_string())?;
+        let scope: Scope = scope.parse().map_err(|error: myelin::reflex::TextError| error.to_string())?;
+        let mut bytes = id.to_le_bytes().to_vec();
+        spec.encode(&mut bytes);
+        scope.encode(&mut bytes);
+        Ok(bytes)
+    },
+    firing_kind: |number| Kind::from_number(number).map(Kind::as_str),
+};
 
 fn serve(arguments: Serve) -> anyhow::Result<()> {
     let shards = match arguments.shards.as_str() {
         "auto" => None,
         number => Some(number.parse().map_err(|_| anyhow::anyhow!("--shards takes a number or auto"))?),
     };
+    let mut limits = if arguments.lean { Limits::lean() } else { Limits::default() };
+    limits.seal_rows = arguments.seal_rows.unwrap_or(limits.seal_rows);
+    if let Some(bytes) = arguments.segment_bytes {
+        limits = limits.with_segment_bytes(bytes);
+    }
     let config = Config {
         data_dir: arguments.data_dir,
         listen: arguments.listen,
@@ -82,7 +120,7 @@ fn serve(arguments: Serve) -> anyhow::Result<()> {
         lean: arguments.lean,
         pin: !arguments.no_pin,
         realtime: arguments.realtime,
-        limits: if arguments.lean { Limits::lean() } else { Limits::default() },
+        limits,
     };
     let node = Node::start(&config)?;
     tracing::info!(listen = ?node.listen, http = %node.http, executor = %node.executor, "serving");

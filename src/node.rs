@@ -179,6 +179,7 @@ impl Node {
                 Err(_) => bail!("a core ended before it served"),
             }
         }
+        announce(&config.data_dir, &listen, http_address)?;
         Ok(Self { health, listen, http: http_address, executor, threads })
     }
 
@@ -188,6 +189,14 @@ impl Node {
             drop(thread.join());
         }
     }
+}
+
+/// Writes `<data-dir>/listening`, for scripts that started us on free ports. Whole or not there.
+fn announce(dir: &Path, listen: &[SocketAddr], http: SocketAddr) -> anyhow::Result<()> {
+    let (temporary, path) = (dir.join("listening.new"), dir.join("listening"));
+    std::fs::write(&temporary, serde_json::to_vec(&serde_json::json!({ "listen": listen, "http": http }))?)?;
+    std::fs::rename(&temporary, &path)?;
+    Ok(())
 }
 
 /// Core 0 where it was told; core k at k ports higher, or wherever there is room.

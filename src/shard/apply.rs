@@ -210,7 +210,9 @@ impl Shard {
                 Some(id) if self.reflexes.len() > known => registered.push(id),
                 Some(_) => {}
                 None => {
-                    registered.iter().for_each(|id| drop(self.reflexes.remove(*id)));
+                    for id in registered {
+                        self.reflexes.remove(id);
+                    }
                     return refused(tx, bad);
                 }
             }

@@ -326,9 +326,9 @@ impl Core {
                     credit: self.limits.requests_per_connection,
                     ..Header::new(Kind::Welcome)
                 };
-                if let Some(connection) = self.connection(id) {
-                    write_frame(&mut connection.outbox, header, &body);
-                }
+                let mut welcome = Vec::new();
+                write_frame(&mut welcome, header, &body);
+                self.put(id, &welcome, 0);
                 return true;
             }
             (false, true, Err(_)) => Code::BadBody,
@@ -343,10 +343,9 @@ impl Core {
         let header = frame.header;
         if frame.kind == Kind::Ping {
             let pong = Header { kind: Kind::Pong as u8, credit: self.limits.requests_per_connection, ..header };
-            if let Some(connection) = self.connection(from) {
-                write_frame(&mut connection.outbox, pong, frame.body);
-            }
-            return;
+            let mut frames = Vec::new();
+            write_frame(&mut frames, pong, frame.body);
+            return self.put(from, &frames, 0);
         }
         if (frame.kind as u8) >= 128 {
             return self.refuse(from, &header, Refusal::of(Code::UnknownKind));
@@ -426,15 +425,7 @@ impl Core {
         let answers = u32::from(!matches!(reply.said, Said::Firings { .. } | Said::Ended { .. }));
         let credit = self.limits.requests_per_connection;
         if reply.to.station == self.station {
-            let outbox_max = self.limits.outbox_bytes * 2;
-            let Some(connection) = self.connection(reply.to) else { return };
-            if connection.outbox.len() > outbox_max {
-                return self.disconnect(reply.to);
-            }
-            reply.write(&mut connection.outbox, credit);
-            connection.in_flight = connection.in_flight.saturating_sub(answers);
-            let wakers = [connection.writer.take(), connection.reader.take()];
-            wakers.into_iter().flatten().for_each(Waker::wake);
+            self.put_with(reply.to, answers, |outbox| reply.write(outbox, credit));
         } else {
             let mut frames = Vec::new();
             reply.write(&mut frames, credit);
@@ -443,12 +434,17 @@ impl Core {
     }
 
     fn put(&mut self, to: ConnId, frames: &[u8], answers: u32) {
+        self.put_with(to, answers, |outbox| outbox.extend_from_slice(frames));
+    }
+
+    /// Puts frames that answer so many requests into an outbox, and wakes who writes it.
+    fn put_with(&mut self, to: ConnId, answers: u32, write: impl FnOnce(&mut Vec<u8>)) {
         let outbox_max = self.limits.outbox_bytes * 2;
         let Some(connection) = self.connection(to) else { return };
         if connection.outbox.len() > outbox_max {
             return self.disconnect(to);
         }
-        connection.outbox.extend_from_slice(frames);
+        write(&mut connection.outbox);
         connection.in_flight = connection.in_flight.saturating_sub(answers);
         let wakers = [connection.writer.take(), connection.reader.take()];
         wakers.into_iter().flatten().for_each(Waker::wake);

@@ -99,7 +99,8 @@ impl Client {
         let shared = &*self.shared;
         let core = shared.welcome.shard_cores.get(usize::from(shard)).copied();
         let core = core.ok_or_else(|| Error::Protocol(format!("there is no shard {shard}")))?;
-        let (Some(cell), Some(port)) = (shared.cores.get(usize::from(core)), shared.welcome.ports.get(usize::from(core)))
+        let (Some(cell), Some(port)) =
+            (shared.cores.get(usize::from(core)), shared.welcome.ports.get(usize::from(core)))
         else {
             return Err(Error::Protocol(format!("the node has no core {core}")));
         };

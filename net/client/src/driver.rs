@@ -53,7 +53,12 @@ pub(crate) struct Driver {
 
 impl Driver {
     /// Starts the task for a connection that stands.
-    pub(crate) fn spawn(addr: SocketAddr, greeted: Greeted, session_id: u64, options: Arc<Options>) -> mpsc::Sender<Command> {
+    pub(crate) fn spawn(
+        addr: SocketAddr,
+        greeted: Greeted,
+        session_id: u64,
+        options: Arc<Options>,
+    ) -> mpsc::Sender<Command> {
         let (sender, commands) = mpsc::channel(COMMANDS);
         let limits = LinkLimits { busy_for: options.busy_for, silence: options.silence };
         let driver = Self {

@@ -284,3 +284,6 @@ impl<T> Link<T> {
         true
     }
 }
+
+#[cfg(test)]
+mod tests;

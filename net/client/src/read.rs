@@ -175,7 +175,14 @@ impl Client {
     }
 
     /// Bars of one market over `event_time_ns` in `from_ns..to_ns`, each `width_ns` long.
-    pub async fn bars(&self, market: EntityId, width_ns: i64, from_ns: i64, to_ns: i64, at: At) -> Result<Answer<Vec<BarRow>>, Error> {
+    pub async fn bars(
+        &self,
+        market: EntityId,
+        width_ns: i64,
+        from_ns: i64,
+        to_ns: i64,
+        at: At,
+    ) -> Result<Answer<Vec<BarRow>>, Error> {
         let mut body = market.bits().to_le_bytes().to_vec();
         for number in [width_ns, from_ns, to_ns] {
             body.extend_from_slice(&number.to_le_bytes());

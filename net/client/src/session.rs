@@ -99,8 +99,13 @@ struct Entry<T> {
 enum Phase {
     Flowing,
     /// Sends nothing until everything sent was answered. `by` is the number whose wait counts: the lowest.
-    Draining { by: u64, wait: Duration },
-    Waiting { until: Duration },
+    Draining {
+        by: u64,
+        wait: Duration,
+    },
+    Waiting {
+        until: Duration,
+    },
 }
 
 /// See the module's picture.
@@ -173,7 +178,15 @@ impl<T> Session<T> {
     /// Queues a write behind all others.
     pub fn push(&mut self, write: Write<T>) {
         let Write { ticket, kind, flags, count, body } = write;
-        self.entries.push_back(Entry { ticket: Some(ticket), state: State::Queued, doubtful: false, kind, flags, count, body });
+        self.entries.push_back(Entry {
+            ticket: Some(ticket),
+            state: State::Queued,
+            doubtful: false,
+            kind,
+            flags,
+            count,
+            body,
+        });
     }
 
     /// Appends frames to `out`, at most `room` that wait for an answer, while `out` is below `bytes`; says how many.
@@ -187,7 +200,8 @@ impl<T> Session<T> {
         let mut frames = 0;
         while frames < room && out.len() < bytes && self.next < self.entries.len() {
             if std::mem::take(&mut self.resume_due) {
-                let header = Header { session: self.id, shard: self.shard, aux: self.base, ..Header::new(Kind::Resume) };
+                let header =
+                    Header { session: self.id, shard: self.shard, aux: self.base, ..Header::new(Kind::Resume) };
                 let start = begin(out);
                 finish(out, start, header);
             }

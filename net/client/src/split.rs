@@ -39,12 +39,18 @@ pub(crate) struct PartRows {
 }
 
 /// Splits `rows`. `whole` rows are checked for shape before any leaves. **Errors:** the first row that is not sound.
-pub(crate) fn split<R: Row>(rows: &[R], whole: bool, table: &Welcome, rows_max: usize) -> Result<Vec<PartRows>, Refusal> {
+pub(crate) fn split<R: Row>(
+    rows: &[R],
+    whole: bool,
+    table: &Welcome,
+    rows_max: usize,
+) -> Result<Vec<PartRows>, Refusal> {
     if whole && let Some((n, flaw)) = rows.iter().enumerate().find_map(|(n, row)| row.flaw().map(|flaw| (n, flaw))) {
         return Err(Refusal::own(flaw.into(), 0, Some(n as u32)));
     }
     let rows_max = rows_max.min(table.max_body as usize / ROW_BYTES).max(1);
-    let shard_of = |market: EntityId| table.shard_of(market.slot()).filter(|shard| usize::from(*shard) < table.shard_cores.len());
+    let shard_of =
+        |market: EntityId| table.shard_of(market.slot()).filter(|shard| usize::from(*shard) < table.shard_cores.len());
     let mut parts: Vec<PartRows> = Vec::new();
     if table.shard_cores.len() == 1 {
         for (n, chunk) in rows.chunks(rows_max).enumerate() {
@@ -118,6 +124,9 @@ mod tests {
     fn one_shard_takes_the_batch_as_it_is() {
         let rows: Vec<Tick> = (0..5).map(|id| tick(id, u64::from(id))).collect();
         let parts = split(&rows, true, &table(&[0]), 2).unwrap();
-        assert_eq!(parts.iter().map(|part| (part.rows, part.places.of(0))).collect::<Vec<_>>(), [(2, 0), (2, 2), (1, 4)]);
+        assert_eq!(
+            parts.iter().map(|part| (part.rows, part.places.of(0))).collect::<Vec<_>>(),
+            [(2, 0), (2, 2), (1, 4)]
+        );
     }
 }

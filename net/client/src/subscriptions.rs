@@ -148,7 +148,13 @@ impl Subscriptions {
     /// What has to be told the node.
     pub fn poll_transmit(&mut self, out: &mut Vec<u8>) {
         for one in &mut self.list {
-            let header = |kind, count| Header { session: one.what.key, request: 1, shard: one.what.shard, count, ..Header::new(kind) };
+            let header = |kind, count| Header {
+                session: one.what.key,
+                request: 1,
+                shard: one.what.shard,
+                count,
+                ..Header::new(kind)
+            };
             if one.state == State::Due {
                 let after = one.after.unwrap_or_default();
                 let mut body = [0; 32];

@@ -166,7 +166,14 @@ impl Client {
         Ok(sent)
     }
 
-    async fn send(&self, kind: Kind, shard: u16, flags: u16, count: u32, body: Vec<u8>) -> Result<oneshot::Receiver<Fate>, Error> {
+    async fn send(
+        &self,
+        kind: Kind,
+        shard: u16,
+        flags: u16,
+        count: u32,
+        body: Vec<u8>,
+    ) -> Result<oneshot::Receiver<Fate>, Error> {
         let (ticket, from) = Self::waiter(Some(self.room(body.len()).await?));
         self.command(shard, Command::Write { shard, write: Write { ticket, kind, flags, count, body } }).await?;
         Ok(from)
@@ -216,9 +223,11 @@ impl Client {
         Ok(parts)
     }
 
-    /// Registers reflexes, encoded as the node reads them, on every shard. **Errors:** the first shard's that refused.
-    pub async fn register(&self, registrations: &[u8], count: u32) -> Result<Tx, Error> {
-        Ok(self.everywhere(Kind::Register, registrations, count).await?.iter().map(|ack| ack.tx).max().unwrap_or_default())
+    /// Registers reflexes, encoded as the node reads them, on every shard, and says at which `tx` each shard did.
+    /// **Errors:** the first shard's that refused.
+    pub async fn register(&self, registrations: &[u8], count: u32) -> Result<Vec<(u16, Tx)>, Error> {
+        let acks = self.everywhere(Kind::Register, registrations, count).await?;
+        Ok((0..).zip(acks).map(|(shard, ack)| (shard, ack.tx)).collect())
     }
 
     /// Removes reflexes on every shard and says how many stood on at least one.

@@ -334,7 +334,7 @@ mod tests {
     fn products_below_the_smallest_float_still_add_up() {
         let tiny = vec![2.0_f64.powi(-540); 4];
         let mut gather = Gather::default();
-        gather.add_products(&tiny, &vec![2.0_f64.powi(-536); 4]);
+        gather.add_products(&tiny, &[2.0_f64.powi(-536); 4]);
         // Each product is 2^-1076, which rounds to zero; four of them are 2^-1074.
         assert_eq!(gather.take().round(), f64::from_bits(1));
     }

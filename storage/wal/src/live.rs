@@ -58,8 +58,10 @@ impl InUse {
         Self { slot, epoch, end, hold: Arc::new(()) }
     }
 
-    fn is_held(&self) -> bool {
-        Arc::strong_count(&self.hold) > 1
+    /// Whether a reader is left. Asks for unique access, not for the count: that also orders the last reader's reads
+    /// before whatever we write next.
+    fn is_held(&mut self) -> bool {
+        Arc::get_mut(&mut self.hold).is_none()
     }
 }
 
@@ -130,7 +132,7 @@ impl Live {
     fn reclaim(&mut self) -> usize {
         let before = self.spares.len();
         let spares = &mut self.spares;
-        self.retired.retain(|segment| {
+        self.retired.retain_mut(|segment| {
             let held = segment.is_held() && !planted::is(Bug::RecycleWhileRead);
             if !held {
                 spares.push_back(Spare { slot: segment.slot });

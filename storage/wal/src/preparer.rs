@@ -62,7 +62,7 @@ impl Preparer {
         let name = file_name(filling.slot);
         let left = self.config.segment_bytes - filling.at;
         if left > 0 {
-            let slice = SLICE_BYTES.min(usize::try_from(left).unwrap_or(SLICE_BYTES));
+            let slice = usize::try_from(left).map_or(filling.zeros.len(), |left| left.min(filling.zeros.len()));
             let at = filling.at;
             let written = filling.file.write_at(at, &filling.zeros.bytes()[..slice]);
             filling.at += if written.is_ok() { slice as u64 } else { 0 };
@@ -98,7 +98,8 @@ impl Preparer {
             Some(_) => drop(self.unprepared.pop()),
             None => self.next += 1,
         }
-        Ok(Filling { slot, file: opened, at: 0, zeros: Buffer::new(SLICE_BYTES) })
+        let slice = usize::try_from(bytes).map_or(SLICE_BYTES, |bytes| bytes.min(SLICE_BYTES));
+        Ok(Filling { slot, file: opened, at: 0, zeros: Buffer::new(slice) })
     }
 
     /// A device without room is load, everything else is the operating system's.

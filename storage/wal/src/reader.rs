@@ -48,6 +48,7 @@ pub fn read(
 /// A sealed segment in memory, verified, held against reuse.
 #[derive(Debug)]
 pub struct MappedSegment {
+    /// Declared before `pinned`, so unmapped before the hold is gone.
     map: Map,
     pinned: Pinned,
     segment_bytes: u64,

@@ -32,7 +32,8 @@ use crate::{BLOCK_BYTES, Config, Disk, Lsn, Preparer, Syncer, Tail, Visited, Wal
 /// Where recovery starts, and what else is known to have been durable.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Start {
-    /// The checkpoint's place: records from here on are visited. [`Lsn::ZERO`] for the oldest there is.
+    /// The oldest place that anybody needs, a checkpoint's or a slow follower's: records from here on are visited,
+    /// segments wholly below become spares. [`Lsn::ZERO`] for the oldest there is.
     pub from: Lsn,
     /// The watermark in the hard state, or [`Lsn::ZERO`]: a log that ends below it lost something.
     pub synced: Lsn,

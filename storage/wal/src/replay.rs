@@ -101,10 +101,9 @@ impl<'a> Replay<'a> {
         next: &Used,
         visit: &mut dyn FnMut(Record<'_>) -> Visited,
     ) -> Result<(), WalError> {
-        let bad_end = || corrupt(next.slot, 0, flaw("epoch before", used.header.epoch, next.header.epoch - 1));
-        let (epoch, limit) = next.header.previous_end.place(self.config.segment_bytes).ok_or_else(bad_end)?;
+        let (epoch, limit) = next.header.previous_end.place(self.config.segment_bytes).unwrap_or_default();
         if epoch != used.header.epoch || limit < RECORDS_AT {
-            return Err(bad_end());
+            return Err(corrupt(next.slot, 0, flaw("previous end in epoch", used.header.epoch, epoch)));
         }
         let (walked, _) = self.walk(used, limit, visit)?;
         if let Some(flaw) = walked.flaw {

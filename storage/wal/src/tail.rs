@@ -118,8 +118,8 @@ impl Tail {
     }
 
     /// As [`Tail::push`], with the bytes' CRC-32/ISO-HDLC as their sender computed it: from there to the sealed block
-    /// one checksum covers them, and damage in between is found by whoever verifies next. **Cost:** about a
-    /// microsecond, whatever the length; below some 32 KiB `push` is cheaper, and weaker.
+    /// one checksum covers them, and damage in between is found by whoever verifies next. **Cost:** the copy, and some
+    /// 40 ns to combine the sums, whatever the length.
     pub fn push_with_crc(&mut self, bytes: &[u8], crc: u32) {
         self.copy_in(bytes);
         self.open_mut().crc.combine(crc, bytes.len());

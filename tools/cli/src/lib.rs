@@ -1,1 +1,117 @@
-//! The client-side verbs of the `myelin` command line.
+//! The client's verbs of the `myelin` command line; the binary flattens [`Command`] among its own and hands them here.
+//!
+//! ```text
+//!   Command -> execute -> Client -> node          stdout: data        stderr: words for people
+//!                 \-> Failure -> exit code (exit.rs, the one place)
+//! ```
+//!
+//! Invariants: a table for people by default, the same keys in json, ndjson and csv; `tx` and ids are decimal strings in
+//! JSON; no bars, no borders and never a colour off a terminal. Deliberately absent: what only the appliance knows (the
+//! text of reflexes, the whole command line); it comes in as a [`House`].
+
+mod args;
+mod count;
+mod exit;
+mod explain;
+mod ingest;
+mod market;
+mod output;
+mod pace;
+mod progress;
+mod query;
+mod reflex;
+mod status;
+mod watch;
+
+pub use args::{Common, Format};
+pub use exit::{Exit, Failure};
+pub use output::Io;
+
+use clap::Subcommand;
+use std::process::ExitCode;
+
+/// What only the appliance knows.
+#[derive(Clone, Copy, Debug)]
+pub struct House {
+    /// The whole command line, for completions.
+    pub command: fn() -> clap::Command,
+    /// A reflex's id, spec and scope as people write them -> the registration's bytes, or what is wrong with the text.
+    pub registration: fn(u64, &str, &str) -> Result<Vec<u8>, String>,
+    /// The word for the kind of a firing.
+    pub firing_kind: fn(u8) -> Option<&'static str>,
+}
+
+/// The verbs.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Sends a file of ticks or quotes; sending it again changes nothing.
+    Ingest(ingest::Args),
+    /// Counts the rows that have an attribute, now or as of any transaction.
+    Count(count::Args),
+    /// Asks for facts as of a moment.
+    Query(query::QueryArgs),
+    /// Open, high, low, close and volume of a market per interval of event time.
+    Bars(query::BarsArgs),
+    /// Volume-weighted average price of a market, or of each.
+    Vwap(query::VwapArgs),
+    /// Registers a standing question and prints what fires, as it fires.
+    Watch(watch::Args),
+    /// Markets: add, list.
+    Market(market::Args),
+    /// Standing questions: list, remove.
+    Reflex(reflex::Args),
+    /// What every shard has counted about itself.
+    Status(status::Args),
+    /// Says what a refusal's code means, by number or name.
+    Explain(explain::Args),
+    /// Prints the completions of a shell.
+    Completions {
+        /// Which shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Performs a verb on the process's own streams, on one thread, and says how it ended.
+#[must_use]
+pub fn run(command: Command, house: &House) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("myelin: no runtime: {error}");
+            return Exit::Unfit.into();
+        }
+    };
+    let exit = runtime.block_on(async {
+        let mut io = Io::process();
+        match execute(command, house, &mut io).await {
+            Ok(exit) => exit,
+            Err(failure) => {
+                failure.tell(&mut io);
+                failure.exit()
+            }
+        }
+    });
+    // A reader of a file that nobody waits for may still sit in a read.
+    runtime.shutdown_background();
+    exit.into()
+}
+
+/// Performs a verb. **Errors:** whatever keeps it from an answer; a negative answer is none.
+pub async fn execute(command: Command, house: &House, io: &mut Io<'_>) -> Result<Exit, Failure> {
+    match command {
+        Command::Ingest(args) => ingest::run(args, io).await,
+        Command::Count(args) => count::run(args, io).await,
+        Command::Query(args) => query::as_of(args, io).await,
+        Command::Bars(args) => query::bars(args, io).await,
+        Command::Vwap(args) => query::vwap(args, io).await,
+        Command::Watch(args) => watch::run(args, house, io).await,
+        Command::Market(args) => market::run(args, io).await,
+        Command::Reflex(args) => reflex::run(args, io).await,
+        Command::Status(args) => status::run(args, io).await,
+        Command::Explain(args) => explain::run(&args, io),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut (house.command)(), "myelin", &mut io.out);
+            Ok(Exit::Ok)
+        }
+    }
+}

@@ -131,7 +131,7 @@ pub struct IngestArgs {
     /// Of the tape and the bands.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
-    /// Frames each connection may have unanswered [default: 1 MiB of them, at most 1024].
+    /// Frames each connection may have unanswered [default: its share of 1 MiB, 2 to 1024 of them].
     #[arg(long)]
     pub in_flight: Option<u32>,
     /// Processes, with disjoint markets; `--rate`, `--markets` and `--bands` are totals.
@@ -157,7 +157,8 @@ impl IngestArgs {
         if !(0.0..self.seconds).contains(&self.warmup_seconds()) {
             bail!("--warmup is a part of --seconds and must leave some to be measured");
         }
-        if self.batch == 0 || self.connections == 0 || self.processes == 0 || self.fire_one_in == 0 || self.shuffle == 0 {
+        if self.batch == 0 || self.connections == 0 || self.processes == 0 || self.fire_one_in == 0 || self.shuffle == 0
+        {
             bail!("--batch, --connections, --processes, --fire-one-in and --shuffle begin at 1");
         }
         if self.markets < self.processes {
@@ -197,6 +198,9 @@ pub struct LatencyArgs {
     /// Wait for answers by spinning instead of sleeping.
     #[arg(long)]
     pub spin: bool,
+    /// Ask for SCHED_RR.
+    #[arg(long)]
+    pub realtime: bool,
 }
 
 /// `wal`.
@@ -208,6 +212,9 @@ pub struct WalArgs {
     /// Writes of each size and way.
     #[arg(long, default_value_t = 500)]
     pub count: u32,
+    /// Ask for SCHED_RR.
+    #[arg(long)]
+    pub realtime: bool,
 }
 
 /// `cost`.

@@ -142,9 +142,8 @@ pub(crate) struct Watch {
 impl Watch {
     /// Nothing was seen yet, so nothing is true.
     pub(crate) fn new(bands: &[Band]) -> Self {
-        let cuts = |(at, band): (usize, &Band)| {
-            band.question.cuts().into_iter().flatten().map(move |cut| (cut, at as u32))
-        };
+        let cuts =
+            |(at, band): (usize, &Band)| band.question.cuts().into_iter().flatten().map(move |cut| (cut, at as u32));
         let mut cuts: Vec<_> = bands.iter().enumerate().flat_map(cuts).collect();
         cuts.sort_unstable_by(|a, b| a.0.total_cmp(&b.0));
         let bands = bands.iter().map(|band| (*band, false)).collect();

@@ -44,17 +44,19 @@ pub(crate) fn wait_for(socket: &TcpStream, writable: bool, timeout_ns: u64) -> s
     }
 }
 
-/// Timers of this thread fire when they are due; the kernel's habit is up to 50 us later.
-pub(crate) fn sharpen_timers() {
+/// Makes this thread fit to measure: sharp timers, and real time if wanted. What was granted is reported elsewhere.
+pub(crate) fn settle(realtime: bool) {
     #[cfg(target_os = "linux")]
     {
-        // Refused only by odd sandboxes; then timers are blunt, and latencies tell.
+        // The kernel's habit is up to 50 us late. Refused only by odd sandboxes; then latencies tell.
         let _ = rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1));
+    }
+    if realtime && !make_realtime() {
+        eprintln!("myelin-load: real-time priority was not granted");
     }
 }
 
-/// Asks for SCHED_RR for this thread. True when granted.
-pub(crate) fn make_realtime() -> bool {
+fn make_realtime() -> bool {
     use thread_priority as tp;
     let policy = tp::ThreadSchedulePolicy::Realtime(tp::RealtimeThreadSchedulePolicy::RoundRobin);
     let Ok(level) = tp::ThreadPriorityValue::try_from(10_u8) else { return false };

@@ -70,7 +70,13 @@ pub(crate) struct Connection {
 
 impl Connection {
     /// Takes a socket that said hello.
-    pub(crate) fn new(socket: TcpStream, lanes: Vec<Lane>, schedule: Schedule, credit: u32, spin_us: u64) -> Result<Self> {
+    pub(crate) fn new(
+        socket: TcpStream,
+        lanes: Vec<Lane>,
+        schedule: Schedule,
+        credit: u32,
+        spin_us: u64,
+    ) -> Result<Self> {
         socket.set_nonblocking(true)?;
         Ok(Self {
             socket,
@@ -95,7 +101,6 @@ impl Connection {
 
     /// Runs until everything that was offered is answered, or the grace is over.
     pub(crate) fn run(mut self) -> Driven {
-        clock::sharpen_timers();
         if let Err(error) = self.turns() {
             self.driven.error = Some(format!("{error:#}"));
         }
@@ -200,7 +205,7 @@ impl Connection {
                 return Ok(true);
             }
             let others = in_flight - lane.in_flight();
-            let range = lane.to_send(now_ns, self.credit.saturating_sub(others));
+            let range = lane.due_bytes(now_ns, self.credit.saturating_sub(others));
             if !range.is_empty() {
                 let range = range.start..range.end.min(range.start + WRITE_BYTES);
                 let taken = match self.socket.write(lane.bytes(range)) {

@@ -13,7 +13,7 @@ use crate::clock::{self, SECOND_NS};
 use crate::drive::{Connection, Driven, GRACE_NS, histogram};
 use crate::firings::{Arrivals, Subscription, compare};
 use crate::host;
-use crate::lane::{Lane, LaneSpec, frame_bytes};
+use crate::lane::{Lane, LaneSpec, Tally, frame_bytes};
 use crate::recipe::{self, Recipe};
 use crate::replay::{Replayed, replay};
 use crate::report::{Partial, sparse};
@@ -22,10 +22,10 @@ use anyhow::{Context, Result, anyhow};
 use myelin_datom::{EntityId, Slot};
 use myelin_feed::Tape;
 use myelin_wire::{Header, Kind};
-use std::thread::{Builder, ScopedJoinHandle};
+use std::thread::{Builder, Scope, ScopedJoinHandle};
 
-/// Bytes a connection may have unanswered, unless told otherwise. More only waits in queues: a device syncs this much in
-/// well under a millisecond.
+/// Bytes that all connections together may have unanswered, unless told otherwise. More only waits in queues: a device
+/// syncs this much in well under a millisecond.
 const IN_FLIGHT_BYTES: usize = 1 << 20;
 /// Frames, likewise.
 const IN_FLIGHT_MAX: usize = 1024;
@@ -105,7 +105,8 @@ impl<'a> Prepared<'a> {
             0 => IN_FLIGHT_MAX,
             credit => credit as usize,
         };
-        let by_bytes = (IN_FLIGHT_BYTES / frame_bytes(args.batch)).clamp(2, IN_FLIGHT_MAX) as u32;
+        let frames = IN_FLIGHT_BYTES / frame_bytes(args.batch) / (args.connections * args.processes) as usize;
+        let by_bytes = frames.clamp(2, IN_FLIGHT_MAX) as u32;
         let window = args.in_flight.unwrap_or(by_bytes).min(credit as u32);
         let unix_ns = clock::unix_ns();
         let step_ns = match args.rate {
@@ -145,7 +146,8 @@ impl<'a> Prepared<'a> {
             for (price, market) in recipe.first_prices().into_iter().zip(&recipe.markets) {
                 let count = each + usize::from(*market < more);
                 // Any odd multiplier will do: the cuts of different markets must not lie alike.
-                let random = (self.args.seed + (lane * self.markets.len() + market) as u64).wrapping_mul(0x9e37_79b9) >> 7;
+                let random =
+                    (self.args.seed + (lane * self.markets.len() + market) as u64).wrapping_mul(0x9e37_79b9) >> 7;
                 line.bands.push(bands::around(price, count, self.args.fire_one_in, random, || {
                     next += 1;
                     next - 1
@@ -157,8 +159,9 @@ impl<'a> Prepared<'a> {
     fn register(&mut self) -> Result<()> {
         for line in &self.lines {
             let named = line.bands.iter().zip(&line.spec.recipe.markets);
-            let all: Vec<(&Band, &str)> =
-                named.flat_map(|(bands, at)| bands.iter().map(|band| (band, self.markets[*at].name.as_str()))).collect();
+            let all: Vec<(&Band, &str)> = named
+                .flat_map(|(bands, at)| bands.iter().map(|band| (band, self.markets[*at].name.as_str())))
+                .collect();
             for some in all.chunks(BANDS_PER_FRAME) {
                 let mut body = Vec::new();
                 some.iter().for_each(|(band, market)| band.write(market, &mut body));
@@ -170,8 +173,12 @@ impl<'a> Prepared<'a> {
     }
 
     fn subscribe(&mut self) -> Result<()> {
-        let mut shards: Vec<u16> =
-            self.lines.iter().filter(|line| line.bands.iter().any(|bands| !bands.is_empty())).map(|line| line.spec.shard).collect();
+        let mut shards: Vec<u16> = self
+            .lines
+            .iter()
+            .filter(|line| line.bands.iter().any(|bands| !bands.is_empty()))
+            .map(|line| line.spec.shard)
+            .collect();
         shards.sort_unstable();
         shards.dedup();
         let ours = self.first_reflex..self.first_reflex + (1 << 32);
@@ -199,46 +206,28 @@ impl<'a> Prepared<'a> {
         let schedules: Vec<Schedule> = (0..lanes).map(|lane| Schedule::new(args, start_ns, lane, lanes)).collect();
         let connections = self.connect_lanes(&schedules)?;
         let subscriptions = std::mem::take(&mut self.subscriptions);
-        let (lines, arrivals) = (&self.lines, Arrivals::default());
-        let mut partial = Partial::default();
-        let (driven, replayed) = std::thread::scope(|scope| -> Result<_> {
-            let arrivals = &arrivals;
-            let listening = subscriptions.into_iter().map(|subscription| {
-                let body = move || {
-                    class(args);
+        let (arrivals, mut partial) = (&Arrivals::default(), Partial::default());
+        let (driven, replayed) = std::thread::scope(|scope| {
+            let mut listening = Vec::new();
+            for subscription in subscriptions {
+                listening.push(spawn(scope, "load-firings", move || {
+                    clock::settle(args.realtime);
                     subscription.run(arrivals);
-                };
-                Builder::new().name("load-firings".to_owned()).spawn_scoped(scope, body)
-            });
-            let listening = listening.collect::<Result<Vec<_>, _>>()?;
-            let cpu_ns = clock::cpu_ns();
-            let sending = connections.into_iter().map(|connection| {
-                let body = move || (class(args), connection.run());
-                Builder::new().name("load-send".to_owned()).spawn_scoped(scope, body)
-            });
-            let sending = sending.collect::<Result<Vec<_>, _>>()?;
-            let driven: Result<Vec<(String, Driven)>> = sending.into_iter().map(join).collect();
-            partial.cpu_ns = clock::cpu_ns() - cpu_ns;
-            let driven = driven.and_then(|driven| {
-                let tallies = tallies(&driven, lanes);
-                let replaying = lines.iter().zip(&schedules).zip(tallies).map(|((line, schedule), tally)| {
-                    let body = move || replay(&line.spec.recipe, line.spec.batch, schedule, tally, &line.bands);
-                    Builder::new().name("load-replay".to_owned()).spawn_scoped(scope, body)
-                });
-                let replaying = replaying.collect::<Result<Vec<_>, _>>()?;
-                let replayed: Vec<Replayed> = replaying.into_iter().map(join).collect::<Result<_>>()?;
-                Ok((driven, replayed))
-            });
-            if let Ok((_, replayed)) = &driven {
+                }));
+            }
+            let done = drive(args, connections, &mut partial.cpu_ns).and_then(|driven| {
+                let replayed = replay_all(&self.lines, &schedules, &tallies(&driven, lanes))?;
                 let certain = replayed.iter().flat_map(|lane| &lane.firings).filter(|firing| firing.certain).count();
                 arrivals.wait_for(certain, GRACE_NS);
-            }
+                Ok((driven, replayed))
+            });
+            // Whatever happened, nobody listens any longer than this.
             arrivals.close();
-            listening.into_iter().try_for_each(join)?;
-            driven
+            listening.into_iter().try_for_each(|one| join(one?))?;
+            done
         })?;
-        self.add_runs(&mut partial, &driven, start_ns)?;
-        self.add_firings(&mut partial, &replayed, &arrivals, schedules[0].measured_from_ns)?;
+        self.add_runs(&mut partial, &driven, &schedules[0])?;
+        self.add_firings(&mut partial, &replayed, arrivals, schedules[0].measured_from_ns)?;
         if let Err(error) = self.add_counts(&mut partial, &tallies(&driven, lanes), &replayed) {
             partial.errors.push(format!("the counts could not be checked: {error:#}"));
         }
@@ -258,14 +247,15 @@ impl<'a> Prepared<'a> {
         clients.into_iter().enumerate().map(connect).collect()
     }
 
-    fn add_runs(&self, partial: &mut Partial, driven: &[(String, Driven)], start_ns: u64) -> Result<()> {
+    fn add_runs(&self, partial: &mut Partial, driven: &[(String, Driven)], schedule: &Schedule) -> Result<()> {
         let batch = u64::from(self.args.batch);
         let mut ack_ns = histogram()?;
-        let measured_from_ns = start_ns + (self.args.warmup_seconds() * SECOND_NS as f64) as u64;
+        let (measured_from_ns, end_ns) = (schedule.measured_from_ns, schedule.end_ns());
         for (class, run) in driven {
             partial.scheduling.clone_from(class);
             partial.measured += run.measured;
-            partial.measured_ns = partial.measured_ns.max(run.last_answer_ns.saturating_sub(measured_from_ns));
+            let upto_ns = run.last_answer_ns.max(end_ns);
+            partial.measured_ns = partial.measured_ns.max(upto_ns.saturating_sub(measured_from_ns));
             partial.errors.extend(run.error.clone());
             ack_ns.add(&run.ack_ns)?;
             for tally in &run.tallies {
@@ -303,12 +293,7 @@ impl<'a> Prepared<'a> {
     }
 
     /// An ack means applied, so the counts must be right at once: there is nothing to wait for.
-    fn add_counts(
-        &mut self,
-        partial: &mut Partial,
-        tallies: &[&crate::lane::Tally],
-        replayed: &[Replayed],
-    ) -> Result<()> {
+    fn add_counts(&mut self, partial: &mut Partial, tallies: &[&Tally], replayed: &[Replayed]) -> Result<()> {
         for ((line, tally), replayed) in self.lines.iter().zip(tallies).zip(replayed) {
             for (n, at) in line.spec.recipe.markets.iter().enumerate() {
                 let market = &self.markets[*at];
@@ -356,12 +341,40 @@ fn create_markets(args: &IngestArgs, control: &mut Client) -> Result<Vec<Market>
     Ok(markets)
 }
 
-/// Asks for real time if wanted, and says what this thread has.
-fn class(args: &IngestArgs) -> String {
-    if args.realtime && !clock::make_realtime() {
-        eprintln!("myelin-load: real-time priority was not granted");
-    }
-    host::scheduling()
+fn spawn<'scope, T: Send + 'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    name: &str,
+    body: impl FnOnce() -> T + Send + 'scope,
+) -> Result<ScopedJoinHandle<'scope, T>> {
+    Builder::new().name(name.to_owned()).spawn_scoped(scope, body).context("a thread of the harness")
+}
+
+/// Every connection on a thread of its own, until all have run.
+fn drive(args: &IngestArgs, connections: Vec<Connection>, cpu_ns: &mut u64) -> Result<Vec<(String, Driven)>> {
+    let before_ns = clock::cpu_ns();
+    let driven = std::thread::scope(|scope| {
+        let sending = connections.into_iter().map(|connection| {
+            let body = move || {
+                clock::settle(args.realtime);
+                (host::scheduling(), connection.run())
+            };
+            spawn(scope, "load-send", body)
+        });
+        sending.collect::<Vec<_>>().into_iter().map(|one| join(one?)).collect()
+    });
+    *cpu_ns = clock::cpu_ns() - before_ns;
+    driven
+}
+
+/// Every lane's tape again, each on a thread of its own.
+fn replay_all(lines: &[Line], schedules: &[Schedule], tallies: &[&Tally]) -> Result<Vec<Replayed>> {
+    std::thread::scope(|scope| {
+        let replaying = lines.iter().zip(schedules).zip(tallies).map(|((line, schedule), tally)| {
+            let body = move || replay(&line.spec.recipe, line.spec.batch, schedule, tally, &line.bands);
+            spawn(scope, "load-replay", body)
+        });
+        replaying.collect::<Vec<_>>().into_iter().map(|one| join(one?)).collect()
+    })
 }
 
 fn join<T>(handle: ScopedJoinHandle<'_, T>) -> Result<T> {
@@ -369,6 +382,6 @@ fn join<T>(handle: ScopedJoinHandle<'_, T>) -> Result<T> {
 }
 
 /// In the order of the lanes: connection c has lanes c, c + n, c + 2n, ...
-fn tallies(driven: &[(String, Driven)], lanes: usize) -> Vec<&crate::lane::Tally> {
+fn tallies(driven: &[(String, Driven)], lanes: usize) -> Vec<&Tally> {
     (0..lanes).map(|lane| &driven[lane % driven.len()].1.tallies[lane / driven.len()]).collect()
 }

@@ -139,7 +139,7 @@ impl Lane {
 
     /// The bytes that should leave now: frames that are due and fit the window, up to the end of the ring. `allowed` is
     /// what the node's credit leaves for this lane.
-    pub(crate) fn to_send(&mut self, now_ns: u64, allowed: u64) -> Range<usize> {
+    pub(crate) fn due_bytes(&mut self, now_ns: u64, allowed: u64) -> Range<usize> {
         let (slot, room) = ((self.sent % self.slots) as usize, self.slots - self.sent % self.slots);
         let from = slot * self.frame_len + self.sent_bytes;
         let upto = if self.stall.is_some() {
@@ -151,7 +151,8 @@ impl Lane {
             {
                 self.due += 1;
             }
-            let due = if self.schedule.is_open() { self.due } else { self.total.unwrap_or(u64::MAX) };
+            let due = if self.schedule.is_open() { self.due } else { u64::MAX };
+            let due = due.min(self.total.unwrap_or(u64::MAX));
             let window = self.tally.answered + allowed.min(u64::from(self.spec.window)).max(1);
             self.made.min(due).min(window).min(self.sent + room).max(self.sent + u64::from(self.sent_bytes > 0))
         };
@@ -230,7 +231,8 @@ impl Lane {
 
     /// `Busy`: the frame and all behind it were not executed.
     pub(crate) fn busy(&mut self, header: &Header, wait_ns: u64, now_ns: u64) -> Result<()> {
-        let Some(frame) = header.request.checked_sub(1).filter(|frame| (self.tally.answered..self.sent).contains(frame))
+        let Some(frame) =
+            header.request.checked_sub(1).filter(|frame| (self.tally.answered..self.sent).contains(frame))
         else {
             bail!("busy about request {}, which is not under way", header.request);
         };
@@ -312,7 +314,7 @@ mod tests {
     fn send(lane: &mut Lane, now_ns: u64) -> Vec<u8> {
         let mut all = Vec::new();
         loop {
-            let range = lane.to_send(now_ns, 1024);
+            let range = lane.due_bytes(now_ns, 1024);
             if range.is_empty() {
                 return all;
             }
@@ -379,11 +381,11 @@ mod tests {
     fn a_frame_that_was_cut_by_the_socket_is_completed_even_when_stalled() {
         let mut lane = lane("--rate max", 4);
         fill(&mut lane);
-        let range = lane.to_send(0, 1024);
+        let range = lane.due_bytes(0, 1024);
         lane.wrote(lane.frame_len + 10, 0);
         assert_eq!(range.len(), 4 * lane.frame_len);
         lane.busy(&reply(1), 0, 0).unwrap();
-        let rest = lane.to_send(0, 1024);
+        let rest = lane.due_bytes(0, 1024);
         assert_eq!(rest, lane.frame_len + 10..2 * lane.frame_len);
         assert_eq!(lane.resume(5), None);
         lane.wrote(rest.len(), 5);
@@ -404,5 +406,19 @@ mod tests {
         assert!(lane.is_done());
         assert!(send(&mut lane, 9).is_empty());
         assert_eq!((lane.tally.offered, lane.tally.refused.as_slice()), (2, &[1][..]));
+    }
+
+    /// A lane far behind its schedule was stopped, and went on sending what had been due before.
+    #[test]
+    fn what_was_due_before_the_stop_does_not_leave_after_it() {
+        let mut lane = lane("--rate 2000 --seconds 1", 2);
+        fill(&mut lane);
+        assert_eq!(requests(&send(&mut lane, 900_000_000)), [1, 2]);
+        lane.stop();
+        lane.acked(&reply(1), 0).unwrap();
+        assert!(send(&mut lane, 900_000_000).is_empty());
+        lane.acked(&reply(2), 0).unwrap();
+        assert!(lane.is_done());
+        assert_eq!((lane.tally.offered, lane.tally.scheduled), (2, 1_000));
     }
 }

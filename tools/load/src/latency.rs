@@ -37,7 +37,7 @@ struct Report {
 
 /// Measures and prints.
 pub(crate) fn run(args: &LatencyArgs, output: Output) -> Result<u8> {
-    clock::sharpen_timers();
+    clock::settle(args.realtime);
     let control = Client::connect(&args.server)?;
     let shard = control.welcome.shard_of(Slot::of_name(MARKET)).context("the slot table has a hole")?;
     let mut client = control.connect_to_shard(shard)?;
@@ -49,7 +49,9 @@ pub(crate) fn run(args: &LatencyArgs, output: Output) -> Result<u8> {
         client.spin()?;
     }
     let mut device = match &args.sync_dir {
-        Some(dir) => Some((Device::open(dir, Way::Direct)?, Device::open(dir, Way::Fdatasync)?, host::file_system(dir)?)),
+        Some(dir) => {
+            Some((Device::open(dir, Way::Direct)?, Device::open(dir, Way::Fdatasync)?, host::file_system(dir)?))
+        }
         None => None,
     };
     let mut taken = [histogram()?, histogram()?, histogram()?, histogram()?];

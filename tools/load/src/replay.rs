@@ -42,7 +42,9 @@ pub(crate) fn replay(recipe: &Recipe, batch: u32, schedule: &Schedule, tally: &T
             left_ns = ns;
         }
         if refused.next_if_eq(&frame).is_some() {
-            (0..batch).for_each(|_| drop(ticks.next()));
+            (0..batch).for_each(|_| {
+                ticks.next();
+            });
             continue;
         }
         let certain = frame < tally.answered;

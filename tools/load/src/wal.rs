@@ -136,7 +136,7 @@ pub(crate) fn run(args: &WalArgs, output: Output) -> Result<u8> {
     if args.count == 0 {
         bail!("--count begins at 1");
     }
-    clock::sharpen_timers();
+    clock::settle(args.realtime);
     let mut figures = Vec::new();
     for way in [Way::Direct, Way::Fdatasync] {
         let mut device = Device::open(&args.dir, way)?;
@@ -154,7 +154,13 @@ pub(crate) fn run(args: &WalArgs, output: Output) -> Result<u8> {
         println!("{}", serde_json::to_string(&report)?);
         return Ok(0);
     }
-    println!("{}, zeroed file of {} MiB, {} cores, {}", report.file_system, FILE_BYTES >> 20, report.cores, report.scheduling);
+    println!(
+        "{}, zeroed file of {} MiB, {} cores, {}",
+        report.file_system,
+        FILE_BYTES >> 20,
+        report.cores,
+        report.scheduling
+    );
     for figure in &report.figures {
         let way = if figure.way == Way::Direct { "O_DIRECT|O_DSYNC" } else { "pwrite+fdatasync" };
         println!("{way}  {:>5} KiB   {}", figure.bytes >> 10, figure.sync_us.line());

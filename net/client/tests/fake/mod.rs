@@ -138,7 +138,9 @@ impl Conversation {
                 assert_eq!(header.session, 0);
                 self.say(header, Kind::Answer, Header { aux: count, tx: header.tx, ..Header::new(kind) }, &[]);
             }
-            Kind::Now => self.say(header, Kind::Answer, Header { tx: 100 + u64::from(header.shard), ..Header::new(kind) }, &[]),
+            Kind::Now => {
+                self.say(header, Kind::Answer, Header { tx: 100 + u64::from(header.shard), ..Header::new(kind) }, &[])
+            }
             Kind::Subscribe => return self.subscribe(header, body),
             Kind::Credit => self.shared.lock().unwrap().credits += u64::from(header.count),
             Kind::Ping => self.say(header, Kind::Pong, Header::new(kind), &[]),
@@ -219,7 +221,12 @@ impl Conversation {
             self.say(header, Kind::Answer, Header { tx, count: header.count, ..Header::new(kind) }, &ids);
         } else {
             let ack = AckBody { first_bad: u32::MAX, ..AckBody::default() };
-            self.say(header, Kind::Ack, Header { tx, count: header.count, ..Header::new(kind) }, bytemuck::bytes_of(&ack));
+            self.say(
+                header,
+                Kind::Ack,
+                Header { tx, count: header.count, ..Header::new(kind) },
+                bytemuck::bytes_of(&ack),
+            );
         }
     }
 
@@ -234,7 +241,12 @@ impl Conversation {
         self.say(header, Kind::Answer, Header { tx: 0, ..Header::new(Kind::Answer) }, &[]);
         for tx in (after + 1..=firings).take(header.count as usize) {
             let row = FiringRow { tx, reflex: 8, ..bytemuck::Zeroable::zeroed() };
-            self.say(header, Kind::Firings, Header { count: 1, tx, ..Header::new(Kind::Firings) }, bytemuck::bytes_of(&row));
+            self.say(
+                header,
+                Kind::Firings,
+                Header { count: 1, tx, ..Header::new(Kind::Firings) },
+                bytemuck::bytes_of(&row),
+            );
             if self.fault(Fault::CutFirings { sent: tx }) {
                 return false;
             }

@@ -190,7 +190,9 @@ impl Bars {
 
     /// Puts the growing bar to the others.
     fn finish(&mut self) {
-        let Some(Growing { start_ns, open, high, low, close, count, first, last }) = self.growing.take() else { return };
+        let Some(Growing { start_ns, open, high, low, close, count, first, last }) = self.growing.take() else {
+            return;
+        };
         let (volume, notional) = (self.volume.take(), self.notional.take());
         let bar = Bar { start_ns, open, high, low, close, count, volume, notional, first, last };
         match self.done.get_mut(&start_ns) {

@@ -90,7 +90,12 @@ impl BlockEntry {
         input.expect("a block's flags", ascending < 2, 1, ascending.into())?;
         let mut own = Input::new(totals.take(totals_len as usize)?);
         let totals = Partial::read(&mut own)?;
-        input.expect("a block's totals", own.left() == 0 && totals.count == u64::from(rows), rows.into(), totals.count)?;
+        input.expect(
+            "a block's totals",
+            own.left() == 0 && totals.count == u64::from(rows),
+            rows.into(),
+            totals.count,
+        )?;
         Ok(Self {
             market,
             first_row,
@@ -119,7 +124,8 @@ pub(crate) fn read(bytes: &[u8], footer: &Footer) -> Result<Vec<BlockEntry>, Mal
     for _ in 0..footer.blocks {
         let block = BlockEntry::read(&mut entries, &mut totals, footer.directory_offset)?;
         if let Some(last) = blocks.last() {
-            let follows = last.market < block.market || last.market == block.market && last.end_row() <= block.first_row;
+            let follows =
+                last.market < block.market || last.market == block.market && last.end_row() <= block.first_row;
             entries.expect("order of blocks", follows, last.end_row().into(), block.first_row.into())?;
         }
         rows += u64::from(block.rows);

@@ -30,8 +30,10 @@ impl<R: ColumnRow> Columns<R> {
         verdicts.clear();
         verdicts.reserve(rows.len());
         self.scratch.begin(rows.len());
+        self.placed.clear();
         let mut last = Last { id: EntityId::NONE, ix: MarketIx(0) };
         let mut summary = Summary::default();
+        let mut touched = 0;
         for (n, row) in rows.iter().enumerate() {
             let verdict = self.judge(rows, n as u32, row, &mut last)?;
             match verdict {
@@ -43,7 +45,10 @@ impl<R: ColumnRow> Columns<R> {
                 }
             }
             verdicts.push(verdict);
+            self.placed.push(last.ix);
+            touched ^= self.markets.get(last.ix.0 as usize).map_or(0, |market| market.part.touch());
         }
+        core::hint::black_box(touched);
         Ok(summary)
     }
 
@@ -101,16 +106,20 @@ impl<R: ColumnRow> Columns<R> {
         assert!(tx > self.last_tx, "{tx} does not follow {}", self.last_tx);
         self.last_tx = tx;
         self.gaps.clear();
-        let mut last = Last { id: EntityId::NONE, ix: MarketIx(0) };
         let mut stored = 0;
-        for (row, _) in rows.iter().zip(verdicts).filter(|(_, verdict)| **verdict == Verdict::New) {
-            if row.market() != last.id {
-                let Some(ix) = self.table.get(row.market()) else {
-                    unreachable!("{:?} was judged to exist", row.market());
-                };
-                last = Last { id: row.market(), ix };
+        for (n, row) in rows.iter().enumerate() {
+            if verdicts[n] != Verdict::New {
+                continue;
             }
-            let market = &mut self.markets[last.ix.0 as usize];
+            // Where the last check found the market; looked up again when that was a check of other rows.
+            let hint = self
+                .placed
+                .get(n)
+                .filter(|ix| self.markets.get(ix.0 as usize).is_some_and(|market| market.id == row.market()));
+            let Some(ix) = hint.copied().or_else(|| self.table.get(row.market())) else {
+                unreachable!("{:?} was judged to exist", row.market());
+            };
+            let market = &mut self.markets[ix.0 as usize];
             let id = row.id();
             if id != 0 {
                 let before = market.window.note(id);
@@ -123,7 +132,7 @@ impl<R: ColumnRow> Columns<R> {
                 }
             }
             if market.part.rows() == 0 {
-                self.touched.push(last.ix);
+                self.touched.push(ix);
             }
             market.part.push(tx, row, &mut self.free);
             stored += 1;

@@ -8,9 +8,9 @@
 
 use myelin_datom::{EntityId, Kind, SEQUENCES_PER_ORDINAL, SLOTS, Tx};
 
+use super::ColumnRow;
 use super::part::Part;
 use super::window::IdWindow;
-use super::ColumnRow;
 
 /// Rows one market can hold: sequences 1 to 2^28 - 1.
 pub const MARKET_ROWS_MAX: u32 = SEQUENCES_PER_ORDINAL - 1;
@@ -44,11 +44,7 @@ impl MarketOptions {
     }
 
     pub(crate) fn from_bits(bits: u8) -> Option<Self> {
-        (bits < 8).then_some(Self {
-            signed: bits & 1 != 0,
-            ascending_ids: bits & 2 != 0,
-            dense_ids: bits & 4 != 0,
-        })
+        (bits < 8).then_some(Self { signed: bits & 1 != 0, ascending_ids: bits & 2 != 0, dense_ids: bits & 4 != 0 })
     }
 }
 

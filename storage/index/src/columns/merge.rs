@@ -78,7 +78,8 @@ fn append<R: ColumnRow>(
                 let base = page * PAGE_ROWS;
                 cells.resize(opened.page_rows(page), 0);
                 opened_column.page(page, &mut cells)?;
-                let (from, upto) = ((rows.start as usize).max(base) - base, (rows.end as usize - base).min(cells.len()));
+                let (from, upto) =
+                    ((rows.start as usize).max(base) - base, (rows.end as usize - base).min(cells.len()));
                 draft.columns[column].extend_from_slice(&cells[from..upto]);
             }
         }

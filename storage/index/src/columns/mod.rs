@@ -87,6 +87,8 @@ pub struct Columns<R> {
     runs: Vec<Arc<Run>>,
     cache: Cache,
     scratch: Scratch,
+    /// Markets of the rows of the last check.
+    placed: Vec<MarketIx>,
     free: Vec<Vec<R>>,
     gaps: Vec<Gap>,
 }
@@ -106,6 +108,7 @@ impl<R: ColumnRow> Columns<R> {
             runs: Vec::new(),
             cache: Cache::new(config.cache_bytes_max),
             scratch: Scratch::default(),
+            placed: Vec::new(),
             free: Vec::new(),
             gaps: Vec::new(),
         }

@@ -65,10 +65,7 @@ impl<R: ColumnRow> Columns<R> {
     pub fn prune(&mut self, market: Option<MarketIx>, keep: Retention, at: Tx) -> Result<Pruned, IndexError> {
         assert!(at > self.last_tx, "{at} does not follow {}", self.last_tx);
         let markets = market.map_or(0..self.markets.len() as u32, |ix| ix.0..ix.0 + 1);
-        let floors = markets
-            .clone()
-            .map(|ix| self.raised(MarketIx(ix), keep, at))
-            .collect::<Result<Vec<_>, _>>()?;
+        let floors = markets.clone().map(|ix| self.raised(MarketIx(ix), keep, at)).collect::<Result<Vec<_>, _>>()?;
         self.last_tx = at;
         let mut pruned = Pruned::default();
         for (ix, floor) in markets.zip(floors) {
@@ -90,7 +87,9 @@ impl<R: ColumnRow> Columns<R> {
             Retention::All => 0,
             Retention::Latest => market.next_row().saturating_sub(1),
             Retention::Last(rows) => market.next_row().saturating_sub(rows),
-            Retention::Since(tx) => tx.bits().checked_sub(1).map_or(Ok(0), |below| view.upto_at(Tx::from_bits(below)))?,
+            Retention::Since(tx) => {
+                tx.bits().checked_sub(1).map_or(Ok(0), |below| view.upto_at(Tx::from_bits(below)))?
+            }
         };
         if row <= market.floor.row {
             return Ok(market.floor);

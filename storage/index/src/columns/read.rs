@@ -199,9 +199,8 @@ impl<R: ColumnRow> Reader<R> {
 impl<'a, R: ColumnRow> MarketView<'a, R> {
     pub(super) fn pieces(&self) -> impl DoubleEndedIterator<Item = Piece<'a, R>> + use<'a, R> {
         let market = self.market;
-        let blocks = self.runs.iter().flat_map(move |run| {
-            run.blocks_of(market).map(move |block| Piece::Block { run, block })
-        });
+        let blocks =
+            self.runs.iter().flat_map(move |run| run.blocks_of(market).map(move |block| Piece::Block { run, block }));
         let parts = self.frozen.iter().filter_map(move |frozen| {
             frozen.market(market).map(|market| Piece::Part { first: market.first, part: &market.part })
         });
@@ -298,11 +297,7 @@ impl<'a, R: ColumnRow> MarketView<'a, R> {
     }
 
     /// Visits rows in order until the visitor breaks.
-    pub fn rows(
-        &self,
-        filter: &Filter,
-        mut visit: impl FnMut(Found<R>) -> ControlFlow<()>,
-    ) -> Result<(), IndexError> {
+    pub fn rows(&self, filter: &Filter, mut visit: impl FnMut(Found<R>) -> ControlFlow<()>) -> Result<(), IndexError> {
         let columns: Vec<usize> = (0..R::SPECS.len()).collect();
         let mut row = R::empty(self.market);
         self.scan(filter, &columns, true, |batch| {

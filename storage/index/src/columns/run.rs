@@ -26,6 +26,9 @@ use super::wire::Malformed;
 use crate::IndexError;
 use crate::map::Mapped;
 
+/// Pages that are searched for an id one by one before the block's ids are indexed.
+const PAGES_SEARCHED_MAX: usize = 4;
+
 /// What a manifest says of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunMeta {
@@ -76,8 +79,10 @@ impl Run {
         let footer_at = len - FOOTER_BYTES as u64;
         let mut bytes = [0; FOOTER_BYTES];
         file.read_exact_at(&mut bytes, footer_at).map_err(io(footer_at))?;
-        let footer = Footer::read(&bytes, len).map_err(corrupt(footer_at))?.map_err(|found| {
-            IndexError::Version { file: path.to_owned(), found, supported: VERSION }
+        let footer = Footer::read(&bytes, len).map_err(corrupt(footer_at))?.map_err(|found| IndexError::Version {
+            file: path.to_owned(),
+            found,
+            supported: VERSION,
         })?;
         // The footer's arithmetic says that this is less than the file's length.
         let mut bytes = vec![0; footer.directory_len() as usize];
@@ -170,7 +175,21 @@ impl Run {
         row: u32,
     ) -> Result<u64, IndexError> {
         let (page, within) = (row as usize / PAGE_ROWS, row as usize % PAGE_ROWS);
-        let decode = || {
+        Ok(match &*self.page::<R>(cache, block, column, page)? {
+            Page::Constant(cell) => *cell,
+            Page::Cells(cells) => cells[within],
+            Page::Runs(_) | Page::Ids(_) => unreachable!("columns have keys of their own"),
+        })
+    }
+
+    fn page<R: ColumnRow>(
+        &self,
+        cache: &Cache,
+        block: usize,
+        column: usize,
+        page: usize,
+    ) -> Result<Arc<Page>, IndexError> {
+        cache.page(self.key(block, column, page), || {
             self.with_block::<R, _>(block, |opened, pco| {
                 let mut opened_column = opened.column(pco, column)?;
                 if let Some(cell) = opened_column.constant() {
@@ -180,11 +199,6 @@ impl Run {
                 opened_column.page(page, &mut cells)?;
                 Ok(Page::Cells(cells))
             })
-        };
-        Ok(match &*cache.page(self.key(block, column, page), decode)? {
-            Page::Constant(cell) => *cell,
-            Page::Cells(cells) => cells[within],
-            Page::Runs(_) | Page::Ids(_) => unreachable!("columns have keys of their own"),
         })
     }
 
@@ -227,6 +241,34 @@ impl Run {
             }
             return Ok((low < end && self.cell::<R>(cache, block, ID, low)? == id).then_some(low));
         }
+        let pages = self.with_block::<R, _>(block, |opened, _| pages_with(opened, id))?;
+        if pages.len() > PAGES_SEARCHED_MAX {
+            return self.find_in_index::<R>(cache, block, id, upto);
+        }
+        for page in pages.into_iter().rev() {
+            let first = (page * PAGE_ROWS) as u32;
+            let count = upto.saturating_sub(first).min(PAGE_ROWS as u32) as usize;
+            let cells = self.page::<R>(cache, block, ID, page)?;
+            let at = match &*cells {
+                Page::Constant(cell) => (*cell == id && count > 0).then(|| count - 1),
+                Page::Cells(cells) => cells[..count.min(cells.len())].iter().rposition(|&cell| cell == id),
+                Page::Runs(_) | Page::Ids(_) => unreachable!("columns have keys of their own"),
+            };
+            if let Some(at) = at {
+                return Ok(Some(first + at as u32));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The same for ids in no order at all.
+    fn find_in_index<R: ColumnRow>(
+        &self,
+        cache: &Cache,
+        block: usize,
+        id: u64,
+        upto: u32,
+    ) -> Result<Option<u32>, IndexError> {
         let index = cache.page(self.key(block, IDS, 0), || {
             self.with_block::<R, _>(block, |opened, pco| {
                 let mut ids = vec![0; opened.rows as usize];
@@ -253,6 +295,18 @@ fn page_of(block: &Block<'_>, id: u64) -> Result<Option<usize>, Malformed> {
         if block.zone(middle)?.id_max < id { low = middle + 1 } else { high = middle }
     }
     Ok((low < block.pages()).then_some(low))
+}
+
+/// The pages of a block whose ids may hold this one.
+fn pages_with(block: &Block<'_>, id: u64) -> Result<Vec<usize>, Malformed> {
+    let mut pages = Vec::new();
+    for page in 0..block.pages() {
+        let zone = block.zone(page)?;
+        if (zone.id_min..=zone.id_max).contains(&id) {
+            pages.push(page);
+        }
+    }
+    Ok(pages)
 }
 
 fn corrupt(file: &Path, base: u64, malformed: Malformed) -> IndexError {

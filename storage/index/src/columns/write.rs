@@ -16,7 +16,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 use super::block::{self, BLOCK_ROWS, Draft};
 use super::column::Encoder;
-use super::directory::{BlockEntry, Footer, FOOTER_BYTES};
+use super::directory::{BlockEntry, FOOTER_BYTES, Footer};
 use super::frozen::Frozen;
 use super::run::{RunMeta, write_header};
 use super::schema::{ID, PRICE, VOLUME, corrections};
@@ -55,10 +55,12 @@ impl<R: ColumnRow> Frozen<R> {
                 }
                 let runs = market.part.runs();
                 let first = runs.partition_point(|run| run.first <= from) - 1;
-                draft.runs.extend(runs[first..].iter().take_while(|run| run.first < upto).map(|run| TxRun {
-                    tx: run.tx,
-                    first: run.first.saturating_sub(from),
-                }));
+                draft.runs.extend(
+                    runs[first..]
+                        .iter()
+                        .take_while(|run| run.first < upto)
+                        .map(|run| TxRun { tx: run.tx, first: run.first.saturating_sub(from) }),
+                );
                 writer.block(market.id, market.first + from, &draft)?;
             }
         }
@@ -121,10 +123,10 @@ impl<'a, R: ColumnRow> RunWriter<'a, R> {
         let bytes = &self.pending[start..];
         self.adder.add(draft.floats(PRICE), draft.floats(VOLUME));
         self.adder.correct(R::FLAGS.map_or(0, |column| corrections(&draft.columns[column])));
-        let (price_min, price_max) = R::PRICES.iter().map(|&column| extremes(draft.floats(column))).fold(
-            (f64::INFINITY, f64::NEG_INFINITY),
-            |(min, max), (low, high)| (min.min(low), max.max(high)),
-        );
+        let (price_min, price_max) = R::PRICES
+            .iter()
+            .map(|&column| extremes(draft.floats(column)))
+            .fold((f64::INFINITY, f64::NEG_INFINITY), |(min, max), (low, high)| (min.min(low), max.max(high)));
         let (Some(first_tx), Some(last_tx)) = (draft.runs.first(), draft.runs.last()) else {
             unreachable!("every row has a transaction")
         };

@@ -1,9 +1,11 @@
 //! The same on real files: both ways of writing durably, a second process, maps.
 
+use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 
-use crate::harness::{Placed, Said, open, said};
+use crate::harness::{Dice, Placed, Said, open, said};
 use myelin_wal::{AppendPath, Config, Directory, Disk, HardState, HardStateFile, Lsn, MappedSegment, Recovered, Start};
 
 /// A directory of this test's own, empty.
@@ -81,5 +83,68 @@ fn appends_never_change_a_files_name_size_or_number() {
     for name in names.iter().filter(|name| name.starts_with("segment-")) {
         assert_eq!(disk.open(name).expect("there").bytes().expect("readable"), 64 << 10);
     }
+    std::fs::remove_dir_all(path).expect("ours");
+}
+
+const VICTIM: &str = "MYELIN_WAL_VICTIM";
+
+/// Not a test but the process that the next test kills: appends, syncs and tells, until it is dead.
+#[test]
+fn the_victim_of_the_test_below() {
+    let Some(path) = std::env::var_os(VICTIM) else { return };
+    let directory = Directory::open(PathBuf::from(path)).expect("a directory");
+    let (seen, recovered) = open(Arc::new(directory), &Config::tiny(0), Start::default()).expect("sound");
+    let Recovered { mut tail, mut syncer, mut preparer, .. } = recovered;
+    for n in seen.len() as u64.. {
+        while tail.spares() < 2 {
+            tail.offer(preparer.prepare().expect("room"));
+        }
+        let said = said(n, (n as usize * 97) % 3000);
+        tail.begin(said.entry);
+        tail.push(&said.payload);
+        tail.end();
+        let batch = tail.take_batch().expect("gathered");
+        syncer.sync(&batch).expect("sound");
+        tail.synced(batch.upto());
+        tail.recycle(batch);
+        println!("\nacked {n}");
+    }
+}
+
+#[test]
+fn a_killed_process_loses_nothing_that_it_acknowledged() {
+    let path = fresh("killed");
+    let (mut dice, mut acked) = (Dice(9), 0);
+    let lives = 12;
+    for life in 0..lives {
+        let mut victim = Command::new(std::env::current_exe().expect("this program"))
+            .args(["--exact", "files::the_victim_of_the_test_below", "--nocapture"])
+            .env(VICTIM, &path)
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("a process");
+        let mut lines = BufReader::new(victim.stdout.take().expect("piped")).lines();
+        let mut told = || {
+            lines
+                .by_ref()
+                .find_map(|line| line.expect("text").strip_prefix("acked ").map(|n| n.parse().expect("a number")))
+        };
+        for _ in 0..=dice.below(40) {
+            let n: u64 = told().expect("it lives");
+            acked = acked.max(n + 1);
+        }
+        victim.kill().expect("ours");
+        while let Some(n) = told() {
+            acked = acked.max(n + 1);
+        }
+        victim.wait().expect("ours");
+        let directory = Directory::open(&path).expect("its lock died with it");
+        let (seen, _) = open(Arc::new(directory), &Config::tiny(0), Start::default()).expect("sound");
+        assert!(seen.len() as u64 >= acked, "life {life}: {} of {acked}", seen.len());
+        for (n, (_, shown)) in (0..).zip(&seen) {
+            assert_eq!(*shown, said(n, (n as usize * 97) % 3000));
+        }
+    }
+    println!("{lives} kills, {acked} acknowledged records, none lost");
     std::fs::remove_dir_all(path).expect("ours");
 }

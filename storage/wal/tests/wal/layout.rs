@@ -1,5 +1,7 @@
 //! Every byte as the README draws it. A change here is a change of format: raise the version.
 
+use std::path::Path;
+
 use crate::harness::{Log, said};
 use myelin_wal::{Config, GroupState, HardState, HardStateFile, Lsn};
 
@@ -70,4 +72,15 @@ fn the_hard_state_is_two_equal_blocks_with_their_checksums_last() {
     assert!(bytes[48..96].iter().all(|&byte| byte == 0));
     assert_eq!((u64_at(&bytes, 96), u64_at(&bytes, 104), u64_at(&bytes, 112), u16_at(&bytes, 120)), (5, 6, 7, 8));
     assert_eq!(u32_at(&bytes, 4092), crc32fast::hash(&bytes[..4092]));
+}
+
+#[test]
+fn every_file_that_the_readme_names_is_there() {
+    let home = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let readme = std::fs::read_to_string(home.join("README.md")).expect("readable");
+    let named: Vec<_> = readme.split('`').skip(1).step_by(2).filter(|name| name.ends_with(".rs")).collect();
+    assert!(named.len() >= 5);
+    for name in named {
+        assert!(home.join(name).exists(), "{name}");
+    }
 }

@@ -1,0 +1,156 @@
+//! What a link says, and when: credit, silence, reads that wait, subscriptions that go on.
+
+use super::*;
+use crate::subscriptions::{FiringPlace, Pushed};
+use myelin_wire::{FiringRow, decode};
+
+const MS: fn(u64) -> Duration = Duration::from_millis;
+
+fn link(credit: u32) -> Link<u32> {
+    let mut link = Link::new(77, LinkLimits { busy_for: MS(1000), silence: MS(100) });
+    link.connected(MS(0), credit);
+    link
+}
+
+fn write(ticket: u32) -> Write<u32> {
+    Write { ticket, kind: Kind::Ticks, flags: 0, count: 1, body: vec![0; 64] }
+}
+
+fn read(ticket: u32) -> Read<u32> {
+    Read { ticket, header: Header::new(Kind::Count), body: Vec::new() }
+}
+
+fn said(link: &mut Link<u32>, now: Duration) -> Vec<Header> {
+    let mut out = Vec::new();
+    link.poll_transmit(now, &mut out);
+    let mut headers = Vec::new();
+    let mut at = 0;
+    while let Some((frame, taken)) = decode(&out[at..], 1000).unwrap() {
+        headers.push(frame.header);
+        at += taken;
+    }
+    headers
+}
+
+fn kinds(headers: &[Header]) -> Vec<Kind> {
+    headers.iter().map(|header| Kind::from_number(header.kind).unwrap()).collect()
+}
+
+fn answer(link: &mut Link<u32>, now: Duration, kind: Kind, to: &Header, header: Header, body: &[u8]) {
+    let (session, request, shard) = (to.session, to.request, to.shard);
+    link.handle_frame(now, Header { session, request, shard, kind: kind as u8, ..header }, kind, body).unwrap();
+}
+
+#[test]
+fn never_more_is_under_way_than_was_granted_and_shards_take_turns() {
+    let mut link = link(3);
+    for n in 0..4 {
+        link.write(0, write(n));
+        link.write(1, write(10 + n));
+    }
+    let first = said(&mut link, MS(0));
+    assert_eq!(first.iter().map(|header| (header.shard, header.request)).collect::<Vec<_>>(), [(0, 1), (0, 2), (0, 3)]);
+    assert!(said(&mut link, MS(0)).is_empty());
+    // Credit shrinks with an answer: nothing may follow until there is room again.
+    answer(&mut link, MS(1), Kind::Ack, &first[0], Header { credit: 1, ..Header::new(Kind::Ack) }, &[]);
+    assert!(said(&mut link, MS(1)).is_empty());
+    for header in &first[1..] {
+        answer(&mut link, MS(1), Kind::Ack, header, Header { credit: 2, ..Header::new(Kind::Ack) }, &[]);
+    }
+    let next = said(&mut link, MS(1));
+    assert_eq!(next.iter().map(|header| (header.shard, header.request)).collect::<Vec<_>>(), [(1, 1), (1, 2)]);
+}
+
+#[test]
+fn a_read_that_is_told_busy_is_asked_again_after_the_wait() {
+    let mut link = link(3);
+    link.read(read(5));
+    let asked = said(&mut link, MS(0));
+    let busy = Header { code: Code::Busy as u16, aux: 4000, ..Header::new(Kind::Refused) };
+    answer(&mut link, MS(1), Kind::Refused, &asked[0], busy, b"");
+    assert!(link.poll_event().is_none());
+    assert_eq!(link.next_deadline(), Some(MS(5)));
+    assert!(said(&mut link, MS(4)).is_empty());
+    let again = said(&mut link, MS(5));
+    answer(&mut link, MS(6), Kind::Answer, &again[0], Header { aux: 9, ..Header::new(Kind::Answer) }, b"");
+    let Some(Event::Settled(5, Fate::Answered(reply))) = link.poll_event() else { panic!("no answer") };
+    assert_eq!(reply.header.aux, 9);
+    assert!(link.is_idle());
+}
+
+#[test]
+fn a_read_is_asked_again_on_the_next_connection() {
+    let mut link = link(3);
+    link.read(read(5));
+    assert_eq!(kinds(&said(&mut link, MS(0))), [Kind::Count]);
+    link.disconnected();
+    assert!(said(&mut link, MS(1)).is_empty());
+    link.connected(MS(2), 3);
+    assert_eq!(kinds(&said(&mut link, MS(2))), [Kind::Count]);
+}
+
+#[test]
+fn silence_is_asked_about_once_and_then_ends_the_connection() {
+    let mut link = link(3);
+    assert!(link.handle_timeout(MS(10_000)), "an idle link may be silent");
+    link.connected(MS(0), 3);
+    link.write(0, write(1));
+    said(&mut link, MS(0));
+    assert_eq!(link.next_deadline(), Some(MS(100)));
+    assert!(link.handle_timeout(MS(100)));
+    assert_eq!(kinds(&said(&mut link, MS(100))), [Kind::Ping]);
+    assert_eq!(link.next_deadline(), Some(MS(200)));
+    answer(&mut link, MS(150), Kind::Pong, &Header::new(Kind::Ping), Header::new(Kind::Pong), &[]);
+    assert!(link.handle_timeout(MS(200)));
+    assert!(link.handle_timeout(MS(250)));
+    assert_eq!(kinds(&said(&mut link, MS(250))), [Kind::Ping]);
+    assert!(!link.handle_timeout(MS(350)));
+}
+
+#[test]
+fn a_subscription_goes_on_behind_the_last_firing_and_pays_for_no_repeat() {
+    let mut link = link(3);
+    link.subscribe(Subscribe { key: 9, shard: 2, reflex: 0, after: None, window: 10 });
+    let asked = said(&mut link, MS(0));
+    assert_eq!((asked[0].session, asked[0].count), (9, 10));
+    answer(&mut link, MS(0), Kind::Answer, &asked[0], Header { tx: 40, ..Header::new(Kind::Answer) }, &[]);
+    let rows = |txs: &[u64]| -> Vec<u8> {
+        let row = |tx: &u64| FiringRow { tx: *tx, ..bytemuck::Zeroable::zeroed() };
+        bytemuck::cast_slice(&txs.iter().map(row).collect::<Vec<_>>()).to_vec()
+    };
+    let firings = |count| Header { count, ..Header::new(Kind::Firings) };
+    answer(&mut link, MS(1), Kind::Firings, &asked[0], firings(2), &rows(&[41, 42]));
+    link.disconnected();
+    link.connected(MS(2), 3);
+    let again = said(&mut link, MS(2));
+    assert_eq!((kinds(&again), again[0].count), (vec![Kind::Subscribe], 8), "what waits here was paid for");
+    answer(&mut link, MS(2), Kind::Answer, &again[0], Header { tx: 44, ..Header::new(Kind::Answer) }, &[]);
+    answer(&mut link, MS(2), Kind::Firings, &again[0], firings(2), &rows(&[42, 43]));
+    link.grant(9, 2, 3);
+    let granted = said(&mut link, MS(3));
+    assert_eq!((kinds(&granted), granted[0].count), (vec![Kind::Credit], 4), "three were taken, one was a repeat");
+    let mut seen = Vec::new();
+    while let Some(Event::Pushed(push)) = link.poll_event() {
+        match push.said {
+            Pushed::Begun { basis } => assert_eq!(basis, 40),
+            Pushed::Firings { rows, .. } => seen.extend(rows.iter().map(FiringPlace::of).map(|place| place.tx)),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(seen, [41, 42, 43]);
+}
+
+#[test]
+fn a_subscription_that_heard_nothing_goes_on_where_it_began() {
+    let mut link = link(3);
+    link.subscribe(Subscribe { key: 9, shard: 2, reflex: 0, after: None, window: 10 });
+    let asked = said(&mut link, MS(0));
+    answer(&mut link, MS(0), Kind::Answer, &asked[0], Header { tx: 40, ..Header::new(Kind::Answer) }, &[]);
+    link.disconnected();
+    link.connected(MS(2), 3);
+    let mut out = Vec::new();
+    link.poll_transmit(MS(2), &mut out);
+    let (frame, _) = decode(&out, 1000).unwrap().unwrap();
+    assert_eq!(frame.body[8..16], 40_u64.to_le_bytes());
+    assert_eq!(frame.body[16..20], u32::MAX.to_le_bytes());
+}

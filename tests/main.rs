@@ -1,0 +1,12 @@
+//! How we know: the real binary, driven from outside, on the executor that `MYELIN_TEST_EXECUTOR` names.
+//!
+//! One module per promise. Tests own time, ports and disk: free ports, own folders, bounded waits for a condition, no
+//! sleeps that hope.
+
+mod durability;
+mod hostile;
+mod journey;
+mod node;
+mod real_data;
+mod reflexes;
+mod sessions;

@@ -1,0 +1,191 @@
+//! A node as a process: started on free ports, asked for readiness, killed without warning, started again.
+
+use myelin_client::{Client, Options, Outcome, Part};
+use myelin_datom::{EntityId, Tick, received_delta};
+use myelin_wire::{MarketFlags, MarketSpec};
+use std::future::Future;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// How long anything may take before a test says it hangs.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A running node. Killed when dropped.
+pub struct Node {
+    child: Child,
+    pub listen: SocketAddr,
+    pub http: SocketAddr,
+}
+
+/// How a node is started.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    pub dir: PathBuf,
+    pub shards: u16,
+    pub more: Vec<String>,
+}
+
+impl Setup {
+    pub fn new(dir: &Path) -> Self {
+        // Small segments and early sealing: rolls, seals and checkpoints happen within a test's few thousand ticks.
+        let more = ["--lean", "--no-pin", "--segment-bytes", "1048576", "--seal-rows", "5000"];
+        Self { dir: dir.to_owned(), shards: 1, more: more.map(str::to_owned).to_vec() }
+    }
+
+    pub fn shards(mut self, shards: u16) -> Self {
+        self.shards = shards;
+        // More than one core needs more than one thread.
+        self.more.retain(|flag| flag != "--lean");
+        self
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_myelin"));
+        let executor = std::env::var("MYELIN_TEST_EXECUTOR").unwrap_or_else(|_| "auto".to_owned());
+        command.args(["serve", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--executor", &executor]);
+        command.arg("--data-dir").arg(&self.dir).arg("--shards").arg(self.shards.to_string()).args(&self.more);
+        command.env("MYELIN_LOG", "warn").stdin(Stdio::null());
+        command
+    }
+
+    /// Starts a node and waits until it serves.
+    pub fn start(&self) -> Node {
+        let listening = self.dir.join("listening");
+        let _gone = std::fs::remove_file(&listening);
+        let mut child = self.command().spawn().expect("the binary starts");
+        let addresses = wait_for("the node to serve", || {
+            if let Some(status) = child.try_wait().expect("a child can be asked") {
+                panic!("the node ended with {status} before it served");
+            }
+            serde_json::from_slice::<serde_json::Value>(&std::fs::read(&listening).ok()?).ok()
+        });
+        let address = |value: &serde_json::Value| value.as_str().and_then(|text| text.parse().ok()).expect("an address");
+        Node { child, listen: address(&addresses["listen"][0]), http: address(&addresses["http"]) }
+    }
+
+    /// Starts a node that must refuse to serve; gives its exit code and what it said.
+    pub fn refuses_to_start(&self) -> (Option<i32>, String) {
+        let output = self.command().stderr(Stdio::piped()).output().expect("the binary starts");
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    }
+}
+
+impl Node {
+    /// `kill -9`.
+    pub fn kill(&mut self) {
+        self.child.kill().expect("a child can be killed");
+        self.child.wait().expect("a killed child ends");
+    }
+
+    pub async fn client(&self) -> Client {
+        Client::connect(&self.listen.to_string(), Options::default()).await.expect("a node that serves is connected to")
+    }
+
+    /// A client that gives up soon when the node goes away.
+    pub async fn hasty_client(&self) -> Client {
+        let options = Options { reconnect_for: Duration::from_millis(1), ..Options::default() };
+        Client::connect(&self.listen.to_string(), options).await.expect("a node that serves is connected to")
+    }
+
+    /// The body of a GET, with its status.
+    pub fn get(&self, path: &str) -> (u16, String) {
+        use std::io::{Read as _, Write as _};
+        let mut stream = std::net::TcpStream::connect(self.http).expect("the gateway listens");
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").expect("a request is sent");
+        let mut response = String::new();
+        stream.read_to_string(&mut response).expect("an answer comes");
+        let status = response.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("a status");
+        (status, response.split_once("\r\n\r\n").map_or(String::new(), |(_, body)| body.to_owned()))
+    }
+
+    /// Runs a verb of the command line against this node; gives exit code and standard output.
+    pub fn myelin(&self, arguments: &[&str]) -> (Option<i32>, String) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_myelin"));
+        command.args(arguments).args(["--server", &self.listen.to_string()]).stdin(Stdio::null());
+        let output = command.output().expect("the binary starts");
+        if !output.status.success() {
+            eprintln!("{}", String::from_utf8_lossy(&output.stderr));
+        }
+        (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let _ended = (self.child.kill(), self.child.wait());
+    }
+}
+
+/// Waits for a condition, without hoping: a test that waits too long says for what.
+pub fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        if let Some(value) = condition() {
+            return value;
+        }
+        assert!(Instant::now() < until, "waited {PATIENCE:?} for {what}");
+        std::thread::park_timeout(Duration::from_millis(2));
+    }
+}
+
+/// Runs a future on a thread of its own making.
+pub fn run<T>(future: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async { tokio::time::timeout(PATIENCE * 4, future).await.expect("the test hangs") })
+}
+
+/// Creates markets of these names.
+pub async fn markets(client: &Client, names: &[&str]) -> Vec<EntityId> {
+    let specs: Vec<_> = names.iter().map(|name| MarketSpec { flags: MarketFlags(0), name }).collect();
+    client.markets(&specs).await.expect("markets are created")
+}
+
+/// A sound tick.
+pub fn tick(market: EntityId, id: u64, price: f64) -> Tick {
+    Tick {
+        market,
+        id,
+        event_time_ns: 1_700_000_000_000_000_000 + id as i64,
+        price,
+        volume: 1.0,
+        trader: EntityId::NONE,
+        side: 1,
+        flags: 0,
+        zero_50: 0,
+        received_delta_us: received_delta::UNKNOWN,
+        source: 0,
+        zero_60: 0,
+    }
+}
+
+/// Rows accepted and duplicate in parts that must all be done.
+pub fn done(parts: &[Part]) -> (u32, u32) {
+    parts.iter().fold((0, 0), |(accepted, duplicates), part| match &part.outcome {
+        Outcome::Done(ack) => (accepted + ack.accepted, duplicates + ack.duplicates),
+        other => panic!("a part was not done: {other:?}"),
+    })
+}
+
+/// The code of the refusal that a part must be.
+pub fn refused(parts: &[Part]) -> Option<myelin_wire::Code> {
+    match parts {
+        [Part { outcome: Outcome::Refused(refusal), .. }] => refusal.code,
+        other => panic!("expected one refused part, found {other:?}"),
+    }
+}
+
+/// Trials of a campaign: few in `cargo test`, more with `MYELIN_CAMPAIGN=ci`, most with `long`.
+pub fn trials(few: u32, ci: u32, long: u32) -> u32 {
+    match std::env::var("MYELIN_CAMPAIGN").as_deref() {
+        Ok("ci") => ci,
+        Ok("long") => long,
+        _ => few,
+    }
+}
+
+/// The line the campaign tables are made of.
+pub fn report(campaign: &str, trials: u32) {
+    println!("campaign {campaign} trials={trials} failures=0 bound={:.6}", 3.0 / f64::from(trials));
+}

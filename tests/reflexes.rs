@@ -1,0 +1,94 @@
+//! No firing is lost: bands fire once per edge, survive restarts, and a subscriber goes on where it was.
+
+use crate::node::{Setup, done, markets, run, tick};
+use myelin::reflex::{Scope, Spec};
+use myelin_client::{Mode, News, Subscription};
+use myelin_wire::FiringRow;
+
+fn registration(id: u64, spec: &str, scope: &str) -> Vec<u8> {
+    let mut body = id.to_le_bytes().to_vec();
+    spec.parse::<Spec>().unwrap().encode(&mut body);
+    scope.parse::<Scope>().unwrap().encode(&mut body);
+    body
+}
+
+async fn next(subscription: &mut Subscription) -> FiringRow {
+    match subscription.next().await.unwrap() {
+        Some(News::Firing(firing)) => firing.row,
+        other => panic!("expected a firing, found {other:?}"),
+    }
+}
+
+#[test]
+fn a_band_fires_when_it_becomes_true_and_not_again_until_it_was_false() {
+    let dir = tempfile::tempdir().unwrap();
+    let setup = Setup::new(dir.path());
+    let mut node = setup.start();
+    let id = run(async {
+        let client = node.client().await;
+        let id = markets(&client, &["band"]).await[0];
+        client.register(&registration(5, "above 100", "market:band"), 1).await.unwrap();
+        let mut firings = client.subscribe(None, &[]).await.unwrap();
+        let prices = [99.0, 101.0, 102.0, 100.0, 101.0];
+        for (n, price) in prices.into_iter().enumerate() {
+            done(&client.ticks(&[tick(id, n as u64 + 1, price)], Mode::Whole).await.unwrap());
+        }
+        let (first, second) = (next(&mut firings).await, next(&mut firings).await);
+        assert_eq!((first.reflex, first.tick.id, second.tick.id), (5, 2, 5));
+        assert!(first.received_ns > 0 && first.durable_ns >= first.received_ns && first.fired_ns >= first.durable_ns);
+        id
+    });
+    node.kill();
+    let node = setup.start();
+    run(async {
+        let client = node.client().await;
+        let mut firings = client.subscribe(Some(5), &[]).await.unwrap();
+        // The band was true when the node died, so the next higher price is no edge.
+        for (n, price) in [103.0, 90.0, 110.0].into_iter().enumerate() {
+            done(&client.ticks(&[tick(id, n as u64 + 10, price)], Mode::Whole).await.unwrap());
+        }
+        assert_eq!(next(&mut firings).await.tick.id, 12, "state survives the restart");
+    });
+}
+
+#[test]
+fn a_pattern_watches_markets_that_come_later() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Setup::new(dir.path()).start();
+    run(async {
+        let client = node.client().await;
+        client.register(&registration(9, "enters 0.4..0.6", "like:vote-*"), 1).await.unwrap();
+        let mut firings = client.subscribe(Some(9), &[]).await.unwrap();
+        let ids = markets(&client, &["other", "vote-a", "vote-b"]).await;
+        for id in &ids {
+            done(&client.ticks(&[tick(*id, 1, 0.1), tick(*id, 2, 0.5)], Mode::Whole).await.unwrap());
+        }
+        let fired = [next(&mut firings).await.tick.market, next(&mut firings).await.tick.market];
+        assert_eq!(fired, [ids[1], ids[2]]);
+    });
+}
+
+#[test]
+fn a_subscriber_that_comes_back_goes_on_behind_the_last_firing_it_saw() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Setup::new(dir.path()).start();
+    run(async {
+        let client = node.client().await;
+        let id = markets(&client, &["resume"]).await[0];
+        client.register(&registration(1, "above 10", "market:resume"), 1).await.unwrap();
+        let mut firings = client.subscribe(None, &[]).await.unwrap();
+        let rows: Vec<_> = (1..=20).map(|n| tick(id, n, if n % 2 == 0 { 11.0 } else { 9.0 })).collect();
+        done(&client.ticks(&rows, Mode::Whole).await.unwrap());
+        let mut last = None;
+        for _ in 0..4 {
+            last = Some(next(&mut firings).await);
+        }
+        drop(firings);
+        let last = last.unwrap();
+        let place = myelin_client::FiringPlace { tx: last.tx, n: last.n, reflex: last.reflex };
+        let mut firings = client.subscribe(None, &[(0, place)]).await.unwrap();
+        for due in [10, 12, 14, 16, 18, 20] {
+            assert_eq!(next(&mut firings).await.tick.id, due);
+        }
+    });
+}

@@ -1,0 +1,140 @@
+//! What several verbs are told alike: which node, which form of output, which moment; and how people write them.
+
+use crate::exit::Failure;
+use clap::ValueEnum;
+use myelin_client::datom::{EntityId, Tx};
+use myelin_client::wire::MarketRow;
+use myelin_client::{At, Client, Options};
+use std::time::Duration;
+
+/// The form of what goes to stdout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, ValueEnum)]
+pub enum Format {
+    /// For people.
+    #[default]
+    Table,
+    /// One value: an object, or an array of them.
+    Json,
+    /// One object a line.
+    Ndjson,
+    /// With a line of names.
+    Csv,
+}
+
+/// Which node, and how to answer.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Common {
+    /// The node's address for data.
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:7400", env = "MYELIN_SERVER")]
+    pub server: String,
+    /// How to print.
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Format,
+    /// Everything through the address given, as behind a forwarded port; else one connection per core.
+    #[arg(long)]
+    pub one_connection: bool,
+}
+
+impl Common {
+    /// Connects. **Errors:** `Unreachable`, exit code 3.
+    pub(crate) async fn connect(&self) -> Result<Client, Failure> {
+        let name = concat!("myelin ", env!("CARGO_PKG_VERSION")).to_owned();
+        let options = Options { name, one_connection: self.one_connection, ..Options::default() };
+        Ok(Client::connect(&self.server, options).await?)
+    }
+}
+
+/// When to look.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub(crate) struct Moment {
+    /// As of this transaction; else now.
+    #[arg(long, value_name = "TX", value_parser = tx)]
+    pub as_of: Option<Tx>,
+    /// Not before this transaction.
+    #[arg(long, value_name = "TX", value_parser = tx)]
+    pub min_tx: Option<Tx>,
+}
+
+impl From<Moment> for At {
+    fn from(moment: Moment) -> Self {
+        Self { as_of: moment.as_of, min_tx: moment.min_tx }
+    }
+}
+
+/// Reads a transaction id.
+pub(crate) fn tx(text: &str) -> Result<Tx, String> {
+    text.parse()
+        .map(Tx::from_bits)
+        .map_err(|_| "a transaction is a decimal number, as an ack or `ingest` names it".to_owned())
+}
+
+const UNITS: [(&str, u64); 7] = [
+    ("ns", 1),
+    ("us", 1_000),
+    ("ms", 1_000_000),
+    ("s", 1_000_000_000),
+    ("m", 60_000_000_000),
+    ("h", 3_600_000_000_000),
+    ("d", 86_400_000_000_000),
+];
+
+/// Reads a length of time: a whole number and its unit.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let unit = UNITS.iter().find(|(name, _)| *name == unit).map(|(_, ns)| *ns);
+    let ns = number.parse::<u64>().ok().zip(unit).and_then(|(number, unit)| number.checked_mul(unit));
+    ns.filter(|ns| *ns > 0 && *ns <= i64::MAX as u64)
+        .map(Duration::from_nanos)
+        .ok_or_else(|| "write a whole number with ns, us, ms, s, m, h or d, as in 1m".to_owned())
+}
+
+/// Reads an instant. **Units:** Unix nanoseconds.
+pub(crate) fn instant(text: &str) -> Result<i64, String> {
+    let instant: jiff::Timestamp =
+        text.parse().map_err(|_| "write an instant with its zone, as in 2024-08-08T00:00:00Z".to_owned())?;
+    i64::try_from(instant.as_nanosecond()).map_err(|_| "it is too far away".to_owned())
+}
+
+/// Writes an instant as [`instant`] reads it.
+pub(crate) fn say_instant(ns: i64) -> String {
+    jiff::Timestamp::from_nanosecond(i128::from(ns)).map_or_else(|_| ns.to_string(), |instant| instant.to_string())
+}
+
+/// The market of this name. **Errors:** there is none, exit code 1.
+pub(crate) async fn market(client: &Client, name: &str) -> Result<MarketRow, Failure> {
+    client.find_market(name).await?.ok_or_else(|| {
+        Failure::negative(format!("there is no market '{name}': `myelin market list` names those that exist"))
+    })
+}
+
+/// The market's id, where one was named.
+pub(crate) async fn market_id(client: &Client, name: Option<&str>) -> Result<Option<EntityId>, Failure> {
+    match name {
+        Some(name) => Ok(Some(market(client, name).await?.id)),
+        None => Ok(None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_length_of_time_has_a_unit_and_an_instant_a_zone() {
+        for (text, ns) in [
+            ("1m", Some(60_000_000_000)),
+            ("250ms", Some(250_000_000)),
+            ("5", None),
+            ("0s", None),
+            ("1.5s", None),
+            ("s", None),
+        ] {
+            assert_eq!(duration(text).ok().map(|time| time.as_nanos()), ns, "{text}");
+        }
+        assert_eq!(instant("1970-01-01T00:00:01Z"), Ok(1_000_000_000));
+        assert!(instant("1723075200").is_err());
+        assert!(instant("2024-08-08").is_err());
+        assert_eq!(say_instant(1_000_000_001), "1970-01-01T00:00:01.000000001Z");
+    }
+}

@@ -1,0 +1,202 @@
+//! Reads of ticks: the newest as of a moment, bars, averages.
+//!
+//! Deliberately absent: Datalog, which has an issue of its own, and ranges of rows, which the node does not give yet.
+
+use crate::args::{self, Common, Moment, say_instant};
+use crate::exit::{Exit, Failure};
+use crate::output::{Io, Line, all};
+use clap::Subcommand;
+use myelin_client::At;
+use myelin_client::datom::{Side, Tick, Tx};
+use myelin_client::wire::{BarRow, VwapRow};
+use serde::Serialize;
+use std::collections::HashMap;
+use std::time::Duration;
+
+/// `query`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct QueryArgs {
+    #[command(subcommand)]
+    form: Form,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+enum Form {
+    /// The newest tick of a market as of a transaction.
+    AsOf {
+        /// The transaction.
+        #[arg(value_parser = args::tx)]
+        tx: Tx,
+        /// The market.
+        #[arg(long, value_name = "NAME")]
+        market: String,
+        #[command(flatten)]
+        common: Common,
+    },
+}
+
+#[derive(Serialize)]
+struct TickLine {
+    market: String,
+    tx: String,
+    id: String,
+    event_time: String,
+    price: f64,
+    volume: f64,
+    side: &'static str,
+}
+
+impl TickLine {
+    fn new(market: String, tx: Tx, tick: &Tick) -> Self {
+        let side = match Side::from_number(tick.side) {
+            Some(Side::Buy) => "buy",
+            Some(Side::Sell) => "sell",
+            _ => "unknown",
+        };
+        Self {
+            market,
+            tx: tx.to_string(),
+            id: tick.id.to_string(),
+            event_time: say_instant(tick.event_time_ns),
+            price: tick.price,
+            volume: tick.volume,
+            side,
+        }
+    }
+}
+
+impl Line for TickLine {
+    const KEYS: &'static [&'static str] = &["market", "tx", "id", "event_time", "price", "volume", "side"];
+    fn cells(&self) -> Vec<String> {
+        let (price, volume) = (self.price.to_string(), self.volume.to_string());
+        let side = self.side.to_owned();
+        vec![self.market.clone(), self.tx.clone(), self.id.clone(), self.event_time.clone(), price, volume, side]
+    }
+}
+
+/// The newest tick as of a moment; exit code 1 when there was none.
+pub(crate) async fn as_of(args: QueryArgs, io: &mut Io<'_>) -> Result<Exit, Failure> {
+    let Form::AsOf { tx, market, common } = args.form;
+    let client = common.connect().await?;
+    let market = args::market(&client, &market).await?;
+    let Some((tx, tick)) = client.latest(market.id, At::as_of(tx)).await?.value else {
+        return Err(Failure::negative(format!("{} had no tick as of {tx}", market.name)));
+    };
+    all(io, common.output, &[TickLine::new(market.name, tx, &tick)])?;
+    Ok(Exit::Ok)
+}
+
+/// `bars`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct BarsArgs {
+    /// The market.
+    #[arg(long, value_name = "NAME")]
+    market: String,
+    /// The length of a bar: 1s, 1m, 1h ..
+    #[arg(long, default_value = "1m", value_parser = args::duration)]
+    width: Duration,
+    /// Event time from here on, as in 2024-08-08T00:00:00Z.
+    #[arg(long, value_name = "INSTANT", value_parser = args::instant)]
+    from: Option<i64>,
+    /// Event time before this.
+    #[arg(long, value_name = "INSTANT", value_parser = args::instant)]
+    to: Option<i64>,
+    #[command(flatten)]
+    moment: Moment,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Serialize)]
+struct BarLine {
+    start: String,
+    open: f64,
+    high: f64,
+    low: f64,
+    close: f64,
+    volume: f64,
+    count: u64,
+}
+
+impl From<&BarRow> for BarLine {
+    fn from(bar: &BarRow) -> Self {
+        let BarRow { start_ns, open, high, low, close, volume, count, .. } = *bar;
+        Self { start: say_instant(start_ns), open, high, low, close, volume, count }
+    }
+}
+
+impl Line for BarLine {
+    const KEYS: &'static [&'static str] = &["start", "open", "high", "low", "close", "volume", "count"];
+    fn cells(&self) -> Vec<String> {
+        let numbers = [self.open, self.high, self.low, self.close, self.volume].map(|number| number.to_string());
+        let mut cells = vec![self.start.clone()];
+        cells.extend(numbers);
+        cells.push(self.count.to_string());
+        cells
+    }
+}
+
+/// Prints bars, oldest first.
+pub(crate) async fn bars(args: BarsArgs, io: &mut Io<'_>) -> Result<Exit, Failure> {
+    let client = args.common.connect().await?;
+    let market = args::market(&client, &args.market).await?;
+    let width = i64::try_from(args.width.as_nanos()).unwrap_or(i64::MAX);
+    let (from, to) = (args.from.unwrap_or(i64::MIN), args.to.unwrap_or(i64::MAX));
+    let bars = client.bars(market.id, width, from, to, args.moment.into()).await?.value;
+    all(io, args.common.output, &bars.iter().map(BarLine::from).collect::<Vec<_>>())?;
+    Ok(Exit::Ok)
+}
+
+/// `vwap`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct VwapArgs {
+    /// Only this market.
+    #[arg(long, value_name = "NAME")]
+    market: Option<String>,
+    #[command(flatten)]
+    moment: Moment,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Serialize)]
+struct VwapLine {
+    market: String,
+    /// Nothing where there was no volume.
+    vwap: Option<f64>,
+    volume: f64,
+    notional: f64,
+    count: u64,
+}
+
+impl Line for VwapLine {
+    const KEYS: &'static [&'static str] = &["market", "vwap", "volume", "notional", "count"];
+    fn cells(&self) -> Vec<String> {
+        let vwap = self.vwap.map(|vwap| vwap.to_string()).unwrap_or_default();
+        let (volume, notional) = (self.volume.to_string(), self.notional.to_string());
+        vec![self.market.clone(), vwap, volume, notional, self.count.to_string()]
+    }
+}
+
+/// Prints averages by market name.
+pub(crate) async fn vwap(args: VwapArgs, io: &mut Io<'_>) -> Result<Exit, Failure> {
+    let client = args.common.connect().await?;
+    let named = match &args.market {
+        Some(name) => vec![args::market(&client, name).await?],
+        None => client.list_markets(At::NOW).await?,
+    };
+    let only = args.market.is_some().then(|| named.first().map(|market| market.id)).flatten();
+    let names: HashMap<u64, String> = named.into_iter().map(|market| (market.id.bits(), market.name)).collect();
+    let rows = client.vwap(only, args.moment.into()).await?.value;
+    let line = |row: &VwapRow| VwapLine {
+        market: names.get(&row.market).cloned().unwrap_or_else(|| row.market.to_string()),
+        vwap: row.vwap.is_finite().then_some(row.vwap),
+        volume: row.volume,
+        notional: row.notional,
+        count: row.count,
+    };
+    let mut lines: Vec<_> = rows.iter().map(line).collect();
+    lines.sort_by(|a, b| a.market.cmp(&b.market));
+    all(io, args.common.output, &lines)?;
+    Ok(Exit::Ok)
+}
