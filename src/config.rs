@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use crate::runtime::Wanted;
+use crate::shard::entry::PROPOSAL_BYTES;
 
 /// What a node is told at its start.
 #[derive(Clone, Debug)]
@@ -131,10 +132,16 @@ impl Limits {
         Self { segment_bytes: bytes, batch_bytes: batch as usize, max_body_bytes: body as u32, ..self }
     }
 
+    /// Any frame, as it goes into a record. **Units:** bytes.
+    #[must_use]
+    pub const fn max_proposal(&self) -> usize {
+        self.max_body_bytes as usize + PROPOSAL_BYTES + 8
+    }
+
     /// The log's longest payload: any frame, and what has gathered before it. **Units:** bytes.
     #[must_use]
     pub const fn max_payload(&self) -> usize {
-        self.max_body_bytes as usize + RECORD_GATHER_BYTES + 64
+        self.max_proposal() + RECORD_GATHER_BYTES
     }
 }
 

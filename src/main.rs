@@ -65,8 +65,10 @@ struct Serve {
     segment_bytes: Option<u64>,
 }
 
-/// Exit code of a host that cannot serve, as in the conventions.
-const UNFIT: u8 = 7;
+/// The exit codes of the conventions that end a node: 6 when its data is damaged, 7 when the host does not do.
+fn exit_code(error: &anyhow::Error) -> u8 {
+    if error.chain().any(myelin::node::is_damage) { 6 } else { 7 }
+}
 
 fn main() -> ExitCode {
     tracing_subscriber::fmt()
@@ -82,7 +84,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("myelin: {error:#}");
-            ExitCode::from(UNFIT)
+            ExitCode::from(exit_code(&error))
         }
     }
 }

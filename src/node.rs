@@ -21,13 +21,14 @@ use crate::runtime::threads::{self, Role};
 use crate::runtime::{self, Chosen, Executor, entropy, spawn_local};
 use crate::shard::append::Appender;
 use crate::shard::driver::{Core, Parcel, Parts, Synced, Taken};
-use crate::shard::manifest::{Manifest, runs_dir};
+use crate::shard::manifest::{Manifest, ManifestError, runs_dir};
 use crate::shard::replicate::LogIndex;
 use crate::shard::seal::{Sealed, Sealer};
 use crate::shard::{Committed, ConnId, Shard, ShardError};
 use anyhow::{Context as _, bail};
 use futures_lite::{AsyncReadExt as _, AsyncWriteExt as _, future};
 use myelin_datom::{SLOTS, Tx};
+use myelin_index::IndexError;
 use myelin_wal::{Directory, Disk, HardStateFile, Recovered, Spare, Start, Step, WalError};
 use myelin_wire::{SlotRange, Welcome};
 use serde::{Deserialize, Serialize};
@@ -141,7 +142,7 @@ impl Node {
             degraded: degraded.into_iter().collect(),
         });
         let (mut outgoing, mut incoming) = mesh(cores, limits.ring_items);
-        let (ready_tx, ready_rx) = std::sync::mpsc::channel::<Result<usize, String>>();
+        let (ready_tx, ready_rx) = std::sync::mpsc::channel::<anyhow::Result<()>>();
         let mut threads = Vec::new();
         for (number, listener) in listeners.into_iter().enumerate() {
             let plan = CorePlan {
@@ -159,8 +160,9 @@ impl Node {
             };
             let ready = ready_tx.clone();
             let body = move || {
-                if let Err(error) = plan.run(listener, || drop(ready.send(Ok(number)))) {
-                    drop(ready.send(Err(format!("core {number}: {error:#}"))));
+                let served = plan.run(listener, || drop(ready.send(Ok(()))));
+                if let Err(error) = served.with_context(|| format!("core {number}")) {
+                    drop(ready.send(Err(error)));
                 }
             };
             threads.push(threads::spawn(Role::Core, format!("myelin-core-{number}"), body)?);
@@ -174,8 +176,7 @@ impl Node {
         })?);
         for _ in 0..cores {
             match ready_rx.recv() {
-                Ok(Ok(_)) => {}
-                Ok(Err(error)) => bail!(error),
+                Ok(served) => served?,
                 Err(_) => bail!("a core ended before it served"),
             }
         }
@@ -197,6 +198,15 @@ fn announce(dir: &Path, listen: &[SocketAddr], http: SocketAddr) -> anyhow::Resu
     std::fs::write(&temporary, serde_json::to_vec(&serde_json::json!({ "listen": listen, "http": http }))?)?;
     std::fs::rename(&temporary, &path)?;
     Ok(())
+}
+
+/// True for an error that says: what is on disk is not what was written there.
+#[must_use]
+pub fn is_damage(error: &(dyn std::error::Error + 'static)) -> bool {
+    matches!(error.downcast_ref(), Some(WalError::Corrupt { .. } | WalError::Missing { .. }))
+        || matches!(error.downcast_ref(), Some(ManifestError::Corrupt { .. } | ManifestError::WrongRun { .. }))
+        || matches!(error.downcast_ref(), Some(IndexError::Corrupt { .. }))
+        || matches!(error.downcast_ref(), Some(ShardError::Senseless(_) | ShardError::Checkpoint(_)))
 }
 
 /// Core 0 where it was told; core k at k ports higher, or wherever there is room.
@@ -341,15 +351,14 @@ impl CorePlan {
         if tail.spares() == 0 {
             tail.offer(preparer.prepare()?);
         }
-        let (number, realtime) = (self.number, self.realtime);
+        let number = self.number;
         // The sync thread.
         let (batches, mut batches_out) = ring::thread_ring(2);
         let (mut synced_in, synced) = ring::ring::<Synced>(2);
         let health = Arc::clone(&self.health);
         let sync = threads::spawn(Role::Sync, format!("myelin-sync-{number}"), move || {
-            if realtime {
-                threads::make_realtime(Role::Sync);
-            }
+            // A thread that only waits for the disk starves nobody, and a log that waits for a time slice starves all.
+            threads::make_realtime(Role::Sync);
             while let Some(batch) = batches_out.pop(true) {
                 let before = clock::monotonic_ns() / 1000;
                 let result = syncer.sync(&batch);

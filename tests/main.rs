@@ -4,6 +4,7 @@
 //! sleeps that hope.
 
 mod durability;
+mod faults;
 mod hostile;
 mod journey;
 mod node;

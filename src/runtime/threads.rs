@@ -1,11 +1,11 @@
 //! Who runs where: the table of threads, their names, places and priorities.
 //!
-//! | role    | pinned            | with `--realtime` |
-//! |---------|-------------------|-------------------|
-//! | sync    | no                | SCHED_RR 30       |
-//! | core    | yes, to its CPU   | SCHED_RR 20       |
-//! | gateway | no                | as started        |
-//! | seal    | no                | as started        |
+//! | role    | pinned            | priority                          |
+//! |---------|-------------------|-----------------------------------|
+//! | sync    | no                | SCHED_RR 30 where it is granted   |
+//! | core    | yes, to its CPU   | SCHED_RR 20 with `--realtime`     |
+//! | gateway | no                | as started                        |
+//! | seal    | no                | SCHED_OTHER, whatever was started |
 //!
 //! The link thread of the replication will stand above them all. Real time is asked for, never assumed: what was granted
 //! is reported.

@@ -38,7 +38,8 @@ impl Gates {
                 Err(Refusal::of(Code::TooMany))
             }
             None => Ok(()),
-            Some(gate) if gate.stalled => Err(Refusal { aux: gate.next, ..Refusal::of(Code::Busy) }),
+            // Not before `Resume`; a wait is only told with the refusal that stalled the gate.
+            Some(gate) if gate.stalled => Err(Refusal::of(Code::Busy)),
             Some(gate) if request > gate.next => Err(Refusal { aux: gate.next, ..Refusal::of(Code::SessionGap) }),
             Some(_) => Ok(()),
         }

@@ -71,7 +71,7 @@ impl Shard {
                 done.said
             }
             Turn::Repeat(outcome) => self.repeat(kind, outcome, body),
-            Turn::Gap => Said::Refused(Refusal::of(Code::SessionGap)),
+            Turn::Gap { expected } => Said::Refused(Refusal { aux: expected, ..Refusal::of(Code::SessionGap) }),
             Turn::Expired => Said::Refused(Refusal::of(Code::SessionExpired)),
             Turn::Forgotten => Said::Refused(Refusal::of(Code::OutcomeForgotten)),
         };

@@ -288,8 +288,7 @@ impl Core {
     /// True when a frame of any size may be taken from this connection now.
     fn has_room_for(&mut self, id: ConnId) -> bool {
         let (requests, outbox) = (self.limits.requests_per_connection, self.limits.outbox_bytes);
-        let payload = self.limits.max_payload();
-        let log_has_room = self.failed || self.log.tail().room() >= payload;
+        let log_has_room = self.failed || self.log.tail().room() >= self.limits.max_proposal();
         let held = self.held.iter().any(|held| held.len() > self.limits.ring_items);
         match self.connection(id) {
             Some(connection) => log_has_room && !held && connection.in_flight < requests && connection.outbox.len() < outbox,
@@ -498,12 +497,12 @@ impl Core {
         if let Err(error) = result {
             return self.fail(&error);
         }
-        let mut now = Self::now();
+        let woken = Self::now();
         self.log.tail().synced(batch.upto());
         // The disk goes on while we apply.
         self.start_sync();
-        self.health.stage(Stage::Wake, now.mono_us.saturating_sub(at_us));
-        now.mono_us = at_us.max(1);
+        self.health.stage(Stage::Wake, woken.mono_us.saturating_sub(at_us));
+        let durable = Now { mono_us: at_us, ..woken };
         for record in batch.records() {
             let Some(shard) = record.header.group.checked_sub(1) else { continue };
             let Some(shard) = self.shards.iter_mut().find(|one| one.number() == shard) else { continue };
@@ -511,16 +510,18 @@ impl Core {
             shard.synced(index);
             let tx = myelin_datom::Tx::from_bits(record.header.tx);
             let entry = Committed { index, tx, kind: record.header.kind, payload: record.payload };
-            if let Err(error) = shard.apply(now, entry) {
+            if let Err(error) = shard.apply(durable, entry) {
                 return self.fail(&error);
             }
         }
+        let done = Self::now();
+        self.health.stage(Stage::Apply, done.mono_us.saturating_sub(woken.mono_us));
         self.applied_upto = batch.upto();
         self.log.tail().recycle(batch);
         self.turn();
         self.push_firings();
         self.wake_readers();
-        self.seal_if_due(now);
+        self.seal_if_due(done);
     }
 
     /// One slice of firings; the react task goes on if there are more.
@@ -562,6 +563,8 @@ impl Core {
         self.wake_readers();
         self.health.spares.set(self.log.tail().spares() as u64);
         self.health.unsealed_rows.set(self.shards.iter().map(Shard::unsealed_rows).sum());
+        self.health.rows_accepted.set(self.shards.iter().map(|shard| shard.counters().rows_accepted).sum());
+        self.health.firings.set(self.shards.iter().map(|shard| shard.counters().firings).sum());
     }
 
     /// A prepared segment.

@@ -49,7 +49,10 @@ pub enum Turn {
     /// Executed before, so long ago that what came of it is forgotten.
     Forgotten,
     /// One or more before it are missing.
-    Gap,
+    Gap {
+        /// The request that is expected.
+        expected: u64,
+    },
     /// The session is not known (any more), and this is not its first request.
     Expired,
 }
@@ -91,7 +94,7 @@ impl Sessions {
             return if request == 1 { Turn::Next } else { Turn::Expired };
         };
         if request >= session.next {
-            return if request == session.next { Turn::Next } else { Turn::Gap };
+            return if request == session.next { Turn::Next } else { Turn::Gap { expected: session.next } };
         }
         let back = (session.next - request) as usize;
         match session.outcomes.len().checked_sub(back).and_then(|at| session.outcomes.get(at)) {
@@ -170,7 +173,7 @@ mod tests {
         assert_eq!(sessions.turn(5, 1), Turn::Next);
         sessions.settle(5, 1, outcome(10));
         assert_eq!(sessions.turn(5, 1), Turn::Repeat(outcome(10)));
-        assert_eq!(sessions.turn(5, 3), Turn::Gap);
+        assert_eq!(sessions.turn(5, 3), Turn::Gap { expected: 2 });
         assert_eq!(sessions.turn(5, 2), Turn::Next);
     }
 

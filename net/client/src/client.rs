@@ -7,7 +7,7 @@
 //! Cheap to clone; all clones share connections and sessions. Invariant: what is sent by one task to one shard arrives in
 //! that order. Deliberately absent: a runtime; any tokio runtime with time and I/O will do, one thread included.
 
-use crate::driver::{Command, Driver, Waiter};
+use crate::driver::{Command, Driver, Place, Waiter};
 use crate::error::Error;
 use crate::options::Options;
 use crate::session::Fate;
@@ -61,7 +61,8 @@ impl Client {
     fn greeted(host: SocketAddr, greeted: Greeted, options: Arc<Options>) -> Self {
         let session = random();
         let welcome = greeted.welcome.clone();
-        let first = Driver::spawn(host, greeted, session, Arc::clone(&options));
+        let place = Place { addr: host, host, core: welcome.core };
+        let first = Driver::spawn(place, greeted, session, Arc::clone(&options));
         let cores: Vec<_> = welcome.ports.iter().map(|_| OnceCell::new()).collect();
         if let Some(core) = cores.get(usize::from(welcome.core)) {
             // A cell that was just made is empty.
@@ -110,9 +111,12 @@ impl Client {
         let opened = cell.get_or_init(|| async {
             let addr = SocketAddr::new(shared.host.ip(), *port);
             match greet(addr, &shared.options).await {
-                Ok(greeted) if greeted.welcome.node == shared.welcome.node => {
-                    Driver::spawn(addr, greeted, shared.session, Arc::clone(&shared.options))
-                }
+                Ok(greeted) if greeted.welcome.node == shared.welcome.node => Driver::spawn(
+                    Place { addr, host: shared.host, core },
+                    greeted,
+                    shared.session,
+                    Arc::clone(&shared.options),
+                ),
                 // Any core passes frames on to the one they are for: a forwarded port is enough.
                 _ => shared.first.clone(),
             }

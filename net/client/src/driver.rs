@@ -41,8 +41,19 @@ const COMMANDS: usize = 1024;
 /// Between attempts to connect: the first, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
 
+/// Where a driver connects to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    /// The core's own address.
+    pub(crate) addr: SocketAddr,
+    /// The address the client was given, which knows where the core went.
+    pub(crate) host: SocketAddr,
+    /// Which core.
+    pub(crate) core: u16,
+}
+
 pub(crate) struct Driver {
-    addr: SocketAddr,
+    place: Place,
     node: u64,
     options: Arc<Options>,
     link: Link<Waiter>,
@@ -54,7 +65,7 @@ pub(crate) struct Driver {
 impl Driver {
     /// Starts the task for a connection that stands.
     pub(crate) fn spawn(
-        addr: SocketAddr,
+        place: Place,
         greeted: Greeted,
         session_id: u64,
         options: Arc<Options>,
@@ -62,7 +73,7 @@ impl Driver {
         let (sender, commands) = mpsc::channel(COMMANDS);
         let limits = LinkLimits { busy_for: options.busy_for, silence: options.silence };
         let driver = Self {
-            addr,
+            place,
             node: greeted.welcome.node,
             options,
             link: Link::new(session_id, limits),
@@ -203,7 +214,7 @@ impl Driver {
                 self.obey_all(command);
                 (since, pause) = (self.now(), PAUSES.0);
             }
-            let why = match greet(self.addr, &self.options).await {
+            let why = match greet(self.place.addr, &self.options).await {
                 Ok(greeted) if greeted.welcome.node == self.node => return Some(greeted),
                 Ok(greeted) => {
                     // Another data directory: sessions mean nothing there.
@@ -221,8 +232,21 @@ impl Driver {
                 self.give_up(&why);
                 continue;
             }
+            self.look_for_core().await;
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(PAUSES.1);
+        }
+    }
+
+    /// A node that was started anew may have its cores elsewhere, or fewer of them: any core passes frames on.
+    async fn look_for_core(&mut self) {
+        let Place { addr, host, core } = self.place;
+        if addr != host
+            && let Ok(greeted) = greet(host, &self.options).await
+            && greeted.welcome.node == self.node
+        {
+            let port = greeted.welcome.ports.get(usize::from(core)).copied().unwrap_or(host.port());
+            self.place.addr.set_port(port);
         }
     }
 

@@ -137,9 +137,7 @@ impl World {
         let mut bytes = [0; 64];
         bytes[48] = (ask.price & 1) as u8 + 1;
         Tick {
-            market: (ask.market < MARKETS)
-                .then(|| market(ask.market))
-                .unwrap_or(EntityId::market(Slot::new(1).unwrap(), 0)),
+            market: if ask.market < MARKETS { market(ask.market) } else { EntityId::market(Slot::new(1).unwrap(), 0) },
             id: ask.id,
             event_time_ns: (self.tx as i64 * 4 + ask.late) * 1_000_000,
             price: f64::from(ask.price) / 8.0 + 0.0,

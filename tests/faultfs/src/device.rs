@@ -27,6 +27,8 @@ pub(crate) struct State {
     pub(crate) room_pages: u64,
     /// Every open asks for the page cache to be left out.
     pub(crate) uncached: bool,
+    /// Opens with `O_DIRECT` are refused.
+    pub(crate) refuse_direct: bool,
     frozen: bool,
     pace: Option<Duration>,
     next_turn: Option<Instant>,
@@ -56,6 +58,7 @@ impl Device {
             epoch: 0,
             room_pages: ROOMY_PAGES,
             uncached: false,
+            refuse_direct: false,
             frozen: false,
             pace: None,
             next_turn: None,

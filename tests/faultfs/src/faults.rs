@@ -162,6 +162,9 @@ impl fmt::Display for Counts {
     }
 }
 
+/// Failures that are remembered by name.
+const STRUCK_MAX: usize = 1000;
+
 /// What reading a file gives besides its bytes.
 pub(crate) enum BadSpot {
     /// The byte at this offset comes with these bits turned.
@@ -174,6 +177,8 @@ pub(crate) enum BadSpot {
 #[derive(Default)]
 pub(crate) struct Faults {
     pub(crate) counts: Counts,
+    /// What failed since it was healed: `write wal/0001`.
+    pub(crate) struck: Vec<String>,
     armed: Vec<Fault>,
     spots: Vec<(String, BadSpot)>,
 }
@@ -189,6 +194,7 @@ impl Faults {
 
     /// Nothing goes wrong any more; the counts stay.
     pub(crate) fn clear(&mut self) {
+        self.struck.clear();
         self.armed.clear();
         self.spots.clear();
     }
@@ -201,10 +207,18 @@ impl Faults {
                 fault.skip -= 1;
             } else if fault.times > 0 {
                 fault.times = if fault.times == u64::MAX { u64::MAX } else { fault.times - 1 };
-                return Err(fault.failure.errno());
+                let errno = fault.failure.errno();
+                self.note(op, path);
+                return Err(errno);
             }
         }
         Ok(())
+    }
+
+    fn note(&mut self, op: Op, path: &str) {
+        if self.struck.len() < STRUCK_MAX {
+            self.struck.push(format!("{} {path}", op.name()));
+        }
     }
 
     /// What the bad spots of a file do to bytes read from it.

@@ -155,6 +155,16 @@ impl FaultFs {
         self.forget_cached()
     }
 
+    /// Files opened from now on with `O_DIRECT` are refused with `EINVAL`, as file systems do that cannot; also when healed.
+    pub fn refuse_direct(&self, refuse: bool) {
+        self.device.state().refuse_direct = refuse;
+    }
+
+    /// What armed faults struck since the disk was healed, in order, the first thousand: `write wal/0001`.
+    pub fn struck(&self) -> Vec<String> {
+        self.device.state().faults.struck.clone()
+    }
+
     /// Operations so far, over all mounts.
     pub fn counts(&self) -> Counts {
         self.device.counts()

@@ -173,9 +173,12 @@ impl Filesystem for Mounted {
         }
     }
 
-    fn open(&self, _: &Request, ino: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+    fn open(&self, _: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let opened = self.enter(Op::Open, ino).and_then(|mut state| {
             state.image.content(ino.0)?;
+            if state.refuse_direct && flags.0 & libc::O_DIRECT != 0 {
+                return Err(libc::EINVAL);
+            }
             state.image.opened(ino.0);
             Ok(cache_flags(&state))
         });

@@ -39,7 +39,9 @@ impl Common {
     /// Connects. **Errors:** `Unreachable`, exit code 3.
     pub(crate) async fn connect(&self) -> Result<Client, Failure> {
         let name = concat!("myelin ", env!("CARGO_PKG_VERSION")).to_owned();
-        let options = Options { name, one_connection: self.one_connection, ..Options::default() };
+        // A node that is started again may have a long log to replay: who waits at a prompt can press Ctrl-C.
+        let reconnect_for = Duration::from_secs(30);
+        let options = Options { name, reconnect_for, one_connection: self.one_connection, ..Options::default() };
         Ok(Client::connect(&self.server, options).await?)
     }
 }

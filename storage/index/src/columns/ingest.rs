@@ -33,7 +33,6 @@ impl<R: ColumnRow> Columns<R> {
         self.placed.clear();
         let mut last = Last { id: EntityId::NONE, ix: MarketIx(0) };
         let mut summary = Summary::default();
-        let mut touched = 0;
         for (n, row) in rows.iter().enumerate() {
             let verdict = self.judge(rows, n as u32, row, &mut last)?;
             match verdict {
@@ -46,9 +45,7 @@ impl<R: ColumnRow> Columns<R> {
             }
             verdicts.push(verdict);
             self.placed.push(last.ix);
-            touched ^= self.markets.get(last.ix.0 as usize).map_or(0, |market| market.part.touch());
         }
-        core::hint::black_box(touched);
         Ok(summary)
     }
 

@@ -12,7 +12,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::OnceLock;
 
 use hashbrown::HashMap;
-use myelin_datom::{Row, Tx};
+use myelin_datom::Tx;
 
 use super::ColumnRow;
 
@@ -112,7 +112,7 @@ impl<R: ColumnRow> Part<R> {
         if self.runs.last().is_none_or(|run| run.tx != tx) {
             self.runs.push(TxRun { tx, first: self.rows });
         }
-        self.tail[self.rows as usize % CHUNK_ROWS] = *row;
+        self.tail.push(*row);
         let id = row.id();
         if let Some(ids) = self.ids.get_mut() {
             ids.insert(id, self.rows);
@@ -126,8 +126,8 @@ impl<R: ColumnRow> Part<R> {
 
     #[cold]
     fn next_chunk(&mut self, free: &mut Vec<Vec<R>>) {
-        let chunk = free.pop().unwrap_or_else(|| vec![bytemuck::Zeroable::zeroed(); CHUNK_ROWS]);
-        assert!(chunk.len() == CHUNK_ROWS);
+        let chunk = free.pop().unwrap_or_else(|| Vec::with_capacity(CHUNK_ROWS));
+        assert!(chunk.is_empty());
         let full = core::mem::replace(&mut self.tail, chunk);
         if !full.is_empty() {
             self.full.push(full);
@@ -196,15 +196,14 @@ impl<R: ColumnRow> Part<R> {
         ids
     }
 
-    /// Gives the chunks back; what is in them is written over.
+    /// Gives the chunks back, emptied.
     pub(crate) fn release(self, free: &mut Vec<Vec<R>>) {
-        free.extend(self.full.into_iter().chain([self.tail]).filter(|chunk| !chunk.is_empty()));
-    }
-
-    /// Touches the place of the next row, so that the line is near when `insert` writes it: a prefetch in safe code.
-    #[inline]
-    pub(crate) fn touch(&self) -> u64 {
-        self.tail.get(self.rows as usize % CHUNK_ROWS).map_or(0, Row::id)
+        for mut chunk in self.full.into_iter().chain([self.tail]) {
+            if chunk.capacity() >= CHUNK_ROWS {
+                chunk.clear();
+                free.push(chunk);
+            }
+        }
     }
 
     /// **Units:** bytes of memory, rounded.

@@ -3,6 +3,8 @@
 //! Every fault here is one that a real node must never have, and each must be told by name: a harness that cannot fail
 //! proves nothing.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "tests, and a node that is one")]
+
 mod node;
 
 use clap::Parser;
