@@ -5,6 +5,7 @@
 //!                \-> gateway (HTTP)                        storage, net: crates of their own
 //! ```
 
+pub mod at_rest;
 pub mod config;
 pub mod demo;
 pub mod gateway;

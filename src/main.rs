@@ -1,11 +1,13 @@
 //! The appliance's entry: arguments -> Config -> node, or a verb of the client's. Nothing else.
 
 use clap::{CommandFactory as _, Parser, Subcommand};
+use myelin::at_rest;
 use myelin::config::{Config, Limits};
 use myelin::demo::{self, Demo};
 use myelin::node::Node;
 use myelin::reflex::{Kind, Scope, Spec};
 use myelin::runtime::Wanted;
+use std::io::IsTerminal as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -27,6 +29,8 @@ enum Verb {
     Serve(Serve),
     /// Shows the main job on an embedded node: ticks in, durable, fired, counted.
     Demo(Demo),
+    #[command(flatten)]
+    AtRest(at_rest::Command),
     #[command(flatten)]
     Client(myelin_cli::Command),
 }
@@ -57,6 +61,9 @@ struct Serve {
     /// Real-time priority for sync threads and data cores.
     #[arg(long)]
     realtime: bool,
+    /// Listen beyond this host although nothing is encrypted and nobody is asked who they are.
+    #[arg(long)]
+    insecure: bool,
     /// Rows in memory at which they are sealed into runs.
     #[arg(long, hide = true)]
     seal_rows: Option<u64>,
@@ -73,11 +80,13 @@ fn exit_code(error: &anyhow::Error) -> u8 {
 fn main() -> ExitCode {
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
         .with_env_filter(tracing_subscriber::EnvFilter::try_from_env("MYELIN_LOG").unwrap_or_else(|_| "info".into()))
         .init();
     let done = match Arguments::parse().verb {
         Verb::Serve(arguments) => serve(arguments),
         Verb::Demo(arguments) => demo::run(&arguments),
+        Verb::AtRest(command) => return at_rest::run(&command).into(),
         Verb::Client(command) => return myelin_cli::run(command, &HOUSE),
     };
     match done {
@@ -108,6 +117,11 @@ fn serve(arguments: Serve) -> anyhow::Result<()> {
         "auto" => None,
         number => Some(number.parse().map_err(|_| anyhow::anyhow!("--shards takes a number or auto"))?),
     };
+    for address in [arguments.listen, arguments.http] {
+        if !address.ip().is_loopback() && !arguments.insecure {
+            anyhow::bail!("{address} is reachable from other hosts, and neither TLS nor authentication is there yet: say --insecure if that is meant");
+        }
+    }
     let mut limits = if arguments.lean { Limits::lean() } else { Limits::default() };
     limits.seal_rows = arguments.seal_rows.unwrap_or(limits.seal_rows);
     if let Some(bytes) = arguments.segment_bytes {

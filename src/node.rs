@@ -35,6 +35,7 @@ use serde::{Deserialize, Serialize};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -58,7 +59,7 @@ const FORMAT: u32 = 1;
 impl Identity {
     /// Reads it, or makes the directory.
     fn open(config: &Config) -> anyhow::Result<Self> {
-        std::fs::create_dir_all(&config.data_dir)
+        make_folder(&config.data_dir)
             .with_context(|| format!("cannot make the data directory {}", config.data_dir.display()))?;
         let path = config.data_dir.join("node");
         match std::fs::read(&path) {
@@ -103,10 +104,14 @@ impl Identity {
         shard % self.cores
     }
 
+    fn slots_of(&self, shard: u16) -> Range<u16> {
+        let bound = |shard: u16| (u32::from(shard) * u32::from(SLOTS) / u32::from(self.shards)) as u16;
+        bound(shard)..bound(shard + 1)
+    }
+
     /// Slots in equal ranges, in the order of the shards.
     fn slots(&self) -> Vec<SlotRange> {
-        let shards = u32::from(self.shards);
-        (0..shards).map(|shard| SlotRange { first: (shard * u32::from(SLOTS) / shards) as u16, shard: shard as u16 }).collect()
+        (0..self.shards).map(|shard| SlotRange { first: self.slots_of(shard).start, shard }).collect()
     }
 }
 
@@ -168,9 +173,9 @@ impl Node {
             threads.push(threads::spawn(Role::Core, format!("myelin-core-{number}"), body)?);
         }
         drop(ready_tx);
-        let gateway = Arc::clone(&health);
+        let (gateway, node) = (Arc::clone(&health), listen[0]);
         threads.push(threads::spawn(Role::Gateway, "myelin-gateway".to_owned(), move || {
-            if let Err(error) = crate::gateway::run(http, gateway) {
+            if let Err(error) = crate::gateway::run(http, node, gateway) {
                 tracing::error!(%error, "the gateway stopped");
             }
         })?);
@@ -190,6 +195,21 @@ impl Node {
             drop(thread.join());
         }
     }
+}
+
+/// Makes a folder, and its name outlives a loss of power: else everything that was synced inside goes with the name.
+fn make_folder(path: &Path) -> std::io::Result<()> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let missing = !path.is_dir();
+    if missing {
+        if !parent.is_dir() {
+            make_folder(parent)?;
+        }
+        std::fs::create_dir_all(path)?;
+    }
+    // Also when it is there: who made it may have died before this. A parent that is not ours may refuse us then.
+    let synced = std::fs::File::open(parent).and_then(|folder| folder.sync_all());
+    if missing { synced } else { Ok(()) }
 }
 
 /// Writes `<data-dir>/listening`, for scripts that started us on free ports. Whole or not there.
@@ -289,7 +309,8 @@ impl CorePlan {
     }
 
     fn restore(&self) -> anyhow::Result<Restored> {
-        std::fs::create_dir_all(runs_dir(&self.dir))?;
+        make_folder(&self.dir)?;
+        make_folder(&runs_dir(&self.dir))?;
         let disk: Arc<dyn Disk> = Arc::new(Directory::open(&self.dir)?);
         let wal = self.wal_config();
         let (mut hard_state_file, mut hard_state) = HardStateFile::open(&*disk, &wal)?;
@@ -301,7 +322,9 @@ impl CorePlan {
         let mut shards = Vec::new();
         for number in mine {
             let from = restoring.remove(&number).unwrap_or_default();
-            shards.push(Shard::restore(number, term, &self.limits, from)?);
+            let mut shard = Shard::restore(number, term, &self.limits, from)?;
+            shard.own(self.identity.slots_of(number));
+            shards.push(shard);
         }
         let start = Start { from: manifest.as_ref().map_or_else(Default::default, Manifest::lsn), synced: hard_state.synced };
         let mut failed: Option<ShardError> = None;

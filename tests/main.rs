@@ -5,9 +5,11 @@
 
 mod durability;
 mod faults;
+mod gateway;
 mod hostile;
 mod journey;
 mod node;
+mod python_client;
 mod real_data;
 mod reflexes;
 mod sessions;

@@ -68,6 +68,77 @@ fn a_pattern_watches_markets_that_come_later() {
     });
 }
 
+/// Ticks that cross 10 upwards at every even id.
+fn saw(market: myelin_datom::EntityId, ids: std::ops::RangeInclusive<u64>) -> Vec<myelin_datom::Tick> {
+    ids.map(|n| tick(market, n, if n % 2 == 0 { 11.0 } else { 9.0 })).collect()
+}
+
+#[test]
+fn a_subscriber_that_comes_back_after_a_restart_is_given_from_history_what_it_missed() {
+    let dir = tempfile::tempdir().unwrap();
+    let setup = Setup::new(dir.path());
+    let mut node = setup.start();
+    let (id, place) = run(async {
+        let client = node.client().await;
+        let id = markets(&client, &["missed"]).await[0];
+        client.register(&registration(1, "above 10", "market:missed"), 1).await.unwrap();
+        let mut firings = client.subscribe(None, &[]).await.unwrap();
+        done(&client.ticks(&saw(id, 1..=10), Mode::Whole).await.unwrap());
+        let mut last = next(&mut firings).await;
+        while last.tick.id < 4 {
+            last = next(&mut firings).await;
+        }
+        // Enough rows for several seals, so that the log's tail no longer holds what was missed.
+        for chunk in 0..20_u64 {
+            done(&client.ticks(&saw(id, chunk * 1000 + 11..=chunk * 1000 + 1010), Mode::Whole).await.unwrap());
+        }
+        (id, myelin_client::FiringPlace { tx: last.tx, n: last.n, reflex: last.reflex })
+    });
+    crate::node::wait_for("two checkpoints", || {
+        let page = node.get("/metrics").1;
+        let count = page.lines().find_map(|line| line.strip_prefix("myelin_checkpoints_total{core=\"0\"} "));
+        count.and_then(|count| count.parse::<u32>().ok()).filter(|count| *count >= 2)
+    });
+    node.kill();
+    let node = setup.start();
+    run(async {
+        let client = node.client().await;
+        let mut firings = client.subscribe(None, &[(0, place)]).await.unwrap();
+        for due in (6..=20_010).step_by(2) {
+            let firing = next(&mut firings).await;
+            assert_eq!((firing.tick.id, firing.reflex), (due, 1));
+        }
+        done(&client.ticks(&saw(id, 20_011..=20_012), Mode::Whole).await.unwrap());
+        assert_eq!(next(&mut firings).await.tick.id, 20_012, "history goes over into live firings");
+    });
+}
+
+#[test]
+fn a_question_is_put_to_history_first_and_then_goes_on_live_without_a_gap() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Setup::new(dir.path()).start();
+    run(async {
+        let client = node.client().await;
+        let ids = markets(&client, &["back-a", "back-b"]).await;
+        let both: Vec<_> = (1..=100).flat_map(|n| ids.iter().flat_map(move |id| saw(*id, n..=n))).collect();
+        done(&client.ticks(&both, Mode::Whole).await.unwrap());
+        client.register(&registration(3, "above 10", "like:back-*"), 1).await.unwrap();
+        let mut firings = client.back_test(3, myelin_datom::Tx::ZERO.next()).await.unwrap();
+        let mut places = Vec::new();
+        for due in (2..=100).step_by(2) {
+            for market in &ids {
+                let Some(News::Firing(firing)) = firings.next().await.unwrap() else { panic!("history ends early") };
+                assert_eq!((firing.row.tick.id, firing.row.tick.market, firing.replayed), (due, *market, true));
+                places.push((firing.row.tx, firing.row.n));
+            }
+        }
+        assert!(places.is_sorted(), "history comes in the order in which it was applied");
+        done(&client.ticks(&saw(ids[0], 101..=102), Mode::Whole).await.unwrap());
+        let Some(News::Firing(live)) = firings.next().await.unwrap() else { panic!("nothing live follows") };
+        assert_eq!((live.row.tick.id, live.replayed), (102, false));
+    });
+}
+
 #[test]
 fn a_subscriber_that_comes_back_goes_on_behind_the_last_firing_it_saw() {
     let dir = tempfile::tempdir().unwrap();

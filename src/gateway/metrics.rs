@@ -1,24 +1,72 @@
 //! `GET /metrics`: what the cores count, in Prometheus' text format, rendered at the scrape.
 
-use crate::health::{BUCKETS_US, CoreHealth, Health, Stage};
+use super::Shared;
+use crate::health::{BUCKETS_US, CoreHealth, Gauge, Stage};
 use axum::extract::State;
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// What the gateway counts.
+#[derive(Debug, Default)]
+pub struct Requests {
+    /// By route and status: a few dozen.
+    answered: Mutex<BTreeMap<(&'static str, u16), u64>>,
+    turned_away: Gauge,
+    /// Streams that we ended, by code.
+    ended: Mutex<BTreeMap<String, u64>>,
+}
+
+impl Requests {
+    /// A response is on its way.
+    pub fn answered(&self, route: &'static str, status: u16) {
+        *self.answered.lock().unwrap_or_else(PoisonError::into_inner).entry((route, status)).or_default() += 1;
+    }
+
+    /// A stream of events was ended, and its watcher told.
+    pub fn ended(&self, code: &str) {
+        *self.ended.lock().unwrap_or_else(PoisonError::into_inner).entry(code.to_owned()).or_default() += 1;
+    }
+
+    /// A connection was closed because there was no place for it.
+    pub fn turned_away(&self) {
+        self.turned_away.add(1);
+    }
+}
+
+/// The route's name, whatever its parameters.
+pub fn route(path: &str) -> &'static str {
+    match path {
+        "/v2/ingest" => "/v2/ingest",
+        "/v2/markets" => "/v2/markets",
+        "/v2/watch" => "/v2/watch",
+        "/healthz" => "/healthz",
+        "/readyz" => "/readyz",
+        "/metrics" => "/metrics",
+        _ if path.starts_with("/v2/query/as_of/") => "/v2/query/as_of",
+        _ => "other",
+    }
+}
 
 type Read = fn(&CoreHealth) -> u64;
 
 const GAUGES: [(&str, &str, &str, Read); 7] = [
     ("myelin_connections", "gauge", "Open connections.", |core| core.connections.get()),
-    ("myelin_bad_frames_total", "counter", "Connections ended by bytes that were no frame.", |core| core.bad_frames.get()),
+    ("myelin_bad_frames_total", "counter", "Connections ended by bytes that were no frame.", |core| {
+        core.bad_frames.get()
+    }),
     ("myelin_log_spares", "gauge", "Log segments ready for a roll.", |core| core.spares.get()),
     ("myelin_unsealed_rows", "gauge", "Rows in memory and in the log only.", |core| core.unsealed_rows.get()),
     ("myelin_checkpoints_total", "counter", "Checkpoints since the start.", |core| core.checkpoints.get()),
-    ("myelin_rows_accepted_total", "counter", "Ticks and quotes stored since the start.", |core| core.rows_accepted.get()),
+    ("myelin_rows_accepted_total", "counter", "Ticks and quotes stored since the start.", |core| {
+        core.rows_accepted.get()
+    }),
     ("myelin_firings_total", "counter", "Firings since the start.", |core| core.firings.get()),
 ];
 
 /// The whole page.
-pub async fn scrape(State(health): State<Arc<Health>>) -> String {
+pub async fn scrape(State(shared): State<Arc<Shared>>) -> String {
+    let health = &shared.health;
     let mut page = String::new();
     for (name, kind, help, read) in GAUGES {
         let _ = writeln!(page, "# HELP {name} {help}\n# TYPE {name} {kind}");
@@ -42,5 +90,22 @@ pub async fn scrape(State(health): State<Arc<Health>>) -> String {
             let _ = writeln!(page, "{name}_count{{{labels}}} {total}");
         }
     }
+    requests(&mut page, &shared.requests);
     page
+}
+
+fn requests(page: &mut String, requests: &Requests) {
+    let name = "myelin_http_requests_total";
+    let _ = writeln!(page, "# HELP {name} Requests answered by the gateway.\n# TYPE {name} counter");
+    for ((route, status), count) in &*requests.answered.lock().unwrap_or_else(PoisonError::into_inner) {
+        let _ = writeln!(page, "{name}{{route=\"{route}\",status=\"{status}\"}} {count}");
+    }
+    let name = "myelin_http_watchers_ended_total";
+    let _ = writeln!(page, "# HELP {name} Streams of events that the gateway ended.\n# TYPE {name} counter");
+    for (code, count) in &*requests.ended.lock().unwrap_or_else(PoisonError::into_inner) {
+        let _ = writeln!(page, "{name}{{code=\"{code}\"}} {count}");
+    }
+    let name = "myelin_http_connections_turned_away_total";
+    let _ = writeln!(page, "# HELP {name} Connections to the gateway that found no place.\n# TYPE {name} counter");
+    let _ = writeln!(page, "{name} {}", requests.turned_away.get());
 }

@@ -1,38 +1,159 @@
-//! The gateway thread: HTTP for people, probes and scrapers. Handlers only.
+//! The gateway thread: HTTP for people, probes, scrapers and programs. Handlers only.
 //!
 //! | route | answer |
 //! |---|---|
+//! | `POST /v2/ingest` | rows in: 202 with the last `tx`, and what became of each part (`ingest.rs`) |
+//! | `GET /v2/query/as_of/{tx}` | counts, newest tick, averages, bars (`query.rs`) |
+//! | `GET /v2/markets` | every market and its rows |
+//! | `GET /v2/watch` | firings as server-sent events (`watch.rs`) |
 //! | `GET /healthz` | 200 while the process lives |
 //! | `GET /readyz` | 200 when every core serves, else 503; reasons and degradations either way |
 //! | `GET /metrics` | Prometheus text |
+//!
+//! ```text
+//!   socket -> serve (time and places) -> handler -> myelin_client -> loopback -> the node's own data cores
+//! ```
+//!
+//! Invariants: the gateway is a client like any other, so whatever holds on the wire holds here; nothing it keeps is
+//! without a bound (`limits.rs`). Deliberately absent: state of its own that would have to survive.
 
+mod body;
+mod failure;
+mod guests;
+mod ingest;
+mod limits;
 mod metrics;
+mod names;
+mod place;
+mod query;
+mod rows;
+mod serve;
+mod watch;
 
 use crate::health::Health;
-use axum::extract::State;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, Request, State};
 use axum::http::StatusCode;
-use axum::routing::get;
+use axum::middleware::Next;
+use axum::response::Response;
+use axum::routing::{get, post};
 use axum::{Json, Router};
+use body::Room;
+use failure::{Failure, HttpCode};
+use guests::Guests;
+use metrics::Requests;
+use myelin_client::{Client, Options};
+use names::Names;
 use serde_json::{Value, json};
-use std::net::TcpListener;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
 
-/// Serves until the process ends.
-pub fn run(listener: TcpListener, health: Arc<Health>) -> std::io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+/// What all handlers share.
+struct Shared {
+    health: Arc<Health>,
+    node: SocketAddr,
+    client: OnceCell<Client>,
+    names: Names,
+    room: Room,
+    guests: Guests,
+    requests: Arc<Requests>,
+    places: Arc<Semaphore>,
+    watchers: Arc<Semaphore>,
+}
+
+impl Shared {
+    /// The node's client, connected when it is first asked for. **Errors:** the node does not serve yet.
+    async fn client(&self) -> Result<&Client, Failure> {
+        let connect = || async {
+            if !self.health.cores.iter().all(|core| core.serves()) {
+                return Err(Failure::http(HttpCode::NotServing, "the node does not serve; /readyz has the reasons"));
+            }
+            let options = Options {
+                name: "myelin gateway".to_owned(),
+                reconnect_for: Duration::from_secs(3),
+                busy_for: limits::BUSY_FOR,
+                rows_per_frame: limits::ROWS_PER_FRAME,
+                firings_window: limits::FIRINGS_WINDOW,
+                ..Options::default()
+            };
+            Client::connect(&self.node.to_string(), options).await.map_err(|error| Failure::error(&error))
+        };
+        self.client.get_or_try_init(connect).await
+    }
+
+    /// A place for one more request that asks the node.
+    fn place(&self) -> Result<OwnedSemaphorePermit, Failure> {
+        let place = Arc::clone(&self.places).try_acquire_owned();
+        place.map_err(|_| Failure::busy("as many requests as there are places are under way"))
+    }
+}
+
+/// Where a listener at this address is reached from this host.
+const fn loopback(listens: SocketAddr) -> SocketAddr {
+    let ip = match listens.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        ip => ip,
+    };
+    SocketAddr::new(ip, listens.port())
+}
+
+/// Serves until the process ends. `node` is where core 0 listens.
+pub fn run(listener: TcpListener, node: SocketAddr, health: Arc<Health>) -> std::io::Result<()> {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().max_blocking_threads(limits::READERS).enable_all().build()?;
     runtime.block_on(async move {
         listener.set_nonblocking(true)?;
         let listener = tokio::net::TcpListener::from_std(listener)?;
-        let routes = Router::new()
-            .route("/healthz", get(|| async { "ok\n" }))
-            .route("/readyz", get(readyz))
-            .route("/metrics", get(metrics::scrape))
-            .with_state(health);
-        axum::serve(listener, routes).await
+        let requests = Arc::new(Requests::default());
+        let shared = Arc::new(Shared {
+            health,
+            node: loopback(node),
+            client: OnceCell::new(),
+            names: Names::default(),
+            room: Room::new(),
+            guests: Guests::default(),
+            requests: Arc::clone(&requests),
+            places: Arc::new(Semaphore::new(limits::REQUESTS)),
+            watchers: Arc::new(Semaphore::new(limits::WATCHERS)),
+        });
+        serve::serve(listener, routes(shared), requests).await;
+        Ok(())
     })
 }
 
-async fn readyz(State(health): State<Arc<Health>>) -> (StatusCode, Json<Value>) {
+fn routes(shared: Arc<Shared>) -> Router {
+    Router::new()
+        .route("/v2/ingest", post(ingest::ingest))
+        .route("/v2/query/as_of/{tx}", get(query::as_of))
+        .route("/v2/markets", get(query::markets))
+        .route("/v2/watch", get(watch::watch))
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics::scrape))
+        .fallback(|| async { Failure::http(HttpCode::NotFound, "there is no such route") })
+        .method_not_allowed_fallback(|| async { Failure::http(HttpCode::WrongMethod, "the route has another method") })
+        .layer(axum::middleware::from_fn_with_state(Arc::clone(&shared), count))
+        .with_state(shared)
+}
+
+/// Counts a request by its route and status.
+async fn count(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
+    let route = metrics::route(request.uri().path());
+    let response = next.run(request).await;
+    shared.requests.answered(route, response.status().as_u16());
+    response
+}
+
+/// The parameters of a request. **Errors:** one that cannot be read, or that is not known.
+fn parameters<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, Failure> {
+    query.map(|Query(parameters)| parameters).map_err(|error| Failure::http(HttpCode::BadQuery, error.body_text()))
+}
+
+async fn readyz(State(shared): State<Arc<Shared>>) -> (StatusCode, Json<Value>) {
+    let health = &shared.health;
     let cores: Vec<Value> = health
         .cores
         .iter()

@@ -4,7 +4,7 @@
 //! out in the order of the log. Deliberately absent: removal (a market's facts stay), placement.
 
 use hashbrown::{DefaultHashBuilder, HashMap};
-use myelin_datom::{EntityId, MarketName, ORDINALS_PER_SLOT};
+use myelin_datom::{EntityId, MarketName, ORDINALS_PER_SLOT, Tx};
 use myelin_wire::{Cursor, MarketFlags, Short};
 
 /// One market.
@@ -16,6 +16,8 @@ pub struct Market {
     pub name: Box<str>,
     /// What it declared.
     pub flags: MarketFlags,
+    /// The transaction that created it.
+    pub created: Tx,
 }
 
 /// Every market of a shard, numbered densely in the order of their creation.
@@ -44,6 +46,12 @@ impl Markets {
         self.list.iter()
     }
 
+    /// How many there were at a moment: numbers are given out in the order of the log.
+    #[must_use]
+    pub fn count_as_of(&self, as_of: Tx) -> usize {
+        self.list.partition_point(|market| market.created <= as_of)
+    }
+
     /// The market of this number.
     #[must_use]
     pub fn get(&self, number: u32) -> Option<&Market> {
@@ -59,13 +67,13 @@ impl Markets {
     /// Creates a market that does not exist yet; `None` when its slot is full.
     ///
     /// **Panics** when the name is taken: the caller looked.
-    pub fn create(&mut self, name: MarketName<'_>, flags: MarketFlags) -> Option<&Market> {
+    pub fn create(&mut self, created: Tx, name: MarketName<'_>, flags: MarketFlags) -> Option<&Market> {
         let slot = name.slot();
         let ordinal = self.by_slot.get(&slot.number()).copied().unwrap_or(0);
         if ordinal >= ORDINALS_PER_SLOT {
             return None;
         }
-        self.insert(Market { id: EntityId::market(slot, ordinal), name: name.as_str().into(), flags });
+        self.insert(Market { id: EntityId::market(slot, ordinal), name: name.as_str().into(), flags, created });
         self.list.last()
     }
 
@@ -82,6 +90,7 @@ impl Markets {
     pub fn write(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&(self.list.len() as u32).to_le_bytes());
         for market in &self.list {
+            out.extend_from_slice(&market.created.bits().to_le_bytes());
             myelin_wire::write_market_row(out, market.id, market.flags, 0, 0, &market.name);
         }
     }
@@ -90,10 +99,11 @@ impl Markets {
     pub fn read(cursor: &mut Cursor<'_>) -> Result<Self, Short> {
         let mut markets = Self::default();
         for _ in 0..cursor.u32()? {
+            let created = Tx::from_bits(cursor.u64()?);
             let id = EntityId::from_bits(cursor.u64()?);
             let _rows = (cursor.u64()?, cursor.u64()?);
             let flags = MarketFlags(cursor.u8()?);
-            markets.insert(Market { id, flags, name: cursor.text()?.into() });
+            markets.insert(Market { id, flags, name: cursor.text()?.into(), created });
         }
         Ok(markets)
     }
@@ -107,7 +117,7 @@ mod tests {
     fn markets_of_one_slot_take_ordinals_in_order_and_survive_a_checkpoint() {
         let mut markets = Markets::default();
         for name in ["a:{X}1", "b:{X}2", "c:{Y}"] {
-            markets.create(MarketName::new(name).unwrap(), MarketFlags(0)).unwrap();
+            markets.create(Tx::from_bits(7), MarketName::new(name).unwrap(), MarketFlags(0)).unwrap();
         }
         let mut bytes = Vec::new();
         markets.write(&mut bytes);

@@ -13,7 +13,8 @@
 use std::io;
 use std::thread::{Builder, JoinHandle};
 use thread_priority::{
-    RealtimeThreadSchedulePolicy, ThreadPriority, ThreadPriorityValue, ThreadSchedulePolicy, thread_native_id,
+    NormalThreadSchedulePolicy, RealtimeThreadSchedulePolicy, ThreadPriority, ThreadPriorityValue, ThreadSchedulePolicy,
+    set_thread_priority_and_policy, thread_native_id,
 };
 
 /// What a thread is for.
@@ -39,16 +40,28 @@ impl Role {
             Self::Gateway | Self::Seal | Self::Probe => None,
         }
     }
+
+    /// Work without a deadline never inherits the class the process was started with: a seal thread in a real-time class
+    /// would hold up the very core it works for.
+    const fn is_background(self) -> bool {
+        matches!(self, Self::Gateway | Self::Seal | Self::Probe)
+    }
 }
 
 /// Starts a thread of this role.
-#[expect(clippy::disallowed_methods, reason = "this is where threads start")]
 pub fn spawn<T: Send + 'static>(
-    _role: Role,
+    role: Role,
     name: String,
     body: impl FnOnce() -> T + Send + 'static,
 ) -> io::Result<JoinHandle<T>> {
-    Builder::new().name(name).spawn(body)
+    Builder::new().name(name).spawn(move || {
+        if role.is_background() {
+            let policy = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Other);
+            // Where the system does not let us, the thread keeps what it has: it works, only less politely.
+            let _kept = set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, policy);
+        }
+        body()
+    })
 }
 
 /// Gives this thread the real-time priority of its role. True when it was granted.
@@ -57,12 +70,7 @@ pub fn make_realtime(role: Role) -> bool {
         return false;
     };
     let policy = ThreadSchedulePolicy::Realtime(RealtimeThreadSchedulePolicy::RoundRobin);
-    thread_priority::set_thread_priority_and_policy(
-        thread_native_id(),
-        ThreadPriority::Crossplatform(priority),
-        policy,
-    )
-    .is_ok()
+    set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Crossplatform(priority), policy).is_ok()
 }
 
 /// Pins this thread to a CPU. True when the system agreed.

@@ -13,6 +13,7 @@ use bytemuck::Pod;
 use hashbrown::{DefaultHashBuilder, HashMap};
 use myelin_datom::{Quote, ROW_BYTES, Row, Tick};
 use myelin_wire::{Code, Frame, Kind, read_markets};
+use std::ops::Range;
 
 /// Sessions one connection may use with one shard. A router needs one per feed it carries.
 const SESSIONS_PER_CONNECTION: usize = 64;
@@ -60,7 +61,10 @@ impl Gates {
 
     /// The client goes on with `next`.
     pub fn resume(&mut self, from: ConnId, session: u64, next: u64) {
-        self.by_session.insert((from, session), Gate { next, stalled: false });
+        // A gate that was never closed needs no opening, and so no memory.
+        if let Some(gate) = self.by_session.get_mut(&(from, session)) {
+            *gate = Gate { next, stalled: false };
+        }
     }
 
     /// The connection is gone.
@@ -70,7 +74,9 @@ impl Gates {
 }
 
 /// The shape of a writing frame, checked once.
-pub fn shape(frame: &Frame<'_>) -> Result<(), Refusal> {
+///
+/// A market of another shard's slots is refused here: the same name on two shards would be two markets of one id.
+pub fn shape(frame: &Frame<'_>, slots: &Range<u16>) -> Result<(), Refusal> {
     match frame.kind {
         Kind::Ticks => rows::<Tick>(frame),
         Kind::Quotes => rows::<Quote>(frame),
@@ -81,15 +87,32 @@ pub fn shape(frame: &Frame<'_>) -> Result<(), Refusal> {
                 if spec.flags.0 & !myelin_wire::MarketFlags::ALL != 0 {
                     return Err(Refusal { first_bad: count, ..Refusal::of(Code::Flags) });
                 }
-                if myelin_datom::MarketName::new(spec.name).is_err() {
+                let Ok(name) = myelin_datom::MarketName::new(spec.name) else {
                     return Err(Refusal { first_bad: count, ..Refusal::of(Code::BadName) });
+                };
+                if !slots.contains(&name.slot().number()) {
+                    return Err(Refusal { first_bad: count, ..Refusal::of(Code::WrongShard) });
                 }
                 count += 1;
             }
             if count == frame.header.count { Ok(()) } else { Err(Refusal::of(Code::BadBody)) }
         }
+        Kind::Register => registrations(frame.body),
+        Kind::Remove if !frame.body.len().is_multiple_of(8) => Err(Refusal::of(Code::BadBody)),
         _ => Ok(()),
     }
+}
+
+/// Every registration can be read; whether there is room for it is decided in `apply`.
+fn registrations(mut body: &[u8]) -> Result<(), Refusal> {
+    let mut count = 0;
+    while !body.is_empty() {
+        if super::apply::registration(&mut body).is_none() {
+            return Err(Refusal { first_bad: count, ..Refusal::of(Code::BadReflex) });
+        }
+        count += 1;
+    }
+    Ok(())
 }
 
 fn rows<R: Row + Pod>(frame: &Frame<'_>) -> Result<(), Refusal> {

@@ -10,10 +10,10 @@ use super::entry::{EntryKind, Proposal, Proposals};
 use super::reply::{DUPLICATE, Said};
 use super::session::{Outcome, Turn};
 use super::{Committed, InFlight, Now, Refusal, Shard, ShardError};
-use crate::reflex::{MarketIx, ReflexId, Scope, Spec};
+use crate::reflex::{MarketIx, ReflexId, RegisterError, Scope, Spec};
 use bytemuck::Zeroable;
 use myelin_datom::{MarketName, Quote, Row, Tick, Tx};
-use myelin_index::{ColumnRow, Columns, MarketOptions, RowRefusal, Summary, Verdict};
+use myelin_index::{ColumnRow, Columns, Gap, MarketOptions, RowRefusal, Summary, Verdict};
 use myelin_wire::{Code, MarketFlags, read_markets};
 
 /// Memory that is used again and again.
@@ -22,6 +22,7 @@ pub struct Scratch {
     verdicts: Vec<Verdict>,
     ticks: Vec<Tick>,
     quotes: Vec<Quote>,
+    gaps: Vec<Gap>,
 }
 
 /// What became of a proposal, before it is told.
@@ -124,7 +125,8 @@ impl Shard {
         let mut copied = std::mem::take(&mut self.scratch.ticks);
         let mut verdicts = std::mem::take(&mut self.scratch.verdicts);
         let rows = rows_of(body, &mut copied);
-        let done = apply_rows(&mut self.ticks, tx, proposal, rows, &mut verdicts)?;
+        let mut gaps = std::mem::take(&mut self.scratch.gaps);
+        let done = apply_rows(&mut self.ticks, tx, proposal, rows, &mut verdicts, &mut gaps)?;
         if done.outcome.code == 0 {
             for (n, row) in rows.iter().enumerate() {
                 if verdicts[n] == Verdict::New
@@ -137,6 +139,11 @@ impl Shard {
         }
         self.counters.rows_accepted += u64::from(done.outcome.accepted);
         self.counters.rows_duplicate += u64::from(done.outcome.duplicates);
+        for (n, gap) in gaps.drain(..).enumerate() {
+            // Behind the ticks of the transaction, so that a gap's place is no tick's.
+            self.react_to_gap(tx, (rows.len() + n) as u32, &gap, received_ns, durable.unix_ns);
+        }
+        self.scratch.gaps = gaps;
         self.scratch.ticks = copied;
         self.scratch.verdicts = verdicts;
         Ok(done)
@@ -145,7 +152,7 @@ impl Shard {
     fn apply_quotes(&mut self, tx: Tx, proposal: &Proposal, body: &[u8]) -> Result<Done, ShardError> {
         let mut copied = std::mem::take(&mut self.scratch.quotes);
         let mut verdicts = std::mem::take(&mut self.scratch.verdicts);
-        let done = apply_rows(&mut self.quotes, tx, proposal, rows_of(body, &mut copied), &mut verdicts)?;
+        let done = apply_rows(&mut self.quotes, tx, proposal, rows_of(body, &mut copied), &mut verdicts, &mut Vec::new())?;
         self.counters.rows_accepted += u64::from(done.outcome.accepted);
         self.counters.rows_duplicate += u64::from(done.outcome.duplicates);
         self.scratch.quotes = copied;
@@ -169,7 +176,7 @@ impl Shard {
             let Ok(name) = MarketName::new(spec.name) else {
                 return refused(tx, Refusal { first_bad: n as u32, ..Refusal::of(Code::BadName) });
             };
-            if self.create_market(name, spec.flags) {
+            if self.create_market(tx, name, spec.flags) {
                 created += 1;
             }
         }
@@ -177,8 +184,8 @@ impl Shard {
         Done { outcome, said: self.market_ids(body) }
     }
 
-    fn create_market(&mut self, name: MarketName<'_>, flags: MarketFlags) -> bool {
-        let Some(market) = self.markets.create(name, flags) else { return false };
+    fn create_market(&mut self, tx: Tx, name: MarketName<'_>, flags: MarketFlags) -> bool {
+        let Some(market) = self.markets.create(tx, name, flags) else { return false };
         let number = self.ticks.add_market(market.id, market_options(flags)).number();
         let same = self.quotes.add_market(market.id, market_options(flags)).number();
         assert!(number == same, "a market has one number in a shard");
@@ -203,17 +210,22 @@ impl Shard {
         while !rest.is_empty() {
             let bad = Refusal { first_bad: registered.len() as u32, ..Refusal::of(Code::BadReflex) };
             let known = self.reflexes.len();
-            let done = registration(&mut rest).and_then(|(id, spec, scope)| {
-                self.reflexes.register(id, spec, scope, tx).ok().map(|()| id)
-            });
+            let done = match registration(&mut rest) {
+                Some((id, spec, scope)) => match self.reflexes.register(id, spec, scope, tx) {
+                    Ok(()) => Ok(id),
+                    Err(RegisterError::Full { .. }) => Err(Refusal { code: Code::TooMany, ..bad }),
+                    Err(_) => Err(bad),
+                },
+                None => Err(bad),
+            };
             match done {
-                Some(id) if self.reflexes.len() > known => registered.push(id),
-                Some(_) => {}
-                None => {
+                Ok(id) if self.reflexes.len() > known => registered.push(id),
+                Ok(_) => {}
+                Err(refusal) => {
                     for id in registered {
                         self.reflexes.remove(id);
                     }
-                    return refused(tx, bad);
+                    return refused(tx, refusal);
                 }
             }
         }
@@ -232,7 +244,7 @@ impl Shard {
 }
 
 /// One registration of a body: `id:8 | spec | scope`, as `src/reflex/README.md` draws them.
-fn registration(rest: &mut &[u8]) -> Option<(ReflexId, Spec, Scope)> {
+pub(super) fn registration(rest: &mut &[u8]) -> Option<(ReflexId, Spec, Scope)> {
     let (id, after) = rest.split_first_chunk::<8>()?;
     *rest = after;
     let spec = Spec::decode(rest).ok()?;
@@ -282,6 +294,7 @@ fn apply_rows<R: ColumnRow>(
     proposal: &Proposal,
     rows: &[R],
     verdicts: &mut Vec<Verdict>,
+    gaps: &mut Vec<Gap>,
 ) -> Result<Done, ShardError> {
     let summary: Summary = columns.check(rows, verdicts)?;
     let mut outcome = Outcome {
@@ -300,7 +313,7 @@ fn apply_rows<R: ColumnRow>(
         outcome.first_bad = n;
         outcome.first_code = code as u16;
     }
-    columns.insert(tx, rows, verdicts);
+    gaps.extend_from_slice(columns.insert(tx, rows, verdicts).gaps);
     let told = proposal.partial().then(|| {
         let verdict = |verdict: &Verdict| match verdict {
             Verdict::New => 0,

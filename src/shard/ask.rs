@@ -42,6 +42,8 @@ struct Read {
     behind: LogIndex,
 }
 
+/// Bars in one answer at most: 4 MiB. Who wants more asks for a shorter stretch.
+const BARS_MAX: usize = 1 << 16;
 /// Items in one answer at most; more follow on request.
 const MARKETS_PER_PAGE: usize = 4096;
 
@@ -116,7 +118,7 @@ impl Shard {
         let count = match (attribute, market) {
             (Attribute::Tick, EntityId::NONE) => self.ticks.count(read.basis)?,
             (Attribute::Quote, EntityId::NONE) => self.quotes.count(read.basis)?,
-            (Attribute::Market, _) => self.markets.len() as u64,
+            (Attribute::Market, _) => self.markets.count_as_of(read.basis) as u64,
             (Attribute::Tick, market) => {
                 let ix = self.ticks.market_ix(market).ok_or(Refusal::of(Code::UnknownMarket))?;
                 u64::from(self.ticks.view(ix, read.basis)?.count())
@@ -136,7 +138,8 @@ impl Shard {
         cursor.end().map_err(bad)?;
         let mut body = Vec::new();
         let mut count = 0;
-        for market in self.markets.iter().skip(first).take(MARKETS_PER_PAGE) {
+        let there = self.markets.count_as_of(read.basis);
+        for market in self.markets.iter().take(there).skip(first).take(MARKETS_PER_PAGE) {
             let ticks = match self.ticks.market_ix(market.id) {
                 Some(ix) => u64::from(self.ticks.view(ix, read.basis)?.count()),
                 None => 0,
@@ -149,7 +152,7 @@ impl Shard {
             count += 1;
         }
         let next = first as u64 + u64::from(count);
-        Ok(Said::Answer { count, aux: next, more: next < self.markets.len() as u64, body })
+        Ok(Said::Answer { count, aux: next, more: next < there as u64, body })
     }
 
     /// `Vwap`: body `market:8`, 0 = every market of the shard.
@@ -179,6 +182,9 @@ impl Shard {
         let ix = self.ticks.market_ix(market).ok_or(Refusal::of(Code::UnknownMarket))?;
         let filter = Filter { event_time_ns: from..=to, ..Filter::default() };
         let bars = self.ticks.view(ix, read.basis)?.bars(&filter, width)?;
+        if bars.len() > BARS_MAX {
+            return Err(Refusal::of(Code::TooMany).into());
+        }
         let rows: Vec<BarRow> = bars
             .iter()
             .map(|bar| BarRow {
@@ -224,8 +230,8 @@ impl Shard {
         line("firings", self.counters.firings);
         line("markets", self.markets.len() as u64);
         line("reflexes", self.reflexes.len() as u64);
-        line("sessions", self.sessions.len() as u64);
-        line("subscriptions", self.subscribers.len() as u64);
+        line("sessions", self.sessions.count() as u64);
+        line("subscriptions", self.subscribers.count() as u64);
         line("unsealed_rows", self.unsealed_rows());
         for (code, count) in &self.counters.refused {
             line(&format!("refused_{}", code.name()), *count);

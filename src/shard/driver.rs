@@ -374,6 +374,9 @@ impl Core {
         if let Err(error) = shard.frame(now, from, frame, &mut self.log) {
             self.fail(&error);
         }
+        if matches!(frame.kind, Kind::Credit | Kind::Subscribe) {
+            self.ring_react_bell();
+        }
     }
 
     fn refuse(&mut self, to: ConnId, header: &Header, refusal: Refusal) {
@@ -529,13 +532,25 @@ impl Core {
         let now = Self::now();
         let mut more = false;
         for shard in &mut self.shards {
-            more |= shard.push_firings(now);
+            match shard.push_firings(now) {
+                Ok(further) => more |= further,
+                Err(error) => {
+                    self.fail(&error);
+                    return false;
+                }
+            }
         }
         self.turn();
-        if more && let Some(bell) = self.react_bell.take() {
-            bell.wake();
+        if more {
+            self.ring_react_bell();
         }
         more
+    }
+
+    fn ring_react_bell(&mut self) {
+        if let Some(bell) = self.react_bell.take() {
+            bell.wake();
+        }
     }
 
     /// Leaves the waker of the react task.

@@ -13,7 +13,8 @@
 //! two newest are kept, so that a damaged newest one costs a longer replay and nothing else. Files no manifest names go.
 
 use super::checkpoint::Restoring;
-use myelin_index::{Run, RunMeta};
+use myelin_datom::{Quote, Tick};
+use myelin_index::{Columns, Run, RunMeta};
 use myelin_wal::Lsn;
 use myelin_wire::{Cursor, Short};
 use std::collections::BTreeSet;
@@ -137,7 +138,7 @@ impl Manifest {
     }
 
     /// Reads a manifest's bytes. Never panics.
-    fn decode(number: u64, bytes: &[u8]) -> Result<Self, (&'static str, usize)> {
+    pub(crate) fn decode(number: u64, bytes: &[u8]) -> Result<Self, (&'static str, usize)> {
         let Some((content, crc)) = bytes.split_last_chunk::<4>() else { return Err(("it is too short", bytes.len())) };
         if crc32fast::hash(content) != u32::from_le_bytes(*crc) {
             return Err(("the checksum does not fit", content.len()));
@@ -252,6 +253,13 @@ impl Manifest {
     }
 }
 
+impl super::Shard {
+    /// Ticks and quotes, for who compares two copies of a directory at rest.
+    pub(crate) const fn columns(&self) -> (&Columns<Tick>, &Columns<Quote>) {
+        (&self.ticks, &self.quotes)
+    }
+}
+
 /// Where a core's runs are.
 #[must_use]
 pub fn runs_dir(core_dir: &Path) -> PathBuf {
@@ -259,7 +267,7 @@ pub fn runs_dir(core_dir: &Path) -> PathBuf {
 }
 
 /// Manifests by number, ascending.
-fn numbered(dir: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
+pub(crate) fn numbered(dir: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(dir)? {
         let entry = entry?;

@@ -22,6 +22,7 @@ pub mod entry;
 pub mod manifest;
 pub mod react;
 pub mod replicate;
+pub mod replay;
 pub mod reply;
 pub mod seal;
 pub mod session;
@@ -32,7 +33,7 @@ use crate::reflex::Reflexes;
 use admit::{Delay, Gates};
 use append::{Appender, NoRoom};
 use entry::{EntryKind, Proposal, Senseless};
-use myelin_datom::{Quote, Tick, Tx};
+use myelin_datom::{Quote, SLOTS, Tick, Tx};
 use myelin_index::{Columns, ColumnsConfig, IndexError};
 use myelin_wire::{Code, Frame, Header, Kind, WireError};
 use react::Subscribers;
@@ -40,6 +41,7 @@ use replicate::{Group, LogIndex, Position};
 use reply::{Reply, Said};
 use session::Sessions;
 use std::collections::VecDeque;
+use std::ops::Range;
 
 /// A connection of this node: the station that holds it (a core or the gateway), and its place there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -139,6 +141,8 @@ pub struct Counters {
 /// One shard.
 pub struct Shard {
     number: u16,
+    /// The slots that are placed here.
+    slots: Range<u16>,
     limits: Limits,
     group: Group,
     gates: Gates,
@@ -164,6 +168,7 @@ impl Shard {
     pub fn new(number: u16, term: u64, limits: &Limits) -> Self {
         Self {
             number,
+            slots: 0..SLOTS,
             limits: limits.clone(),
             group: Group::lead(number + 1, term, Position::default()),
             gates: Gates::default(),
@@ -181,6 +186,11 @@ impl Shard {
             counters: Counters::default(),
             now: Now::default(),
         }
+    }
+
+    /// Says which slots are placed here; until then it is all of them.
+    pub fn own(&mut self, slots: Range<u16>) {
+        self.slots = slots;
     }
 
     /// The shard's number; its group is one higher, group 0 being the system's.
@@ -216,7 +226,7 @@ impl Shard {
             Kind::Register => self.write(now, from, frame, EntryKind::Register, log),
             Kind::Remove => self.write(now, from, frame, EntryKind::Remove, log),
             Kind::Resume => self.gates.resume(from, frame.header.session, frame.header.aux),
-            Kind::Subscribe => self.subscribe(from, frame),
+            Kind::Subscribe => self.subscribe(from, frame)?,
             Kind::Credit => self.subscribers.grant(from, frame.header.session, frame.header.count),
             Kind::Count
             | Kind::Latest
@@ -261,7 +271,7 @@ impl Shard {
             return Err(Refusal::of(Code::SessionGap));
         }
         self.gates.check(from, frame.header.session, frame.header.request)?;
-        admit::shape(frame)?;
+        admit::shape(frame, &self.slots)?;
         let oldest = self.in_flight.front().map(|first| now.mono_us.saturating_sub(first.admitted.mono_us));
         let overloaded = self.delay.standing_us(now.mono_us, oldest) > self.limits.max_sync_latency_us
             || self.unsealed_rows() > self.limits.unsealed_rows_max

@@ -6,17 +6,21 @@
 //! ```
 //!
 //! The firings at hand are a window over the stream of all firings, which is a pure function of the log. A subscriber is a
-//! cursor into it; one whose cursor falls out of the window is told `Compacted` with the position it can resume from.
+//! cursor into it; one whose place lies before the window, or falls out of it, goes through history first (`replay.rs`).
 //! `reacted <= applied`: the ack does not wait for any of this.
 
+use super::replay::{Place, ReplayError, Replaying, Step};
 use super::reply::Said;
-use super::{ConnId, Now, Refusal, Shard};
+use super::{ConnId, Now, Refusal, Shard, ShardError};
 use crate::config::Limits;
 use crate::reflex::{self, Firing, MarketIx, ReflexId};
 use myelin_datom::{Tick, Tx};
+use myelin_index::Gap;
 use myelin_wire::{Code, Cursor, FiringRow, Frame, Header};
 use std::collections::VecDeque;
 
+/// Subscribers that go through history at once.
+const REPLAYS_MAX: usize = 16;
 /// Firings in one push at most: 64 KiB.
 const FIRINGS_PER_PAGE: usize = 512;
 /// Firings expanded in one slice: well under 250 µs.
@@ -48,6 +52,10 @@ struct Subscriber {
     credit: u32,
     /// The next firing to look at, counted from the first since the start.
     next: u64,
+    /// The last firing it was given, or the place it began behind.
+    last: Place,
+    /// Its way through history, before it is live.
+    replaying: Option<Box<Replaying>>,
 }
 
 /// The firings at hand, and who listens.
@@ -60,7 +68,6 @@ pub struct Subscribers {
     /// The number of the first firing at hand.
     first: u64,
     struck: VecDeque<Struck>,
-    /// Everything up to here was derived by this process; below it, at hand is all there is.
     expanded: Vec<Firing>,
 }
 
@@ -81,7 +88,7 @@ impl Subscribers {
 
     /// How many listen.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.list.len()
     }
 
@@ -110,11 +117,10 @@ impl Subscribers {
     }
 
     /// The number of the first firing behind a position, or `None` when older ones may be missing at hand.
-    fn behind(&self, position: (u64, u32, u64)) -> Option<u64> {
+    fn behind(&self, position: Place) -> Option<u64> {
         let id = |row: &FiringRow| (row.tx, row.n, row.reflex);
         let at = self.at_hand.partition_point(|row| id(row) <= position);
-        let known = at > 0 || self.first == 0;
-        known.then_some(self.first + at as u64)
+        (at > 0).then_some(self.first + at as u64)
     }
 }
 
@@ -129,6 +135,20 @@ impl Shard {
         self.reflexes.react(tx, n, MarketIx(market), tick);
         if self.reflexes.lag() != before {
             self.subscribers.struck.push_back(Struck { tx, n, tick: *tick, received_ns, durable_ns });
+        }
+    }
+
+    /// Ids that a dense feed skipped.
+    pub(super) fn react_to_gap(&mut self, tx: Tx, n: u32, gap: &Gap, received_ns: i64, durable_ns: i64) {
+        let Some(market) = self.ticks.market_ix(gap.market) else { return };
+        if self.reflexes.full() {
+            self.drain_reflexes();
+        }
+        let before = self.reflexes.lag();
+        self.reflexes.gap(tx, n, MarketIx(market.number()), gap.first, gap.last);
+        if self.reflexes.lag() != before {
+            let tick = Tick { market: gap.market, ..bytemuck::Zeroable::zeroed() };
+            self.subscribers.struck.push_back(Struck { tx, n, tick, received_ns, durable_ns });
         }
     }
 
@@ -159,42 +179,88 @@ impl Shard {
     }
 
     /// A slice of what has fired is written down, and pages go out as far as credit reaches. True when there is more.
-    pub fn push_firings(&mut self, now: Now) -> bool {
+    pub fn push_firings(&mut self, now: Now) -> Result<bool, ShardError> {
         self.now = now;
         if self.reflexes.pending() {
             self.drain_slice();
         }
         let mut more = self.reflexes.pending();
-        let mut ended = Vec::new();
-        for at in 0..self.subscribers.list.len() {
-            more |= self.push_page(at, &mut ended);
+        let mut at = 0;
+        while at < self.subscribers.list.len() {
+            match self.push_page(at) {
+                Ok(further) => {
+                    more |= further;
+                    at += 1;
+                }
+                Err(ReplayError::Failed(error)) => return Err(error),
+                Err(ReplayError::Refused(refusal)) => {
+                    let one = self.subscribers.list.swap_remove(at);
+                    let said = Said::Ended { code: refusal.code, oldest: refusal.aux };
+                    self.say(one.conn, one.session, one.request, Tx::ZERO, said);
+                }
+            }
         }
-        for at in ended.into_iter().rev() {
-            self.subscribers.list.swap_remove(at);
+        Ok(more)
+    }
+
+    /// A page from history for one subscriber; at its end it is live.
+    fn push_replayed(&mut self, at: usize, mut replaying: Box<Replaying>) -> Result<bool, ReplayError> {
+        let subscriber = &self.subscribers.list[at];
+        let (to, session, request) = (subscriber.conn, subscriber.session, subscriber.request);
+        let room = (subscriber.credit as usize).min(FIRINGS_PER_PAGE);
+        if room == 0 {
+            self.subscribers.list[at].replaying = Some(replaying);
+            return Ok(false);
         }
-        more
+        let step = self.replay_slice(&mut replaying, room)?;
+        let rows: Vec<FiringRow> = replaying.ready.drain(..room.min(replaying.ready.len())).collect();
+        let seen_all = step == Step::Done && replaying.ready.is_empty();
+        if seen_all {
+            // What was applied and has fired is at hand, so that the first live firing is the next one.
+            self.drain_reflexes();
+        }
+        let (applied, end) = (self.group.applied_tx().bits(), self.subscribers.end());
+        let live_at = self.subscribers.behind((applied, u32::MAX, u64::MAX)).unwrap_or(end);
+        let subscriber = &mut self.subscribers.list[at];
+        subscriber.credit -= rows.len() as u32;
+        subscriber.last = rows.last().map_or(subscriber.last, place_of);
+        if seen_all {
+            subscriber.next = live_at;
+        } else {
+            subscriber.replaying = Some(replaying);
+        }
+        if let Some(last) = rows.last() {
+            let tx = Tx::from_bits(last.tx);
+            self.say(to, session, request, tx, Said::Firings { rows, replayed: true });
+        }
+        Ok(true)
     }
 
     /// One page for one subscriber. True when another could follow at once.
-    fn push_page(&mut self, at: usize, ended: &mut Vec<usize>) -> bool {
+    fn push_page(&mut self, at: usize) -> Result<bool, ReplayError> {
+        if let Some(replaying) = self.subscribers.list[at].replaying.take() {
+            return self.push_replayed(at, replaying);
+        }
+        if self.subscribers.list[at].next < self.subscribers.first {
+            let (reflex, last) = (self.subscribers.list[at].reflex, self.subscribers.list[at].last);
+            self.room_for_a_replay()?;
+            let replaying = self.replay_from(reflex, last, false)?;
+            self.subscribers.list[at].replaying = Some(Box::new(replaying));
+            return Ok(true);
+        }
         let subscribers = &mut self.subscribers;
         let (first, end) = (subscribers.first, subscribers.end());
         let subscriber = &mut subscribers.list[at];
         let (to, session, request) = (subscriber.conn, subscriber.session, subscriber.request);
-        if subscriber.next < first {
-            let oldest = subscribers.at_hand.front().map_or(0, |row| row.tx);
-            ended.push(at);
-            self.say(to, session, request, Tx::ZERO, Said::Ended { code: Code::Compacted, oldest });
-            return false;
-        }
         if subscriber.next == end || subscriber.credit == 0 {
-            return false;
+            return Ok(false);
         }
         let room = (subscriber.credit as usize).min(FIRINGS_PER_PAGE);
         let mut rows = Vec::new();
         while subscriber.next < end && rows.len() < room {
             let row = &subscribers.at_hand[(subscriber.next - first) as usize];
             subscriber.next += 1;
+            subscriber.last = place_of(row);
             if subscriber.reflex == 0 || subscriber.reflex == row.reflex {
                 rows.push(*row);
             }
@@ -205,12 +271,18 @@ impl Shard {
             let tx = Tx::from_bits(last.tx);
             self.say(to, session, request, tx, Said::Firings { rows, replayed: false });
         }
-        more
+        Ok(more)
     }
 
-    /// `Subscribe`: body `reflex:8 | after tx:8 | after n:4 | zero:4 | after reflex:8`, `count` the first credit; flag
-    /// `REPLAYED` clear and `after` zero = from now on.
-    pub(super) fn subscribe(&mut self, from: ConnId, frame: &Frame<'_>) {
+    fn room_for_a_replay(&self) -> Result<(), ReplayError> {
+        let under_way = self.subscribers.list.iter().filter(|one| one.replaying.is_some()).count();
+        if under_way < REPLAYS_MAX { Ok(()) } else { Err(Refusal::of(Code::TooMany).into()) }
+    }
+
+    /// `Subscribe`: body `reflex:8 | after tx:8 | after n:4 | zero:4 | after reflex:8`, `count` the first credit; `after`
+    /// all zero = from now on. Flag `REPLAYED` = a back-test: the reflex is asked from `after` on, also before it was
+    /// registered.
+    pub(super) fn subscribe(&mut self, from: ConnId, frame: &Frame<'_>) -> Result<(), ShardError> {
         let header: &Header = &frame.header;
         let mut cursor = Cursor::new(frame.body);
         let read = (|| {
@@ -218,19 +290,30 @@ impl Shard {
             cursor.end().map(|()| (reflex, (tx, n, last)))
         })();
         let Ok((reflex, after)) = read else {
-            return self.refuse(from, header, Refusal::of(Code::BadBody));
+            self.refuse(from, header, Refusal::of(Code::BadBody));
+            return Ok(());
         };
-        if self.subscribers.len() >= self.subscribers.max {
-            return self.refuse(from, header, Refusal::of(Code::TooMany));
+        let known = reflex == 0 || self.reflexes.get(ReflexId(reflex)).is_some();
+        let full = self.subscribers.list.len() >= self.subscribers.max;
+        if let Some(code) = (!known).then_some(Code::UnknownReflex).or(full.then_some(Code::TooMany)) {
+            self.refuse(from, header, Refusal::of(code));
+            return Ok(());
         }
-        if reflex != 0 && self.reflexes.get(ReflexId(reflex)).is_none() {
-            return self.refuse(from, header, Refusal::of(Code::UnknownReflex));
-        }
-        let next = if after == (0, 0, 0) { Some(self.subscribers.end()) } else { self.subscribers.behind(after) };
-        let Some(next) = next else {
-            let oldest = self.subscribers.at_hand.front().map_or(0, |row| row.tx);
-            return self.refuse(from, header, Refusal { aux: oldest, ..Refusal::of(Code::Compacted) });
+        let back_test = header.flags & Header::REPLAYED != 0;
+        let at_hand = if after == (0, 0, 0) { Some(self.subscribers.end()) } else { self.subscribers.behind(after) };
+        let replaying = match at_hand.filter(|_| !back_test) {
+            Some(_) => None,
+            None => match self.room_for_a_replay().and_then(|()| self.replay_from(reflex, after, back_test)) {
+                Ok(replaying) => Some(Box::new(replaying)),
+                Err(ReplayError::Failed(error)) => return Err(error),
+                Err(ReplayError::Refused(refusal)) => {
+                    self.refuse(from, header, refusal);
+                    return Ok(());
+                }
+            },
         };
+        let next = at_hand.unwrap_or_else(|| self.subscribers.end());
+        let from_now = (self.group.applied_tx().bits(), u32::MAX, u64::MAX);
         self.subscribers.list.push(Subscriber {
             conn: from,
             session: header.session,
@@ -238,11 +321,24 @@ impl Shard {
             reflex,
             credit: header.count,
             next,
+            last: if after == (0, 0, 0) { from_now } else { after },
+            replaying,
         });
         let basis = self.group.applied_tx();
         let said = Said::Answer { count: 0, aux: 0, more: false, body: Vec::new() };
         self.say(from, header.session, header.request, basis, said);
+        Ok(())
     }
+}
+
+fn place_of(row: &FiringRow) -> Place {
+    (row.tx, row.n, row.reflex)
+}
+
+/// A firing that was derived from history: nobody measured it.
+pub(super) fn derived_row(firing: &Firing, tick: &Tick) -> FiringRow {
+    let struck = Struck { tx: firing.tx, n: firing.n, tick: *tick, received_ns: 0, durable_ns: 0 };
+    firing_row(firing, &struck, 0)
 }
 
 fn firing_row(firing: &Firing, struck: &Struck, fired_ns: i64) -> FiringRow {

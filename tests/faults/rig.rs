@@ -62,6 +62,14 @@ impl Rig {
         self
     }
 
+    /// Checkpoints every so many rows.
+    pub fn sealing_at(mut self, rows: &'static str) -> Self {
+        if let Some(last) = self.more.last_mut() {
+            *last = rows;
+        }
+        self
+    }
+
     /// Where the node keeps everything; a folder that the node makes.
     pub fn data(&self) -> PathBuf {
         self.disk.path().join("data")
@@ -246,9 +254,8 @@ pub async fn count(client: &Client) -> u64 {
     client.count(Attribute::Tick, None, At::default()).await.expect("a node that serves counts").value
 }
 
-/// Everything that was acknowledged is there, what was not is there whole or not at all, and nothing is there twice.
-/// Afterwards every frame of `0..upto` is stored once.
-pub async fn everything_is_there_once(client: &Client, ids: &[EntityId], acked: &[u64], upto: u64, story: &str) {
+/// Sends the frames `0..upto` again: what was acknowledged is there, what was not is there whole or not at all.
+pub async fn sent_again(client: &Client, ids: &[EntityId], acked: &[u64], upto: u64, story: &str) {
     for number in 0..upto {
         match soon("an answer", send(client, &frame(ids, number))).await {
             End::Done(0, duplicates) if u64::from(duplicates) == ROWS => {}
@@ -258,5 +265,4 @@ pub async fn everything_is_there_once(client: &Client, ids: &[EntityId], acked: 
             other => panic!("{story}: frame {number} is there in part or not taken: {other:?}"),
         }
     }
-    assert_eq!(count(client).await, upto * ROWS, "{story}: every tick once");
 }

@@ -1,1 +1,153 @@
-//! x
+//! No space, and no speed: the node degrades by name and goes on when room returns.
+
+use super::rig::{End, MARKETS, ROWS, Rig, Started, count, frame, send, sent_again, soon};
+use crate::node::{markets, run, wait_for};
+use myelin_client::Mode;
+use myelin_faultfs::PowerCut;
+use myelin_wire::Code;
+
+/// Row 29. Frames that surely fit the segments that were made ahead.
+///
+/// Seen red with `Sealing::Failed` never given again: the wait for the next checkpoint ends the test.
+#[test]
+fn a_full_disk_stops_sealing_by_name_and_serving_goes_on() {
+    let Some(mut rig) = Rig::new("full") else { return };
+    let mut node = rig.start();
+    let frames = 150;
+    let ids = run(async {
+        let client = node.patient_client().await;
+        let ids = markets(&client, &MARKETS).await;
+        node.wait_for_spares();
+        rig.disk.leave_room(Some(0));
+        for number in 0..frames {
+            assert_eq!(soon("an ack", send(&client, &frame(&ids, number))).await, End::Done(ROWS as u32, 0));
+        }
+        wait_for("the reason", || node.readiness().1.contains("sealing fails").then_some(()));
+        let (status, body) = node.readiness();
+        assert_eq!(status, 200, "{body}");
+        assert!(body.contains("No space left"), "{body}");
+        assert_eq!(node.metric("myelin_checkpoints_total"), 0);
+        assert_eq!(soon("a count", count(&client)).await, frames * ROWS);
+        ids
+    });
+    rig.disk.leave_room(None);
+    node.wait_for_checkpoints(1);
+    wait_for("the reason to go", || (!node.readiness().1.contains("sealing fails")).then_some(()));
+    rig.cut(&mut node, PowerCut::DropUnsynced);
+    let node = rig.start();
+    run(async {
+        let client = node.patient_client().await;
+        let acked: Vec<_> = (0..frames).collect();
+        sent_again(&client, &ids, &acked, frames, "a full disk").await;
+        assert_eq!(count(&client).await, frames * ROWS);
+    });
+}
+
+/// Row 29: writes are refused by type when the log itself has no room left; reads and probes are served.
+///
+/// Seen red: connections were no longer read once the log was full, so that neither a write nor a read was answered.
+#[test]
+fn a_full_disk_and_a_full_log_answer_busy_and_reads_go_on() {
+    let Some(mut rig) = Rig::new("log-full") else { return };
+    let node = rig.start();
+    run(async {
+        let client = node.client().await;
+        let ids = markets(&client, &MARKETS).await;
+        node.wait_for_spares();
+        rig.disk.leave_room(Some(0));
+        let mut acked = 0;
+        let told = loop {
+            match soon("an ack or a refusal of a full log", send(&client, &frame(&ids, acked))).await {
+                End::Done(..) => acked += 1,
+                // A sync above 10 ms is a reason for `Busy` as well: it passes.
+                End::Refused(Some(Code::Busy)) if acked < 200 => {}
+                other => break other,
+            }
+            assert!(acked < 1000, "the log is full at some time");
+        };
+        assert_eq!(told, End::Refused(Some(Code::Busy)));
+        let body = node.readiness().1;
+        assert!(body.contains("No space left") || body.contains("no room"), "{body}");
+        let other = soon("a new connection", node.patient_client()).await;
+        assert_eq!(soon("a count", count(&other)).await, acked * ROWS);
+        rig.disk.leave_room(None);
+        let number = acked;
+        let told = soon("room", send(&other, &frame(&ids, number))).await;
+        assert_eq!(told, End::Done(ROWS as u32, 0));
+        wait_for("the reasons to go", || node.readiness().1.contains("\"reasons\":[]").then_some(()));
+        assert_eq!(soon("a count", count(&other)).await, (acked + 1) * ROWS);
+    });
+}
+
+/// Row 29: a disk that is full is no crash loop.
+///
+/// Seen red: the probe of the log and the file `listening` wanted a page that nobody had, and the node did not start.
+#[test]
+fn a_node_starts_on_a_full_disk_and_serves_what_it_has() {
+    let Some(mut rig) = Rig::new("start-full") else { return };
+    let mut node = rig.start();
+    let ids = run(async {
+        let client = node.patient_client().await;
+        let ids = markets(&client, &MARKETS).await;
+        for number in 0..5 {
+            assert_eq!(send(&client, &frame(&ids, number)).await, End::Done(ROWS as u32, 0));
+        }
+        ids
+    });
+    node.wait_for_spares();
+    node.kill();
+    rig.disk.leave_room(Some(0));
+    let node = match rig.try_start() {
+        Started::Serving(node) => node,
+        Started::Ended(status, said) => panic!("a full disk, and it ended with {status}: {said}"),
+    };
+    run(async {
+        let client = node.patient_client().await;
+        assert_eq!(soon("a count", count(&client)).await, 5 * ROWS);
+        // The segments that were made ahead have room.
+        assert_eq!(soon("an answer", send(&client, &frame(&ids, 5))).await, End::Done(ROWS as u32, 0));
+    });
+}
+
+/// 20 operations a second: one request at a time is slow and never `Busy`; many at a time are a standing delay.
+///
+/// Seen red with `Delay::standing_us` that ignores whether anything waits: the first part is told `Busy`.
+#[test]
+fn a_slow_disk_is_busy_only_when_delay_stands_and_loses_nothing() {
+    let Some(mut rig) = Rig::new("slow") else { return };
+    let mut node = rig.start();
+    let (one_by_one, at_once) = (4, 16);
+    let (ids, acked) = run(async {
+        let client = node.client().await;
+        let ids = markets(&client, &MARKETS).await;
+        node.wait_for_spares();
+        rig.disk.slow(Some(20));
+        let mut acked = Vec::new();
+        for number in 0..one_by_one {
+            let told = soon("an ack", send(&client, &frame(&ids, number))).await;
+            assert_eq!(told, End::Done(ROWS as u32, 0), "one at a time is slow, not busy");
+            acked.push(number);
+        }
+        let (mut sent, mut busy) = (Vec::new(), 0);
+        for number in one_by_one..one_by_one + at_once {
+            sent.push((number, client.send_ticks(&frame(&ids, number), Mode::Whole).await.expect("it is sent")));
+        }
+        for (number, one) in sent {
+            match super::rig::end(&soon("an end", one.wait()).await) {
+                End::Done(..) => acked.push(number),
+                End::Refused(Some(Code::Busy)) => busy += 1,
+                other => panic!("a slow disk is slow or busy, not {other:?}"),
+            }
+        }
+        println!("{} of {} acknowledged, {busy} busy", acked.len(), one_by_one + at_once);
+        (ids, acked)
+    });
+    rig.disk.slow(None);
+    rig.cut(&mut node, PowerCut::DropUnsynced);
+    let node = rig.start();
+    run(async {
+        let client = node.patient_client().await;
+        sent_again(&client, &ids, &acked, one_by_one + at_once, "a slow disk").await;
+        assert_eq!(count(&client).await, (one_by_one + at_once) * ROWS);
+    });
+}

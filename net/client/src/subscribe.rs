@@ -60,6 +60,23 @@ impl Client {
     /// Returns when every shard listens: what is written after that is heard. **Errors:** the first refusal
     /// (`UnknownReflex`, `Compacted`, `TooMany`).
     pub async fn subscribe(&self, reflex: Option<u64>, after: &[(u16, FiringPlace)]) -> Result<Subscription, Error> {
+        self.listen(reflex, after, false).await
+    }
+
+    /// Runs a reflex over history from behind `since` on, as if it had been registered there, then live without a gap.
+    ///
+    /// Firings from history are flagged `replayed` and have no timeline. **Errors:** as [`Client::subscribe`].
+    pub async fn back_test(&self, reflex: u64, since: Tx) -> Result<Subscription, Error> {
+        let after: Vec<_> = (0..self.shards()).map(|shard| (shard, FiringPlace::behind_tx(since))).collect();
+        self.listen(Some(reflex), &after, true).await
+    }
+
+    async fn listen(
+        &self,
+        reflex: Option<u64>,
+        after: &[(u16, FiringPlace)],
+        back_test: bool,
+    ) -> Result<Subscription, Error> {
         let (to, from) = mpsc::unbounded_channel();
         let window = self.options().firings_window.max(1);
         let mut subscription = Subscription {
@@ -74,7 +91,7 @@ impl Client {
         };
         for shard in 0..self.shards() {
             let after = after.iter().find(|(of, _)| *of == shard).map(|(_, place)| *place);
-            let what = Subscribe { key: subscription.key, shard, reflex: reflex.unwrap_or(0), after, window };
+            let what = Subscribe { key: subscription.key, shard, reflex: reflex.unwrap_or(0), after, back_test, window };
             self.command(shard, Command::Subscribe { what, to: to.clone() }).await?;
         }
         drop(to);

@@ -48,6 +48,8 @@ pub struct Subscribe {
     pub reflex: u64,
     /// Where to begin; `None` = from now on.
     pub after: Option<FiringPlace>,
+    /// Asks history from `after` on, also before the reflex was registered.
+    pub back_test: bool,
     /// Firings that may come before the first grant.
     pub window: u32,
 }
@@ -148,7 +150,9 @@ impl Subscriptions {
     /// What has to be told the node.
     pub fn poll_transmit(&mut self, out: &mut Vec<u8>) {
         for one in &mut self.list {
+            let back_test = one.what.back_test;
             let header = |kind, count| Header {
+                flags: if back_test && kind == Kind::Subscribe { Header::REPLAYED } else { 0 },
                 session: one.what.key,
                 request: 1,
                 shard: one.what.shard,
@@ -156,7 +160,8 @@ impl Subscriptions {
                 ..Header::new(kind)
             };
             if one.state == State::Due {
-                let after = one.after.unwrap_or_default();
+                // A back-test depends on where it begins, so after a cut it begins there again; what was seen is dropped.
+                let after = if back_test { one.what.after } else { one.after }.unwrap_or_default();
                 let mut body = [0; 32];
                 body[..8].copy_from_slice(&one.what.reflex.to_le_bytes());
                 body[8..16].copy_from_slice(&after.tx.to_le_bytes());

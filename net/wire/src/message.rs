@@ -242,8 +242,10 @@ impl Attribute {
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
         match name {
-            "tick/id" | "tick/market" | "tick/event-time" | "tick/price" | "tick/volume" => Some(Self::Tick),
-            "quote/id" | "quote/market" | "quote/event-time" | "quote/bid" | "quote/ask" => Some(Self::Quote),
+            "tick/id" | "tick/market" | "tick/event-time" | "tick/received-time" | "tick/price" | "tick/volume"
+            | "tick/trader" | "tick/side" | "tick/source" => Some(Self::Tick),
+            "quote/id" | "quote/market" | "quote/event-time" | "quote/received-time" | "quote/bid" | "quote/bid-volume"
+            | "quote/ask" | "quote/ask-volume" | "quote/source" => Some(Self::Quote),
             "market/id" => Some(Self::Market),
             _ => None,
         }

@@ -72,7 +72,8 @@ fn step() -> impl Strategy<Value = Step> {
 
 #[derive(Default)]
 struct Model {
-    rows: [Vec<(Tx, Tick)>; MARKETS],
+    /// Transaction, place in it, row.
+    rows: [Vec<(Tx, u32, Tick)>; MARKETS],
     floor: [usize; MARKETS],
     horizon: [Tx; MARKETS],
 }
@@ -94,8 +95,8 @@ impl Model {
         }
         let (gone, there) = self.rows[n].split_at(self.floor[n]);
         let same_market = accepted.iter().filter(|other| other.market == row.market);
-        let stored = there.iter().map(|(_, row)| row).chain(same_market);
-        let gone_max = gone.iter().map(|(_, row)| row.id).max().unwrap_or(0);
+        let stored = there.iter().map(|(_, _, row)| row).chain(same_market);
+        let gone_max = gone.iter().map(|(_, _, row)| row.id).max().unwrap_or(0);
         match Self::newest(stored.collect::<Vec<_>>().into_iter(), row) {
             Some(stored) if bytemuck::bytes_of(&stored) == bytemuck::bytes_of(row) => Verdict::Duplicate,
             Some(_) if row.flags & flags::CORRECTION != 0 => Verdict::New,
@@ -108,7 +109,9 @@ impl Model {
 
     fn as_of(&self, n: usize, as_of: Tx) -> Vec<Found<Tick>> {
         let rows = self.rows[n].iter().enumerate().skip(self.floor[n]);
-        rows.filter(|(_, (tx, _))| *tx <= as_of).map(|(at, &(tx, row))| Found { number: at as u32, tx, row }).collect()
+        rows.filter(|(_, (tx, ..))| *tx <= as_of)
+            .map(|(at, &(tx, n, row))| Found { number: at as u32, tx, n, row })
+            .collect()
     }
 }
 
@@ -207,9 +210,9 @@ impl World {
         self.tx += 1;
         let tx = Tx::from_bits(self.tx);
         assert_eq!(self.columns.insert(tx, &rows, &verdicts).rows, summary.new);
-        for row in accepted {
+        for (place, row) in rows.iter().enumerate().filter(|(at, _)| verdicts[*at] == Verdict::New) {
             let n = (0..MARKETS).find(|&n| market(n) == row.market).unwrap();
-            self.model.rows[n].push((tx, row));
+            self.model.rows[n].push((tx, place as u32, *row));
         }
     }
 
@@ -224,7 +227,7 @@ impl World {
                 Retention::All => 0,
                 Retention::Latest => rows.len().saturating_sub(1),
                 Retention::Last(last) => rows.len().saturating_sub(last as usize),
-                Retention::Since(since) => rows.iter().take_while(|(tx, _)| *tx < since).count(),
+                Retention::Since(since) => rows.iter().take_while(|(tx, ..)| *tx < since).count(),
             };
             if floor > self.model.floor[n] {
                 self.model.floor[n] = floor;

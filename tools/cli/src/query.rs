@@ -98,7 +98,7 @@ pub struct BarsArgs {
     /// Event time from here on, as in 2024-08-08T00:00:00Z.
     #[arg(long, value_name = "INSTANT", value_parser = args::instant)]
     from: Option<i64>,
-    /// Event time before this.
+    /// Event time up to this, included.
     #[arg(long, value_name = "INSTANT", value_parser = args::instant)]
     to: Option<i64>,
     #[command(flatten)]

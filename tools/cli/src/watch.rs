@@ -35,8 +35,8 @@ pub struct Args {
     /// The question's id. With it the question stays when this ends; else it is removed.
     #[arg(long)]
     id: Option<u64>,
-    /// Begins behind this transaction instead of now; for a question that stands.
-    #[arg(long, value_name = "TX", value_parser = args::tx, requires = "id", conflicts_with = "spec")]
+    /// Asks history first, from behind this transaction on (0: all there is), then goes on live without a gap.
+    #[arg(long, value_name = "TX", value_parser = args::tx)]
     since: Option<Tx>,
     /// Ends after so many firings.
     #[arg(long)]
@@ -139,11 +139,7 @@ pub(crate) async fn run(args: Args, house: &House, io: &mut Io<'_>) -> Result<Ex
     }
     let (id, after) = match registration {
         Some((id, bytes)) => (id, positions(&client.register(&bytes, 1).await?)),
-        None => {
-            let since = args.since.map(FiringPlace::behind_tx);
-            let after = since.map(|place| (0..client.shards()).map(|shard| (shard, place)).collect());
-            (args.id.unwrap_or_default(), after.unwrap_or_default())
-        }
+        None => (args.id.unwrap_or_default(), Vec::new()),
     };
     if io.err_is_terminal {
         io.say(&format!("listening to reflex {id}; Ctrl-C ends"))?;
@@ -182,7 +178,10 @@ async fn watch(
     house: &House,
     io: &mut Io<'_>,
 ) -> Result<Exit, Failure> {
-    let mut subscription = client.subscribe(Some(id), after).await?;
+    let mut subscription = match args.since {
+        Some(since) => client.back_test(id, since).await?,
+        None => client.subscribe(Some(id), after).await?,
+    };
     let mut names = Names { client: client.clone(), by_id: HashMap::new() };
     let mut flow = Flow::new(args.common.output, WIDTHS);
     let mut left = args.count.unwrap_or(u64::MAX);

@@ -110,7 +110,7 @@ fn silence_is_asked_about_once_and_then_ends_the_connection() {
 #[test]
 fn a_subscription_goes_on_behind_the_last_firing_and_pays_for_no_repeat() {
     let mut link = link(3);
-    link.subscribe(Subscribe { key: 9, shard: 2, reflex: 0, after: None, window: 10 });
+    link.subscribe(Subscribe { key: 9, shard: 2, reflex: 0, after: None, back_test: false, window: 10 });
     let asked = said(&mut link, MS(0));
     assert_eq!((asked[0].session, asked[0].count), (9, 10));
     answer(&mut link, MS(0), Kind::Answer, &asked[0], Header { tx: 40, ..Header::new(Kind::Answer) }, &[]);
@@ -143,7 +143,7 @@ fn a_subscription_goes_on_behind_the_last_firing_and_pays_for_no_repeat() {
 #[test]
 fn a_subscription_that_heard_nothing_goes_on_where_it_began() {
     let mut link = link(3);
-    link.subscribe(Subscribe { key: 9, shard: 2, reflex: 0, after: None, window: 10 });
+    link.subscribe(Subscribe { key: 9, shard: 2, reflex: 0, after: None, back_test: false, window: 10 });
     let asked = said(&mut link, MS(0));
     answer(&mut link, MS(0), Kind::Answer, &asked[0], Header { tx: 40, ..Header::new(Kind::Answer) }, &[]);
     link.disconnected();

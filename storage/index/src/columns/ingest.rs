@@ -131,7 +131,9 @@ impl<R: ColumnRow> Columns<R> {
             if market.part.rows() == 0 {
                 self.touched.push(ix);
             }
-            market.part.push(tx, row, &mut self.free);
+            let mut stored_row = *row;
+            stored_row.set_place(n as u32);
+            market.part.push(tx, &stored_row, &mut self.free);
             stored += 1;
         }
         self.newest_rows += u64::from(stored);

@@ -42,11 +42,20 @@ pub struct Found<R> {
     pub number: u32,
     /// The transaction that brought it.
     pub tx: Tx,
+    /// Its place within that transaction; 0 for quotes, whose places are not stored.
+    pub n: u32,
     /// The row.
     pub row: R,
 }
 
 impl<R: ColumnRow> Found<R> {
+    /// A stored row, as it is shown.
+    fn shown(number: u32, tx: Tx, mut row: R) -> Self {
+        let n = row.place();
+        row.set_place(0);
+        Self { number, tx, n, row }
+    }
+
     /// Its entity id.
     #[must_use]
     pub fn entity(&self) -> EntityId {
@@ -109,11 +118,11 @@ impl<'a, R: ColumnRow> Piece<'a, R> {
     fn found(&self, cache: &Cache, within: u32) -> Result<Found<R>, IndexError> {
         let number = self.first() + within;
         match self {
-            Self::Part { part, .. } => Ok(Found { number, tx: tx_of(part.runs(), within), row: *part.row(within) }),
+            Self::Part { part, .. } => Ok(Found::shown(number, tx_of(part.runs(), within), *part.row(within))),
             Self::Block { run, block } => {
                 let page = run.runs::<R>(cache, *block)?;
                 let Page::Runs(runs) = &*page else { unreachable!("transactions have a key of their own") };
-                Ok(Found { number, tx: tx_of(runs, within), row: run.row(cache, *block, within)? })
+                Ok(Found::shown(number, tx_of(runs, within), run.row(cache, *block, within)?))
             }
         }
     }
@@ -154,7 +163,11 @@ impl<R: ColumnRow> Columns<R> {
         if let Some((first, part)) = view.newest
             && let Some(row) = part.find(id, part.rows())
         {
-            return Ok((first + row >= view.floor).then(|| *part.row(row)));
+            return Ok((first + row >= view.floor).then(|| {
+                let mut stored = *part.row(row);
+                stored.set_place(0);
+                stored
+            }));
         }
         Ok(view.row_by_id(id)?.map(|found| found.row))
     }
@@ -303,7 +316,7 @@ impl<'a, R: ColumnRow> MarketView<'a, R> {
         self.scan(filter, &columns, true, |batch| {
             for at in 0..batch.numbers.len() {
                 columns.iter().for_each(|&column| row.set_cell(column, batch.columns[column][at]));
-                visit(Found { number: batch.numbers[at], tx: Tx::from_bits(batch.txs[at]), row })?;
+                visit(Found::shown(batch.numbers[at], Tx::from_bits(batch.txs[at]), row))?;
             }
             ControlFlow::Continue(())
         })

@@ -1,12 +1,13 @@
 //! How a row is columns: names, shapes and the way between 64 bytes and 64-bit cells.
 //!
 //! ```text
-//!   tick    0 id  1 event_time  2 price  3 volume  4 trader  5 side  6 flags  7 received_delta  8 source
+//!   tick    0 id  1 event_time  2 price  3 volume  4 trader  5 side  6 flags  7 received_delta  8 source  9 n
 //!   quote   0 id  1 event_time  2 bid    3 bid_volume  4 ask  5 ask_volume  6 received_delta  7 source
 //! ```
 //! Invariants: a cell is the field's bits in a `u64` (floats by `to_bits`, signed integers sign-extended), so every
 //! 64-byte row comes back bit for bit; `market` is not a column, the block implies it; the order is part of the file
-//! format. Deliberately absent: how a column is compressed (`column.rs`).
+//! format. A stored tick carries its place within its transaction (`n`) in the reserved bytes 60..64, so that history
+//! can be put back into the order in which it was applied across markets; no tick leaves the index with it. Deliberately absent: how a column is compressed (`column.rs`).
 
 use myelin_datom::{EntityId, Kind, Quote, Row, Tick, flags};
 
@@ -23,7 +24,7 @@ pub const TRADER: usize = 4;
 /// Column of a quote's best ask.
 pub const ASK: usize = 4;
 /// Columns of the widest kind.
-pub const COLUMNS_MAX: usize = 9;
+pub const COLUMNS_MAX: usize = 10;
 
 /// Rows that correct another, among these cells of [`ColumnRow::FLAGS`].
 pub(crate) fn corrections(cells: &[u64]) -> u64 {
@@ -87,12 +88,16 @@ pub trait ColumnRow: Row + core::fmt::Debug + PartialEq + Send + Sync + 'static 
     fn cell(&self, column: usize) -> u64;
     /// Puts the bits of one field back. **Panics** when there is no such column.
     fn set_cell(&mut self, column: usize, bits: u64);
+    /// Its place within its transaction, as it is stored; 0 where a kind has no room for it.
+    fn place(&self) -> u32;
+    /// Sets the place; nothing where a kind has no room for it.
+    fn set_place(&mut self, n: u32);
     /// Appends the bits of one column of many rows. **Panics** when there is no such column.
     fn cells(rows: &[Self], column: usize, out: &mut Vec<u64>);
 }
 
 macro_rules! column_row {
-    ($row:ty, $kind:expr, $prices:expr, $flags:expr, [$($at:literal $name:literal $shape:ident $get:expr, $set:expr;)*]) => {
+    ($row:ty, $kind:expr, $prices:expr, $flags:expr, $place:expr, $set_place:expr, [$($at:literal $name:literal $shape:ident $get:expr, $set:expr;)*]) => {
         impl ColumnRow for $row {
             const KIND: Kind = $kind;
             const SPECS: &'static [ColumnSpec] = &[$(spec($name, Shape::$shape)),*];
@@ -124,6 +129,16 @@ macro_rules! column_row {
                 }
             }
 
+            #[inline]
+            fn place(&self) -> u32 {
+                ($place as fn(&$row) -> u32)(self)
+            }
+
+            #[inline]
+            fn set_place(&mut self, n: u32) {
+                ($set_place as fn(&mut $row, u32))(self, n);
+            }
+
             fn cells(rows: &[Self], column: usize, out: &mut Vec<u64>) {
                 match column {
                     $($at => out.extend(rows.iter().map($get)),)*
@@ -134,7 +149,7 @@ macro_rules! column_row {
     };
 }
 
-column_row!(Tick, Kind::Tick, &[PRICE], Some(6), [
+column_row!(Tick, Kind::Tick, &[PRICE], Some(6), |r| r.zero_60, |r, n| r.zero_60 = n, [
     0 "id" Rising |r: &Tick| r.id, |r, bits| r.id = bits;
     1 "event_time_ns" Rising |r: &Tick| r.event_time_ns as u64, |r, bits| r.event_time_ns = bits as i64;
     2 "price" Price |r: &Tick| r.price.to_bits(), |r, bits| r.price = f64::from_bits(bits);
@@ -145,9 +160,10 @@ column_row!(Tick, Kind::Tick, &[PRICE], Some(6), [
     7 "received_delta_us" Delta |r: &Tick| i64::from(r.received_delta_us) as u64,
         |r, bits| r.received_delta_us = bits as i32;
     8 "source" Small |r: &Tick| u64::from(r.source), |r, bits| r.source = bits as u32;
+    9 "n" Whole |r: &Tick| u64::from(r.zero_60), |r, bits| r.zero_60 = bits as u32;
 ]);
 
-column_row!(Quote, Kind::Quote, &[PRICE, ASK], None, [
+column_row!(Quote, Kind::Quote, &[PRICE, ASK], None, |_| 0, |_, _| (), [
     0 "id" Rising |r: &Quote| r.id, |r, bits| r.id = bits;
     1 "event_time_ns" Rising |r: &Quote| r.event_time_ns as u64, |r, bits| r.event_time_ns = bits as i64;
     2 "bid" Price |r: &Quote| r.bid.to_bits(), |r, bits| r.bid = f64::from_bits(bits);
@@ -185,7 +201,6 @@ mod tests {
             check::<Quote>(bytes);
             // A tick's reserved bytes are zero by admission.
             bytes[50..52].fill(0);
-            bytes[60..64].fill(0);
             check::<Tick>(bytes);
         }
     }

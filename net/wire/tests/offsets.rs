@@ -1,0 +1,189 @@
+//! What `net/README.md` draws is what the types are: every table of offsets, kinds and codes, every check value.
+//!
+//! ```text
+//!   "### Header: 64 bytes" -> rows "| 0 | 4 | `magic` |" -> [(0, 4, "magic"), ..] == offset_of!, size of the field
+//! ```
+//!
+//! Bodies without a Rust layout (hello, welcome, lists) are written by the crate and read back at the places the page
+//! says. Deliberately absent: the bytes of reflexes, which `tests/python_client.rs` compares.
+
+use core::mem::offset_of;
+use myelin_datom::{EntityId, Quote, Slot, Tick};
+use myelin_wire::{
+    AckBody, BarRow, Code, FiringRow, Header, Hello, Kind, MarketFlags, MarketSpec, SlotRange, VwapRow, Welcome,
+    decode, markets_body, write_market_row,
+};
+
+const PAGE: &str = include_str!("../../README.md");
+
+/// The lines of the section with this title, up to the next title.
+fn section(title: &str) -> impl Iterator<Item = &'static str> {
+    let mut lines = PAGE.lines();
+    let found = lines.by_ref().any(|line| line.starts_with('#') && line.trim_start_matches('#').trim() == title);
+    assert!(found, "the page has no section '{title}'");
+    let mut fenced = false;
+    lines.take_while(move |line| {
+        fenced ^= line.starts_with("```");
+        fenced || !line.starts_with('#')
+    })
+}
+
+/// The cells of the rows of a section's tables, backticks taken off; rows that do not begin with a number left out.
+fn rows(title: &str) -> Vec<Vec<&'static str>> {
+    let cells =
+        |line: &'static str| line.trim_matches('|').split('|').map(|cell| cell.trim().trim_matches('`')).collect();
+    let rows = section(title).filter(|line| line.starts_with('|')).map(cells);
+    rows.filter(|row: &Vec<&str>| row[0].starts_with(|letter: char| letter.is_ascii_digit())).collect()
+}
+
+/// Offset, length and name of every row whose offset and length are plain numbers.
+fn drawn(title: &str) -> Vec<(usize, usize, &'static str)> {
+    let number = |text: &str| text.parse().ok();
+    rows(title).iter().filter_map(|row| Some((number(row[0])?, number(row[1])?, row[2]))).collect()
+}
+
+/// Offset, length and name of every field, as the compiler has them.
+macro_rules! laid_out {
+    ($layout:ty: $($field:ident)*) => {{
+        let zeroed: $layout = bytemuck::Zeroable::zeroed();
+        vec![$((offset_of!($layout, $field), size_of_val(&zeroed.$field), stringify!($field)),)*]
+    }};
+}
+
+#[test]
+fn every_offset_that_is_drawn_is_the_types_offset() {
+    let table = [
+        (
+            "Header: 64 bytes",
+            64,
+            laid_out!(Header: magic version kind flags body_len body_crc session request tx shard code count aux credit header_crc),
+        ),
+        (
+            "Tick: 64 bytes",
+            64,
+            laid_out!(Tick: market id event_time_ns price volume trader side flags zero_50 received_delta_us source zero_60),
+        ),
+        (
+            "Quote: 64 bytes",
+            64,
+            laid_out!(Quote: market id event_time_ns bid bid_volume ask ask_volume source received_delta_us),
+        ),
+        ("Ack: 16 bytes", 16, laid_out!(AckBody: duplicates refused first_bad first_code)),
+        ("Row of a vwap: 40 bytes", 40, laid_out!(VwapRow: market count notional volume vwap)),
+        ("Bar: 64 bytes", 64, laid_out!(BarRow: start_ns open high low close volume count market)),
+        (
+            "Firing: 128 bytes",
+            128,
+            laid_out!(FiringRow: reflex tx n kind zero_21 slot value basis received_ns durable_ns fired_ns tick),
+        ),
+    ];
+    for (title, bytes, fields) in table {
+        assert_eq!(drawn(title), fields, "{title}");
+        let end = fields.iter().try_fold(0, |at, (offset, size, _)| (*offset == at).then_some(at + size));
+        assert_eq!(end, Some(bytes), "{title}: fields without holes, up to the end");
+    }
+}
+
+#[test]
+fn every_kind_and_every_code_stands_in_its_table_and_no_other() {
+    let drawn: Vec<(u8, String)> =
+        rows("Kinds").iter().map(|row| (row[0].parse().unwrap(), row[1].to_owned())).collect();
+    let spoken: Vec<(u8, String)> =
+        (0..=255).filter_map(|number| Some((number, format!("{:?}", Kind::from_number(number)?)))).collect();
+    assert_eq!(drawn, spoken);
+    let drawn: Vec<(u16, &str, u16)> =
+        rows("Codes").iter().map(|row| (row[0].parse().unwrap(), row[1], row[2].parse().unwrap())).collect();
+    let given: Vec<(u16, &str, u16)> =
+        Code::ALL.iter().map(|code| (*code as u16, code.name(), code.http_status())).collect();
+    assert_eq!(drawn, given);
+}
+
+#[test]
+fn the_flags_and_the_check_values_are_those_of_the_code() {
+    assert_eq!((Header::PARTIAL, Header::MORE, Header::REPLAYED), (1, 2, 4));
+    assert_eq!((MarketFlags::SIGNED, MarketFlags::ASCENDING, MarketFlags::DENSE), (1, 2, 4));
+    assert_eq!((myelin_datom::flags::EVENT_TIME_UNKNOWN, myelin_datom::flags::CORRECTION), (1, 2));
+    assert!(PAGE.contains(&format!("`{:#010x}`", crc32fast::hash(b"123456789"))));
+    for name in ["BTC", "binance-spot:{BTC}USDT", "binance-spot:BTCUSDT"] {
+        let row = format!("| `{name}` | {} |", Slot::of_name(name).number());
+        assert!(PAGE.contains(&row), "the page lacks: {row}");
+    }
+    let market = EntityId::market(Slot::new(0xabc).unwrap(), 1);
+    assert_eq!(market.bits(), 2 << 60 | 0xabc << 48 | 1 << 28);
+}
+
+#[test]
+fn the_frame_that_is_printed_is_the_frame_it_claims_to_be() {
+    let (_, rest) = PAGE.split_once("```hex\n").unwrap();
+    let (hex, _) = rest.split_once("```").unwrap();
+    let bytes: Vec<u8> = hex.split_whitespace().map(|byte| u8::from_str_radix(byte, 16).unwrap()).collect();
+    let (frame, taken) = decode(&bytes, 1 << 20).unwrap().unwrap();
+    assert_eq!((frame.kind, taken), (Kind::Hello, bytes.len()));
+    let expected = Hello { client: "probe", capabilities: 0, credential_kind: 0, credential: "" };
+    assert_eq!(Hello::read(frame.body), Ok(expected));
+}
+
+#[test]
+fn bodies_of_changing_length_have_their_fields_where_the_page_says() {
+    let at = |title: &str, field: &str| {
+        let row = drawn(title).into_iter().find(|(_, _, name)| *name == field);
+        row.map(|(offset, bytes, _)| offset..offset + bytes).unwrap_or_else(|| panic!("{title} draws no {field}"))
+    };
+    let mut body = Vec::new();
+    Hello { client: "ab", capabilities: 0x11, credential_kind: 1, credential: "xyz" }.write(&mut body);
+    assert_eq!(body[at("Body of a hello", "capabilities")], 0x11_u64.to_le_bytes());
+    assert_eq!(body[at("Body of a hello", "credential_kind")], [1]);
+    // client at 9: 2 + n; credential at 11 + n: 2 + m; n = 2, m = 3.
+    assert_eq!(&body[9..], b"\x02\0ab\x03\0xyz");
+
+    let welcome = Welcome {
+        node: 0x11,
+        capabilities: 0x22,
+        max_body: 0x33,
+        core: 0x44,
+        table: 0x55,
+        ports: vec![0x66, 0x77],
+        shard_cores: vec![0, 1, 0],
+        slots: vec![SlotRange { first: 0, shard: 2 }],
+    };
+    let mut body = Vec::new();
+    welcome.write(&mut body);
+    let fields: [(&str, &[u8]); 6] = [
+        ("node", &0x11_u64.to_le_bytes()),
+        ("capabilities", &0x22_u64.to_le_bytes()),
+        ("max_body", &0x33_u32.to_le_bytes()),
+        ("table", &0x55_u32.to_le_bytes()),
+        ("core", &0x44_u16.to_le_bytes()),
+        ("ports", &2_u16.to_le_bytes()),
+    ];
+    for (field, bytes) in fields {
+        assert_eq!(&body[at("Body of a welcome", field)], bytes, "{field}");
+    }
+    let (p, s, r) = (2, 3, 1);
+    assert_eq!(body[28..32], [0x66, 0, 0x77, 0]);
+    assert_eq!(body[28 + 2 * p..30 + 2 * p], [3, 0]);
+    assert_eq!(body[30 + 2 * p..30 + 2 * p + 2 * s], [0, 0, 1, 0, 0, 0]);
+    assert_eq!(body[30 + 2 * p + 2 * s..], [1, 0, 0, 0, 2, 0]);
+    assert_eq!(body.len(), 32 + 2 * p + 2 * s + 4 * r);
+
+    let mut body = Vec::new();
+    markets_body(
+        &mut body,
+        [MarketSpec { flags: MarketFlags(5), name: "ab" }, MarketSpec { flags: MarketFlags(0), name: "c" }],
+    );
+    assert_eq!(body, b"\x05\x02\0ab\0\x01\0c");
+
+    let mut body = Vec::new();
+    write_market_row(&mut body, EntityId::from_bits(0x11), MarketFlags(3), 0x22, 0x33, "ab");
+    let title = "Row of a market list";
+    for (field, number) in [("id", 0x11_u64), ("ticks", 0x22), ("quotes", 0x33)] {
+        assert_eq!(body[at(title, field)], number.to_le_bytes(), "{field}");
+    }
+    assert_eq!(body[at(title, "flags")], [3]);
+    assert_eq!(&body[25..], b"\x02\0ab");
+
+    // The body of a subscribe is read by the shard, a field at a time; here only that the drawing has no holes.
+    let end =
+        drawn("Body of a subscribe").iter().try_fold(0, |at, (offset, size, _)| (*offset == at).then_some(at + size));
+    assert_eq!(end, Some(32));
+}

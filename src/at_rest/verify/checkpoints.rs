@@ -1,0 +1,152 @@
+//! Manifests and runs: every manifest there is, every block of every run that one of them names.
+
+use super::super::still::forget_cache;
+use super::super::{Damage, Fault, told};
+use super::Report;
+use crate::at_rest::home::Home;
+use crate::shard::checkpoint::Restoring;
+use crate::shard::manifest::{self, Manifest, RunName, runs_dir};
+use myelin_datom::Kind;
+use myelin_index::{IndexError, Run};
+use myelin_wal::Lsn;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::path::Path;
+use std::sync::Arc;
+
+/// The checkpoints of one core.
+#[derive(Default)]
+pub(super) struct Checkpoints {
+    /// The newest whole manifest: what a start would begin from.
+    pub(super) newest: Option<Manifest>,
+    /// Its file, seen from the data directory.
+    pub(super) path: String,
+    /// Whether the shards can be brought back: there never was a manifest, or all runs of the newest are sound.
+    pub(super) whole: bool,
+    /// What the newest manifest brings back.
+    pub(super) restoring: BTreeMap<u16, Restoring>,
+    /// Every run that is named.
+    pub(super) named: BTreeSet<String>,
+}
+
+impl Checkpoints {
+    /// Where the log goes on behind the newest; before everything when there is none.
+    pub(super) fn lsn(&self) -> Lsn {
+        self.newest.as_ref().map_or(Lsn::ZERO, Manifest::lsn)
+    }
+
+    /// Checks all of them, oldest first.
+    pub(super) fn check(home: &Home, core: u16, report: &mut Report) -> Result<Self, Fault> {
+        let dir = home.core_dir(core);
+        let mut runs = Runs { home, dir: &dir, sound: BTreeMap::new() };
+        let mut this = Self { whole: true, ..Self::default() };
+        for (number, path) in manifest::numbered(&dir).map_err(Fault::io(&dir))? {
+            let file = told::in_core(core, &path.file_name().unwrap_or_default().to_string_lossy());
+            if let Ok(handle) = File::open(&path) {
+                forget_cache(&handle);
+            }
+            let decoded = Manifest::decode(number, &fs::read(&path).map_err(Fault::io(&path))?);
+            report.checked.manifests += 1;
+            let manifest = match decoded {
+                Ok(manifest) if manifest.core == u32::from(core) => manifest,
+                Ok(manifest) => {
+                    let what = format!("it is core {}'s", manifest.core);
+                    report.damage.push(Damage { file, offset: 12, what });
+                    continue;
+                }
+                Err((what, at)) => {
+                    report.damage.push(Damage { file, offset: at as u64, what: what.to_owned() });
+                    continue;
+                }
+            };
+            this.whole = true;
+            this.restoring.clear();
+            for files in &manifest.shards {
+                let ticks = runs.all(&files.ticks, Kind::Tick, report)?;
+                let quotes = runs.all(&files.quotes, Kind::Quote, report)?;
+                match (ticks, quotes) {
+                    (Some(ticks), Some(quotes)) => {
+                        let restoring = Restoring { state: files.state.clone(), ticks, quotes };
+                        this.restoring.insert(files.shard, restoring);
+                    }
+                    _ => this.whole = false,
+                }
+            }
+            (this.newest, this.path) = (Some(manifest), file);
+        }
+        if this.newest.is_none() && report.damage.iter().any(|damage| damage.file.contains("/manifest-")) {
+            this.whole = false;
+        }
+        this.named = runs.sound.into_keys().collect();
+        Ok(this)
+    }
+}
+
+/// The runs of a core, each opened and verified once.
+struct Runs<'a> {
+    home: &'a Home,
+    dir: &'a Path,
+    /// By name; none when it is damaged.
+    sound: BTreeMap<String, Option<Arc<Run>>>,
+}
+
+impl Runs<'_> {
+    /// The runs of these names; none when one of them cannot be used.
+    fn all(&mut self, names: &[RunName], kind: Kind, report: &mut Report) -> Result<Option<Vec<Arc<Run>>>, Fault> {
+        let mut all = Some(Vec::new());
+        for name in names {
+            match self.one(name, kind, report)? {
+                Some(run) => all = all.map(|all| [all, vec![run]].concat()),
+                None => all = None,
+            }
+        }
+        Ok(all)
+    }
+
+    fn one(&mut self, name: &RunName, kind: Kind, report: &mut Report) -> Result<Option<Arc<Run>>, Fault> {
+        let path = runs_dir(self.dir).join(&name.name);
+        let run = match self.sound.get(&name.name) {
+            Some(known) => known.clone(),
+            None => {
+                let run = match open(&path) {
+                    Ok(run) => {
+                        report.checked.runs += 1;
+                        report.checked.blocks += u64::from(run.meta().blocks);
+                        report.checked.run_bytes += run.meta().bytes;
+                        Some(Arc::new(run))
+                    }
+                    Err(error) => {
+                        report.damage.push(told::of_run(&self.home.dir, &path, error)?);
+                        None
+                    }
+                };
+                self.sound.insert(name.name.clone(), run.clone());
+                run
+            }
+        };
+        let Some(run) = run else { return Ok(None) };
+        let file = || path.strip_prefix(&self.home.dir).unwrap_or(&path).display().to_string();
+        let meta = run.meta();
+        if meta.hash != name.hash {
+            let what = format!("the content hash is {:032x}, the manifest says {:032x}", meta.hash, name.hash);
+            report.damage.push(Damage { file: file(), offset: 0, what });
+            return Ok(None);
+        }
+        if meta.kind != kind as u8 {
+            let what = format!("its rows are of kind {}, the manifest says {}", meta.kind, kind as u8);
+            report.damage.push(Damage { file: file(), offset: 10, what });
+            return Ok(None);
+        }
+        Ok(Some(run))
+    }
+}
+
+/// Opens a run and reads all of it.
+fn open(path: &Path) -> Result<Run, IndexError> {
+    if let Ok(handle) = File::open(path) {
+        forget_cache(&handle);
+    }
+    let run = Run::open(path)?;
+    run.verify()?;
+    Ok(run)
+}

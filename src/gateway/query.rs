@@ -1,0 +1,342 @@
+//! Reads: `GET /v2/query/as_of/{tx}` and `GET /v2/markets`.
+//!
+//! ```text
+//!   attribute=tick/id [market=NAME]             {"tx","attribute","market","count"}
+//!   market=NAME | entity=ID                     {"tx","market","entity","tick":{..} | null}     the newest
+//!   vwap=true [market=NAME]                     {"tx","vwap":[{"market","entity","vwap","volume","notional","count"}]}
+//!   bars=60s market=NAME [from=.. to=..]        {"tx","market","entity","bars":[{"start","open",..}]}
+//! ```
+//!
+//! `{tx}` is a transaction, or `now`, or 0 for the same; `min_tx` is not before that one. Every answer carries the `tx` it
+//! was given at: asking as of that again gives the same. A time is written with its zone, a length with its unit.
+
+use super::failure::{Failure, HttpCode};
+use super::{Shared, limits, parameters};
+use axum::Json;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query, State};
+use myelin_client::{At, Client, Error};
+use myelin_datom::{EntityId, Kind, Side, Tick, Tx, flags, received_delta};
+use myelin_wire::{Attribute, BarRow, Code, MarketFlags, MarketRow, VwapRow};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use std::future::Future;
+use std::sync::Arc;
+use tokio::time::timeout;
+
+/// What is asked of `as_of`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Parameters {
+    attribute: Option<String>,
+    market: Option<String>,
+    entity: Option<String>,
+    #[serde(default)]
+    vwap: bool,
+    bars: Option<String>,
+    from: Option<String>,
+    to: Option<String>,
+    min_tx: Option<String>,
+}
+
+/// What is asked of `markets`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Moment {
+    as_of: Option<String>,
+    min_tx: Option<String>,
+}
+
+/// The handler of `as_of`.
+pub async fn as_of(
+    State(shared): State<Arc<Shared>>,
+    Path(tx): Path<String>,
+    query: Result<Query<Parameters>, QueryRejection>,
+) -> Result<Json<Value>, Failure> {
+    let _place = shared.place()?;
+    let asked = parameters(query)?;
+    let at = moment(Some(&tx), asked.min_tx.as_deref())?;
+    let client = shared.client().await?;
+    in_time(async {
+        let market = market(&shared, client, &asked).await?;
+        match (&asked, market) {
+            (Parameters { attribute: Some(name), vwap: false, bars: None, .. }, market) => {
+                count(client, name, market, at).await
+            }
+            (Parameters { attribute: None, vwap: true, bars: None, .. }, market) => {
+                vwap(&shared, client, market, at).await
+            }
+            (Parameters { attribute: None, vwap: false, bars: Some(width), .. }, Some(market)) => {
+                bars(client, width, &asked, market, at).await
+            }
+            (Parameters { attribute: None, vwap: false, bars: None, .. }, Some(market)) => {
+                latest(client, market, at).await
+            }
+            _ => Err(bad("ask for one of: attribute=NAME, market=NAME, vwap=true, bars=LENGTH with market=NAME")),
+        }
+    })
+    .await
+    .map(Json)
+}
+
+/// The handler of `markets`.
+pub async fn markets(
+    State(shared): State<Arc<Shared>>,
+    query: Result<Query<Moment>, QueryRejection>,
+) -> Result<Json<Value>, Failure> {
+    let _place = shared.place()?;
+    let Moment { as_of, min_tx } = parameters(query)?;
+    let at = moment(as_of.as_deref(), min_tx.as_deref())?;
+    let client = shared.client().await?;
+    in_time(async {
+        // The count has a moment, and the list is as of that.
+        let basis = client.count(Attribute::Market, None, at).await.map_err(failed)?.basis;
+        let at = if basis == Tx::ZERO { At::NOW } else { At::as_of(basis) };
+        let rows: Vec<_> = client.list_markets(at).await.map_err(failed)?.into_iter().map(Listed::from).collect();
+        Ok(json!({ "tx": basis.to_string(), "markets": rows }))
+    })
+    .await
+    .map(Json)
+}
+
+async fn in_time<T>(asking: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let late = || Failure::http(HttpCode::NotServing, "the node did not answer in time; /readyz has the reasons");
+    timeout(limits::ANSWER_WITHIN, asking).await.unwrap_or_else(|_| Err(late()))
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "it stands in map_err")]
+fn failed(error: Error) -> Failure {
+    match &error {
+        // A read that was not answered changed nothing.
+        Error::Unknown(lost) => Failure::http(HttpCode::NotServing, lost.to_string()),
+        error => Failure::error(error),
+    }
+}
+
+fn bad(message: impl Into<String>) -> Failure {
+    Failure::http(HttpCode::BadQuery, message)
+}
+
+/// Reads a transaction.
+pub fn tx(text: &str) -> Result<Tx, Failure> {
+    let bits =
+        text.parse().map_err(|_| bad(format!("'{text}' is no transaction: a decimal number, as an ack has it")))?;
+    Ok(Tx::from_bits(bits))
+}
+
+fn moment(as_of: Option<&str>, min_tx: Option<&str>) -> Result<At, Failure> {
+    let as_of = as_of.filter(|text| *text != "now").map(tx).transpose()?.filter(|tx| *tx != Tx::ZERO);
+    Ok(At { as_of, min_tx: min_tx.map(tx).transpose()? })
+}
+
+/// A market that exists.
+struct Market {
+    name: String,
+    id: EntityId,
+}
+
+/// The market that is asked about, if one is. **Errors:** there is none such.
+async fn market(shared: &Shared, client: &Client, asked: &Parameters) -> Result<Option<Market>, Failure> {
+    match (&asked.market, &asked.entity) {
+        (None, None) => Ok(None),
+        (Some(_), Some(_)) => Err(bad("say market or entity, not both")),
+        (Some(name), None) => Ok(Some(Market { id: market_id(shared, client, name).await?, name: name.clone() })),
+        (None, Some(text)) => {
+            let bits = text.parse().map_err(|_| bad(format!("'{text}' is no entity id: a decimal number")))?;
+            let id = EntityId::from_bits(bits);
+            if id.kind() != Some(Kind::Market) {
+                return Err(Failure::wire(Code::MarketKind, format!("{bits} is not the id of a market")));
+            }
+            let name = shared.names.name(client, bits).await?;
+            let name = name.ok_or_else(|| Failure::wire(Code::UnknownMarket, format!("there is no market {bits}")))?;
+            Ok(Some(Market { name, id }))
+        }
+    }
+}
+
+/// The id of a market. **Errors:** there is none of this name.
+pub async fn market_id(shared: &Shared, client: &Client, name: &str) -> Result<EntityId, Failure> {
+    let ids = shared.names.ids(client, &[name.to_owned()]).await?;
+    let id = ids.first().copied().filter(|id| *id != EntityId::NONE);
+    id.ok_or_else(|| Failure::wire(Code::UnknownMarket, format!("there is no market '{name}'")))
+}
+
+async fn count(client: &Client, name: &str, market: Option<Market>, at: At) -> Result<Value, Failure> {
+    let attribute = Attribute::from_name(name);
+    let attribute =
+        attribute.ok_or_else(|| Failure::wire(Code::UnknownAttribute, format!("there is no attribute '{name}'")))?;
+    let answer = client.count(attribute, market.as_ref().map(|market| market.id), at).await.map_err(failed)?;
+    let market = market.map(|market| market.name);
+    Ok(json!({ "tx": answer.basis.to_string(), "attribute": name, "market": market, "count": answer.value }))
+}
+
+async fn latest(client: &Client, Market { name, id }: Market, at: At) -> Result<Value, Failure> {
+    let answer = client.latest(id, at).await.map_err(failed)?;
+    let tick = answer.value.map(|(tx, tick)| TickSaid::new(tx, &tick));
+    Ok(json!({ "tx": answer.basis.to_string(), "market": name, "entity": id.to_string(), "tick": tick }))
+}
+
+async fn vwap(shared: &Shared, client: &Client, market: Option<Market>, at: At) -> Result<Value, Failure> {
+    let answer = client.vwap(market.map(|market| market.id), at).await.map_err(failed)?;
+    let mut rows = Vec::with_capacity(answer.value.len());
+    for row in &answer.value {
+        let name = shared.names.name(client, row.market).await?;
+        rows.push(Averaged::new(name.unwrap_or_else(|| row.market.to_string()), row));
+    }
+    rows.sort_by(|a, b| a.market.cmp(&b.market));
+    Ok(json!({ "tx": answer.basis.to_string(), "vwap": rows }))
+}
+
+async fn bars(
+    client: &Client,
+    width: &str,
+    asked: &Parameters,
+    Market { name, id }: Market,
+    at: At,
+) -> Result<Value, Failure> {
+    let width_ns = length(width)?;
+    let from_ns = asked.from.as_deref().map(instant).transpose()?;
+    let to_ns = asked.to.as_deref().map(instant).transpose()?;
+    let span = from_ns.zip(to_ns).map(|(from, to)| to.saturating_sub(from).max(0) as u64 / width_ns as u64);
+    let (from_ns, to_ns) = (from_ns.unwrap_or(i64::MIN), to_ns.unwrap_or(i64::MAX));
+    if span.is_none_or(|bars| bars > limits::BARS) {
+        // Where ticks are is known a week at a time: 30,000 weeks at most, whatever their times say.
+        let weeks = client.bars(id, WEEK_NS, from_ns, to_ns, at).await.map_err(failed)?.value;
+        let in_a_week = WEEK_NS as u64 / width_ns as u64 + 1;
+        if weeks.iter().map(|week| week.count.min(in_a_week)).sum::<u64>() > limits::BARS {
+            let message = format!("these may be more than {} bars: narrow from and to, or widen bars", limits::BARS);
+            return Err(Failure::wire(Code::TooMany, message));
+        }
+    }
+    let answer = client.bars(id, width_ns, from_ns, to_ns, at).await.map_err(failed)?;
+    let rows: Vec<_> = answer.value.iter().map(Bar::from).collect();
+    Ok(json!({ "tx": answer.basis.to_string(), "market": name, "entity": id.to_string(), "bars": rows }))
+}
+
+const WEEK_NS: i64 = 7 * 86_400_000_000_000;
+
+const UNITS: [(&str, i64); 7] = [
+    ("ns", 1),
+    ("us", 1_000),
+    ("ms", 1_000_000),
+    ("s", 1_000_000_000),
+    ("m", 60_000_000_000),
+    ("h", 3_600_000_000_000),
+    ("d", 86_400_000_000_000),
+];
+
+/// Reads a length of time. **Units:** gives nanoseconds, above 0.
+fn length(text: &str) -> Result<i64, Failure> {
+    let (number, unit) = text.split_at(text.bytes().take_while(u8::is_ascii_digit).count());
+    let unit = UNITS.iter().find(|(name, _)| *name == unit).map(|(_, ns)| *ns);
+    let ns = number.parse::<i64>().ok().zip(unit).and_then(|(number, unit)| number.checked_mul(unit));
+    ns.filter(|ns| *ns > 0)
+        .ok_or_else(|| bad(format!("'{text}' is no length: a whole number with ns, us, ms, s, m, h, d")))
+}
+
+/// Reads an instant. **Units:** gives Unix nanoseconds.
+fn instant(text: &str) -> Result<i64, Failure> {
+    let read = text.parse::<jiff::Timestamp>().ok().and_then(|read| i64::try_from(read.as_nanosecond()).ok());
+    read.ok_or_else(|| bad(format!("'{text}' is no instant with its zone, as in 2024-08-08T00:00:00Z")))
+}
+
+/// Writes an instant as [`instant`] reads it.
+pub fn say_instant(ns: i64) -> String {
+    jiff::Timestamp::from_nanosecond(i128::from(ns)).map_or_else(|_| ns.to_string(), |instant| instant.to_string())
+}
+
+/// A tick as people and programs read it.
+#[derive(Serialize)]
+pub struct TickSaid {
+    tx: String,
+    id: String,
+    /// Nothing where the source did not say.
+    event_time: Option<String>,
+    received_time: Option<String>,
+    price: f64,
+    volume: f64,
+    side: &'static str,
+    trader: String,
+    source: String,
+}
+
+impl TickSaid {
+    /// A tick of this transaction.
+    pub fn new(tx: Tx, tick: &Tick) -> Self {
+        let side = match Side::from_number(tick.side) {
+            Some(Side::Buy) => "buy",
+            Some(Side::Sell) => "sell",
+            _ => "unknown",
+        };
+        let told = tick.received_delta_us != received_delta::UNKNOWN;
+        let received = tick.event_time_ns.saturating_add(i64::from(tick.received_delta_us).saturating_mul(1000));
+        Self {
+            tx: tx.to_string(),
+            id: tick.id.to_string(),
+            event_time: (tick.flags & flags::EVENT_TIME_UNKNOWN == 0).then(|| say_instant(tick.event_time_ns)),
+            received_time: told.then(|| say_instant(received)),
+            price: tick.price,
+            volume: tick.volume,
+            side,
+            trader: tick.trader.to_string(),
+            source: tick.source.to_string(),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Bar {
+    start: String,
+    open: f64,
+    high: f64,
+    low: f64,
+    close: f64,
+    volume: f64,
+    count: u64,
+}
+
+impl From<&BarRow> for Bar {
+    fn from(bar: &BarRow) -> Self {
+        let BarRow { start_ns, open, high, low, close, volume, count, .. } = *bar;
+        Self { start: say_instant(start_ns), open, high, low, close, volume, count }
+    }
+}
+
+#[derive(Serialize)]
+struct Averaged {
+    market: String,
+    entity: String,
+    /// Nothing where there was no volume.
+    vwap: Option<f64>,
+    volume: f64,
+    notional: f64,
+    count: u64,
+}
+
+impl Averaged {
+    fn new(market: String, row: &VwapRow) -> Self {
+        let VwapRow { volume, notional, count, .. } = *row;
+        let vwap = row.vwap.is_finite().then_some(row.vwap);
+        Self { market, entity: row.market.to_string(), vwap, volume, notional, count }
+    }
+}
+
+#[derive(Serialize)]
+struct Listed {
+    market: String,
+    entity: String,
+    ticks: u64,
+    quotes: u64,
+    signed: bool,
+    ascending: bool,
+    dense: bool,
+}
+
+impl From<MarketRow> for Listed {
+    fn from(row: MarketRow) -> Self {
+        let MarketRow { id, flags, ticks, quotes, name } = row;
+        let [signed, ascending, dense] =
+            [MarketFlags::SIGNED, MarketFlags::ASCENDING, MarketFlags::DENSE].map(|flag| flags.has(flag));
+        Self { market: name, entity: id.to_string(), ticks, quotes, signed, ascending, dense }
+    }
+}

@@ -1,0 +1,304 @@
+//! `GET /v2/watch`: firings as server-sent events.
+//!
+//! ```text
+//!   reflex=ID | reflex=all                    a question that stands, from now on, or since=TX
+//!   spec=above 61000 & scope=market:NAME      a new one; with id=ID it stays, else it goes with its last watcher
+//!   Last-Event-ID: ..                         behind that event, nothing left out
+//!
+//!   subscription -> pump -> [ 256 events, bounded ] -> response        pump full for 5 s: event `end`, slow_consumer
+//! ```
+//!
+//! | event    | data                                                            |
+//! |----------|-----------------------------------------------------------------|
+//! | `begun`  | `{"reflex","shards":[{"shard","tx"}]}`: what comes later is heard |
+//! | `firing` | the firing; the event's id is its place (`place.rs`)            |
+//! | `end`    | `{"code","message"}`: no more will come over this response      |
+//!
+//! Invariant: a firing is told at least once to whoever goes on behind the last id it saw. Deliberately absent: order
+//! across shards, and history from before the subscriber's place.
+
+use super::failure::{Failure, HttpCode};
+use super::guests::Visit;
+use super::place::Places;
+use super::query::{TickSaid, market_id, tx};
+use super::{Shared, limits, parameters};
+use crate::reflex::{Kind, Scope, Spec};
+use crate::runtime::entropy;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
+use axum::http::HeaderMap;
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use futures_lite::stream;
+use myelin_client::{Client, Firing, FiringPlace, News, Subscription};
+use myelin_datom::Tx;
+use myelin_wire::Code;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use std::convert::Infallible;
+use std::sync::Arc;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+/// What is watched.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Parameters {
+    reflex: Option<String>,
+    spec: Option<String>,
+    scope: Option<String>,
+    id: Option<String>,
+    since: Option<String>,
+}
+
+/// The handler.
+pub async fn watch(
+    State(shared): State<Arc<Shared>>,
+    query: Result<Query<Parameters>, QueryRejection>,
+    headers: HeaderMap,
+) -> Result<Response, Failure> {
+    let watcher = Arc::clone(&shared.watchers).try_acquire_owned();
+    let watcher = watcher.map_err(|_| Failure::busy("as many watchers as there are places listen"))?;
+    let asked = parameters(query)?;
+    let client = shared.client().await?;
+    let last = match headers.get("last-event-id").map(|id| id.to_str().unwrap_or("-")).filter(|id| !id.is_empty()) {
+        Some(id) => {
+            Some(Places::read(id).ok_or_else(|| bad(format!("Last-Event-ID '{id}' is no event's id of this stream")))?)
+        }
+        None => None,
+    };
+    let beginning = begin(&shared, client, &asked, last);
+    let late = || Failure::http(HttpCode::NotServing, "the node did not answer in time");
+    let Beginning { reflex, places, visit } =
+        timeout(limits::ANSWER_WITHIN, beginning).await.unwrap_or_else(|_| Err(late()))?;
+    let after = places.of_all(client.shards());
+    let subscription = timeout(limits::ANSWER_WITHIN, client.subscribe(reflex, &after)).await.map_err(|_| late())?;
+    let subscription = subscription.map_err(|error| Failure::error(&error))?;
+    let (to, from) = mpsc::channel(limits::EVENTS_AHEAD);
+    let pump = Pump { shared: Arc::clone(&shared), client: client.clone(), reflex, places, to };
+    drop(tokio::spawn(async move {
+        pump.run(subscription).await;
+        drop((visit, watcher));
+    }));
+    let events = stream::unfold(from, |mut from| async { Some((Ok::<_, Infallible>(from.recv().await?), from)) });
+    let alive = KeepAlive::new().interval(limits::KEEP_ALIVE).text("alive");
+    Ok((axum::response::AppendHeaders([("x-accel-buffering", "no")]), Sse::new(events).keep_alive(alive))
+        .into_response())
+}
+
+fn bad(message: impl Into<String>) -> Failure {
+    Failure::http(HttpCode::BadQuery, message)
+}
+
+/// What is watched, and from where.
+struct Beginning {
+    /// `None` = all.
+    reflex: Option<u64>,
+    places: Places,
+    visit: Visit,
+}
+
+impl Beginning {
+    fn new(shared: &Arc<Shared>, reflex: Option<u64>, places: Places) -> Self {
+        Self { reflex, places, visit: Visit::new(shared, reflex.unwrap_or_default()) }
+    }
+}
+
+async fn begin(
+    shared: &Arc<Shared>,
+    client: &Client,
+    asked: &Parameters,
+    last: Option<(Places, Option<u64>)>,
+) -> Result<Beginning, Failure> {
+    let number = |text: &String| match text.parse::<u64>() {
+        Ok(id) if id > 0 => Ok(id),
+        _ => Err(bad(format!("'{text}' is no reflex: a decimal number above 0, or all"))),
+    };
+    let since = asked.since.as_deref().map(tx).transpose()?;
+    match asked {
+        Parameters { spec: None, reflex: Some(reflex), scope: None, id: None, .. } => {
+            let reflex = if reflex == "all" { None } else { Some(number(reflex)?) };
+            let places = last.map(|(places, _)| places);
+            let places = places.or_else(|| since.map(|tx| behind(client, tx))).unwrap_or_default();
+            Ok(Beginning::new(shared, reflex, places))
+        }
+        Parameters { spec: Some(spec), reflex: None, since: None, .. } => {
+            let id = asked.id.as_ref().map(number).transpose()?;
+            if let Some((places, of)) = last {
+                // It was registered when the stream began; registering again would begin it anew.
+                let told = bad("this Last-Event-ID does not name the reflex: say reflex=ID");
+                return Ok(Beginning::new(shared, Some(id.or(of).ok_or(told)?), places));
+            }
+            register(shared, client, spec, asked.scope.as_deref(), id).await
+        }
+        _ => Err(bad("say reflex=ID, with since=TX or not; or spec=QUESTION, with scope=SCOPE and id=ID or not")),
+    }
+}
+
+fn behind(client: &Client, tx: Tx) -> Places {
+    let mut places = Places::default();
+    (0..client.shards()).for_each(|shard| places.note(shard, FiringPlace::behind_tx(tx)));
+    places
+}
+
+async fn register(
+    shared: &Arc<Shared>,
+    client: &Client,
+    spec: &str,
+    scope: Option<&str>,
+    id: Option<u64>,
+) -> Result<Beginning, Failure> {
+    let unreadable = |error: crate::reflex::TextError| Failure::wire(Code::BadReflex, error.to_string());
+    let (spec, scope): (Spec, Scope) =
+        (spec.parse().map_err(unreadable)?, scope.unwrap_or("all").parse().map_err(unreadable)?);
+    if let Scope::Market(name) = &scope {
+        // A question about a market that does not exist would wait for it in silence.
+        market_id(shared, client, name).await?;
+    }
+    // A random one fits the numbers of JSON elsewhere.
+    let reflex = id.unwrap_or_else(|| (entropy::nonzero_u64() >> 11).max(1));
+    if id.is_none() && !shared.guests.take_in(reflex) {
+        return Err(Failure::busy("as many questions without an id as there are places stand: give it one"));
+    }
+    // From here on a guest is seen off, whatever happens.
+    let mut beginning = Beginning::new(shared, Some(reflex), Places::default());
+    let mut body = reflex.to_le_bytes().to_vec();
+    spec.encode(&mut body);
+    scope.encode(&mut body);
+    for (shard, tx) in client.register(&body, 1).await.map_err(|error| Failure::error(&error))? {
+        beginning.places.note(shard, FiringPlace::behind_tx(tx));
+    }
+    Ok(beginning)
+}
+
+/// From the subscription to the bounded buffer.
+struct Pump {
+    shared: Arc<Shared>,
+    client: Client,
+    reflex: Option<u64>,
+    places: Places,
+    to: mpsc::Sender<Event>,
+}
+
+/// Why a stream ends.
+enum End {
+    /// Its watcher went away: nobody is to be told.
+    Left,
+    /// The node ended it, or we do.
+    Told(Failure),
+}
+
+impl From<Failure> for End {
+    fn from(failure: Failure) -> Self {
+        Self::Told(failure)
+    }
+}
+
+impl Pump {
+    async fn run(mut self, mut subscription: Subscription) {
+        // The last event has its place from the start, however full the buffer is then.
+        let Ok(last) = self.to.clone().reserve_owned().await else { return };
+        for (shard, tx) in subscription.begun() {
+            self.places.note_first(*shard, FiringPlace::behind_tx(*tx));
+        }
+        if let End::Told(failure) = self.pump(&mut subscription).await {
+            self.shared.requests.ended(failure.words().code);
+            let data = json!(failure.words());
+            last.send(Event::default().event("end").data(data.to_string()));
+        }
+    }
+
+    async fn pump(&mut self, subscription: &mut Subscription) -> End {
+        let shards: Vec<_> =
+            subscription.begun().iter().map(|(shard, tx)| json!({ "shard": shard, "tx": tx.to_string() })).collect();
+        let reflex = self.reflex.map_or_else(|| "all".to_owned(), |id| id.to_string());
+        let begun = Event::default().event("begun").id(self.places.id(None));
+        let mut event = begun.data(json!({ "reflex": reflex, "shards": shards }).to_string());
+        loop {
+            match timeout(limits::SLOW_AFTER, self.to.send(event)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return End::Left,
+                Err(_) => {
+                    let message = format!(
+                        "{} events waited and none was taken for {:?}: come back behind the last one you saw",
+                        limits::EVENTS_AHEAD,
+                        limits::SLOW_AFTER
+                    );
+                    return Failure::http(HttpCode::SlowConsumer, message).into();
+                }
+            }
+            let next = tokio::select! {
+                next = subscription.next() => next,
+                () = self.to.closed() => return End::Left,
+            };
+            event = match next {
+                Ok(Some(News::Firing(firing))) => match self.say(&firing).await {
+                    Ok(event) => event,
+                    Err(failure) => return failure.into(),
+                },
+                Ok(Some(News::Ended { why, .. })) => return Failure::refusal(&why).into(),
+                Ok(None) => return Failure::http(HttpCode::NotServing, "no shard is listened to any more").into(),
+                Err(error) => return Failure::http(HttpCode::NotServing, error.to_string()).into(),
+            };
+        }
+    }
+
+    async fn say(&mut self, firing: &Firing) -> Result<Event, Failure> {
+        let row = &firing.row;
+        let market = self.shared.names.name(&self.client, row.tick.market.bits()).await?;
+        let place = FiringPlace::of(row);
+        self.places.note(firing.shard, place);
+        let said = FiringSaid::new(firing, market.unwrap_or_else(|| row.tick.market.to_string()));
+        let data = serde_json::to_string(&said).unwrap_or_default();
+        Ok(Event::default().event("firing").id(self.places.id(Some(firing.shard))).data(data))
+    }
+}
+
+#[derive(Serialize)]
+struct FiringSaid {
+    reflex: String,
+    market: String,
+    entity: String,
+    kind: &'static str,
+    /// What was measured; a gap's first missing id as a string.
+    value: Value,
+    /// What it was measured against; a gap's last missing id as a string.
+    basis: Value,
+    shard: u16,
+    tx: String,
+    n: u32,
+    replayed: bool,
+    tick: TickSaid,
+    /// By the node's clock; nothing where the firing was derived from history. **Units:** Unix nanoseconds.
+    received_ns: Option<String>,
+    durable_ns: Option<String>,
+    fired_ns: Option<String>,
+}
+
+impl FiringSaid {
+    fn new(firing: &Firing, market: String) -> Self {
+        let row = &firing.row;
+        let kind = Kind::from_number(row.kind);
+        let value = |bits: u64| match kind {
+            Some(Kind::Gap) => Value::String(bits.to_string()),
+            _ => json!(f64::from_bits(bits)),
+        };
+        let live = |ns: i64| (row.fired_ns != 0).then(|| ns.to_string());
+        Self {
+            reflex: row.reflex.to_string(),
+            market,
+            entity: row.tick.market.to_string(),
+            kind: kind.map_or("unknown", Kind::as_str),
+            value: value(row.value),
+            basis: value(row.basis),
+            shard: firing.shard,
+            tx: row.tx.to_string(),
+            n: row.n,
+            replayed: firing.replayed,
+            tick: TickSaid::new(Tx::from_bits(row.tx), &row.tick),
+            received_ns: live(row.received_ns),
+            durable_ns: live(row.durable_ns),
+            fired_ns: live(row.fired_ns),
+        }
+    }
+}

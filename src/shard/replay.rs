@@ -1,0 +1,243 @@
+//! Firings from history: what a subscriber missed, or what a question would have answered, derived again from the ticks.
+//!
+//! ```text
+//!   per market     rows in tx order, a page at a time  --\
+//!   per market     rows ...                            ---+-- by (tx, n) --> evaluators --> page by credit --> then live
+//!   per market     rows ...                            --/
+//! ```
+//!
+//! A reflex that stands gives exactly the firings it gave, from its registration on. A back-test asks from its start on
+//! as well, as if the reflex had been registered there; from the registration on it is the live reflex again, so the
+//! stream goes over into live firings without a gap. Gaps of feeds are not stored and so not derived again.
+//! Deliberately absent: look-ahead; an evaluator sees a tick when it is its turn.
+
+use super::{Refusal, Shard, ShardError};
+use crate::reflex::{Kind, Registration, Replay, Spec};
+use myelin_datom::{Tick, Tx, flags};
+use myelin_index::{Filter, Found, MarketIx};
+use myelin_wire::{Code, FiringRow};
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+use std::ops::ControlFlow;
+
+/// Reflexes one replay evaluates at most.
+const EVALUATORS_MAX: usize = 4096;
+/// Markets one replay reads at most.
+const FEEDS_MAX: usize = 10_000;
+/// Rows that wait in memory, over all feeds.
+const BUFFERED_ROWS: usize = 1 << 16;
+/// Rows looked at in one slice: about 250 µs.
+const ROWS_PER_SLICE: usize = 2048;
+
+/// A firing's place: `(tx, n, reflex)`.
+pub type Place = (u64, u32, u64);
+
+/// One reflex over history.
+#[derive(Debug)]
+struct Evaluator {
+    registered_at: Tx,
+    /// Before the registration, in a back-test.
+    before: Option<Replay>,
+    /// From the registration on.
+    since: Replay,
+}
+
+/// One market's rows.
+#[derive(Debug)]
+struct Feed {
+    market: MarketIx,
+    /// Who asks about it, in the order of ids.
+    evaluators: Vec<usize>,
+    rows: VecDeque<Found<Tick>>,
+    next_row: u32,
+}
+
+/// A subscriber's way through history.
+#[derive(Debug)]
+pub struct Replaying {
+    evaluators: Vec<Evaluator>,
+    feeds: Vec<Feed>,
+    turns: BinaryHeap<Reverse<(Tx, u32, usize)>>,
+    after: Place,
+    page_rows: u32,
+    /// Firings that wait for credit.
+    pub ready: VecDeque<FiringRow>,
+}
+
+/// What a slice of replaying came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// There is more history.
+    More,
+    /// Every row that is applied was seen: the rest is live.
+    Done,
+}
+
+impl Shard {
+    /// Prepares the way from `after` through history for one reflex, or for all (0).
+    pub(super) fn replay_from(&self, reflex: u64, after: Place, back_test: bool) -> Result<Replaying, ReplayError> {
+        let mut evaluators = Vec::new();
+        let mut feeds: Vec<Feed> = Vec::new();
+        let mut feed_of: Vec<Option<usize>> = vec![None; self.markets.len()];
+        for registration in self.reflexes.list(None).filter(|one| reflex == 0 || one.id.0 == reflex) {
+            if registration.spec.kind() == Kind::Gap {
+                continue;
+            }
+            let Some(evaluator) = self.evaluator(&registration, after, back_test) else { continue };
+            evaluators.push(evaluator);
+            if evaluators.len() > EVALUATORS_MAX {
+                return Err(Refusal::of(Code::TooMany).into());
+            }
+            for (number, market) in self.markets.iter().enumerate() {
+                let asked = match &registration.spec {
+                    Spec::Spread(spread) => *spread.a == *market.name || *spread.b == *market.name,
+                    _ => registration.scope.matches(&market.name),
+                };
+                let Some(ix) = self.ticks.market_ix(market.id).filter(|_| asked) else { continue };
+                let feed = *feed_of[number].get_or_insert_with(|| {
+                    feeds.push(Feed { market: ix, evaluators: Vec::new(), rows: VecDeque::new(), next_row: u32::MAX });
+                    feeds.len() - 1
+                });
+                if feeds.len() > FEEDS_MAX {
+                    return Err(Refusal::of(Code::TooMany).into());
+                }
+                feeds[feed].evaluators.push(evaluators.len() - 1);
+                let from = self.first_row(ix, &registration, after, back_test)?;
+                feeds[feed].next_row = feeds[feed].next_row.min(from);
+            }
+        }
+        let page_rows = (BUFFERED_ROWS / feeds.len().max(1)).clamp(8, 256) as u32;
+        let turns = BinaryHeap::new();
+        let mut replaying = Replaying { evaluators, feeds, turns, after, page_rows, ready: VecDeque::new() };
+        for feed in 0..replaying.feeds.len() {
+            self.fill(&mut replaying, feed)?;
+        }
+        Ok(replaying)
+    }
+
+    fn evaluator(&self, registration: &Registration, after: Place, back_test: bool) -> Option<Evaluator> {
+        let make = |registered_at: Tx| match &registration.spec {
+            Spec::Spread(spread) => {
+                let (a, b) = (self.markets.named(&spread.a)?.id, self.markets.named(&spread.b)?.id);
+                Replay::spread(registration.id, (**spread).clone(), registered_at, a, b).ok()
+            }
+            spec => Replay::new(registration.id, spec.clone(), registered_at).ok(),
+        };
+        let start = Tx::from_bits(after.0);
+        let before = if back_test && start < registration.registered_at { Some(make(start)?) } else { None };
+        Some(Evaluator { registered_at: registration.registered_at, before, since: make(registration.registered_at)? })
+    }
+
+    /// Where an evaluator's rows begin in a market: what it must have seen before `after` to be in its state there.
+    fn first_row(&self, ix: MarketIx, of: &Registration, after: Place, back_test: bool) -> Result<u32, ReplayError> {
+        let start = Tx::from_bits(after.0);
+        let is_band = matches!(of.spec.kind(), Kind::Above | Kind::Below | Kind::Enters | Kind::Leaves);
+        let view = self.ticks.view(ix, self.group.applied_tx())?;
+        if back_test && start < of.registered_at {
+            return self.row_after(ix, start);
+        }
+        if !is_band {
+            return self.row_after(ix, of.registered_at.min(start));
+        }
+        // A band's state is its market's last price: the newest row before the place that is no correction.
+        let mut row = self.row_after(ix, Tx::from_bits(after.0.saturating_sub(1)))?;
+        while row > view.first_row() {
+            row -= 1;
+            match view.row(row)? {
+                Some(found) if found.row.flags & flags::CORRECTION != 0 => {}
+                _ => break,
+            }
+        }
+        Ok(row)
+    }
+
+    /// The first row of a market after a transaction.
+    fn row_after(&self, ix: MarketIx, tx: Tx) -> Result<u32, ReplayError> {
+        let view = self.ticks.view(ix, self.group.applied_tx())?;
+        let mut first = view.end_row();
+        view.rows(&Filter { since: tx, ..Filter::default() }, |found| {
+            first = found.number;
+            ControlFlow::Break(())
+        })?;
+        Ok(first)
+    }
+
+    /// Brings a feed's next page, and gives it its turn.
+    fn fill(&self, replaying: &mut Replaying, at: usize) -> Result<(), ReplayError> {
+        let feed = &mut replaying.feeds[at];
+        let view = self.ticks.view(feed.market, self.group.applied_tx())?;
+        if feed.next_row < view.end_row() {
+            let filter = Filter { from_row: feed.next_row, ..Filter::default() };
+            let page = replaying.page_rows as usize;
+            view.rows(&filter, |found| {
+                feed.rows.push_back(found);
+                if feed.rows.len() < page { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            })?;
+            feed.next_row = feed.rows.back().map_or(feed.next_row, |found| found.number + 1);
+        }
+        if let Some(first) = feed.rows.front() {
+            replaying.turns.push(Reverse((first.tx, first.n, at)));
+        }
+        Ok(())
+    }
+
+    /// Goes on by a slice; stops early when a page of firings is ready.
+    pub(super) fn replay_slice(&self, replaying: &mut Replaying, page: usize) -> Result<Step, ReplayError> {
+        for _ in 0..ROWS_PER_SLICE {
+            if replaying.ready.len() >= page {
+                return Ok(Step::More);
+            }
+            let Some(Reverse((_, _, at))) = replaying.turns.pop() else { return self.catch_up(replaying) };
+            let feed = &mut replaying.feeds[at];
+            let Some(found) = feed.rows.pop_front() else { continue };
+            for evaluator in &feed.evaluators {
+                let evaluator = &mut replaying.evaluators[*evaluator];
+                let fired = match &mut evaluator.before {
+                    Some(before) if found.tx <= evaluator.registered_at => before.react(found.tx, found.n, &found.row),
+                    _ => evaluator.since.react(found.tx, found.n, &found.row),
+                };
+                let firing = fired.filter(|one| (one.tx.bits(), one.n, one.reflex.0) > replaying.after);
+                replaying.ready.extend(firing.map(|one| super::react::derived_row(&one, &found.row)));
+            }
+            match feed.rows.front() {
+                Some(next) => replaying.turns.push(Reverse((next.tx, next.n, at))),
+                None => self.fill(replaying, at)?,
+            }
+        }
+        Ok(Step::More)
+    }
+
+    /// No row is left in the buffers: looks whether more were applied meanwhile.
+    fn catch_up(&self, replaying: &mut Replaying) -> Result<Step, ReplayError> {
+        for at in 0..replaying.feeds.len() {
+            self.fill(replaying, at)?;
+        }
+        Ok(if replaying.turns.is_empty() { Step::Done } else { Step::More })
+    }
+}
+
+/// Why there is no way through history: refused, or the storage failed.
+#[derive(Debug)]
+pub enum ReplayError {
+    /// The subscriber is told.
+    Refused(Refusal),
+    /// The shard stops.
+    Failed(ShardError),
+}
+
+impl From<Refusal> for ReplayError {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl From<myelin_index::IndexError> for ReplayError {
+    fn from(error: myelin_index::IndexError) -> Self {
+        match error {
+            myelin_index::IndexError::BelowHorizon { horizon } => {
+                Self::Refused(Refusal { aux: horizon.bits(), ..Refusal::of(Code::Compacted) })
+            }
+            other => Self::Failed(other.into()),
+        }
+    }
+}

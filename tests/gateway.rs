@@ -1,0 +1,390 @@
+//! HTTP as its users speak it: rows in three forms, reads as of a moment, firings as events, and bodies that mean harm.
+
+use crate::node::{Node, PATIENCE, Setup, run, tick, wait_for};
+use myelin_datom::EntityId;
+use serde_json::{Value, json};
+use std::io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _};
+use std::net::TcpStream;
+
+/// A response: status, head, body.
+struct Said {
+    status: u16,
+    head: String,
+    body: String,
+}
+
+impl Said {
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.body))
+    }
+
+    fn code(&self) -> (u16, String) {
+        (self.status, self.json()["code"].as_str().unwrap_or_default().to_owned())
+    }
+
+    fn header(&self, name: &str) -> Option<String> {
+        let head = self.head.lines().find_map(|line| line.split_once(": ").filter(|(key, _)| *key == name));
+        head.map(|(_, value)| value.to_owned())
+    }
+}
+
+fn open(node: &Node) -> TcpStream {
+    let stream = TcpStream::connect(node.http).expect("the gateway listens");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a socket has time limits");
+    stream
+}
+
+fn hear(mut stream: TcpStream) -> Said {
+    let mut bytes = Vec::new();
+    if let Err(error) = stream.read_to_end(&mut bytes) {
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset, "an answer, or the end");
+    }
+    let text = String::from_utf8(bytes).expect("text");
+    let status = text.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or_default();
+    let (head, body) = text.split_once("\r\n\r\n").unwrap_or_default();
+    Said { status, head: head.to_owned(), body: body.to_owned() }
+}
+
+fn get(node: &Node, path: &str) -> Said {
+    let mut stream = open(node);
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").expect("a request is sent");
+    hear(stream)
+}
+
+fn post(node: &Node, query: &str, head: &str, body: &[u8]) -> Said {
+    let mut stream = open(node);
+    let length = body.len();
+    write!(
+        stream,
+        "POST /v2/ingest?{query} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{head}\r\nContent-Length: {length}\r\n\r\n"
+    )
+    .expect("a head is sent");
+    // A node that refuses early need not read all of it.
+    let _refused = stream.write_all(body);
+    hear(stream)
+}
+
+const JSON: &str = "Content-Type: application/json";
+const NDJSON: &str = "Content-Type: application/x-ndjson";
+const RAW: &str = "Content-Type: application/octet-stream";
+
+fn row(market: &str, id: u64, price: f64) -> Value {
+    json!({ "market": market, "id": id.to_string(), "event_time_ns": 1_700_000_000_000_000_000_u64 + id, "price": price,
+            "volume": 1.0, "side": "buy" })
+}
+
+fn lines(rows: &[Value]) -> Vec<u8> {
+    rows.iter().flat_map(|row| format!("{row}\n").into_bytes()).collect()
+}
+
+fn counts(said: &Said) -> (u64, u64, u64) {
+    let receipt = said.json();
+    let number = |key: &str| receipt[key].as_u64().unwrap_or_else(|| panic!("no {key} in {receipt}"));
+    (number("accepted"), number("duplicates"), number("refused"))
+}
+
+fn count(node: &Node, tx: &str) -> u64 {
+    let said = get(node, &format!("/v2/query/as_of/{tx}?attribute=tick/id"));
+    assert_eq!(said.status, 200, "{}", said.body);
+    said.json()["count"].as_u64().expect("a count")
+}
+
+#[test]
+fn every_form_of_a_body_becomes_ticks_and_repeating_it_changes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Setup::new(dir.path()).shards(2).start();
+    let rows =
+        |from: u64| -> Vec<_> { (from..from + 6).map(|id| row(["a", "b", "c"][id as usize % 3], id, 1.5)).collect() };
+    let zst = |body: &[u8]| zstd::encode_all(body, 3).unwrap();
+    let json = json!({ "ticks": rows(0) }).to_string().into_bytes();
+    let array = Value::from(rows(10)).to_string().into_bytes();
+    let ndjson = lines(&rows(20));
+    let packed = zst(&lines(&rows(30)));
+    for (head, body) in [
+        (JSON.to_owned(), json),
+        (JSON.to_owned(), array),
+        (NDJSON.to_owned(), ndjson),
+        (format!("{NDJSON}\r\nContent-Encoding: zstd"), packed),
+    ] {
+        let said = post(&node, "create_markets=true", &head, &body);
+        assert_eq!((said.status, counts(&said)), (202, (6, 0, 0)), "{}", said.body);
+        let parts = said.json()["parts"].as_array().cloned().unwrap();
+        assert!(parts.iter().all(|part| part["tx"].as_str().is_some_and(|tx| tx.parse::<u64>().is_ok())), "{parts:?}");
+        let said = post(&node, "", &head, &body);
+        assert_eq!((said.status, counts(&said)), (202, (0, 6, 0)), "{}", said.body);
+    }
+    let markets = get(&node, "/v2/markets").json();
+    let ids: Vec<_> = markets["markets"].as_array().unwrap().iter().map(|market| market["entity"].clone()).collect();
+    let id = |at: usize| EntityId::from_bits(ids[at].as_str().unwrap().parse().unwrap());
+    let raw: Vec<_> = (40..46).map(|n| tick(id(n as usize % 3), n, 2.0)).collect();
+    for expected in [(6, 0, 0), (0, 6, 0)] {
+        let said = post(&node, "", RAW, bytemuck::cast_slice(&raw));
+        assert_eq!((said.status, counts(&said)), (202, expected), "{}", said.body);
+    }
+    assert_eq!(count(&node, "now"), 30);
+    let quotes = json!({ "quotes": [{ "market": "a", "id": 1, "event_time_s": 1, "bid": 1, "bid_volume": 1, "ask": 2,
+                                      "ask_volume": 1 }] });
+    assert_eq!(counts(&post(&node, "", JSON, quotes.to_string().as_bytes())), (1, 0, 0));
+    let metrics = get(&node, "/metrics").body;
+    assert!(metrics.contains("myelin_http_requests_total{route=\"/v2/ingest\",status=\"202\"} 11"), "{metrics}");
+}
+
+#[test]
+fn bad_rows_are_named_and_nothing_is_stored_unless_partial_is_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Setup::new(dir.path()).shards(2).start();
+    let mut rows: Vec<_> = (1..=8).map(|id| row(["a", "b"][id as usize % 2], id, 1.0)).collect();
+    assert_eq!(post(&node, "create_markets=true", JSON, Value::from(rows.clone()).to_string().as_bytes()).status, 202);
+    rows.iter_mut().for_each(|row| row["id"] = json!(100 + row["id"].as_str().unwrap().parse::<u64>().unwrap()));
+    rows[2]["price"] = json!("NaN");
+    rows[4] = json!({ "market": "a" });
+    rows[6]["market"] = json!("nowhere");
+    rows[7] = row("a", 2, 9.0);
+    let body = lines(&rows);
+    let said = post(&node, "", NDJSON, &body);
+    let told = said.json();
+    assert_eq!((said.status, &told["first_bad"], &told["accepted"]), (422, &json!(2), &json!(0)), "{told}");
+    let named: Vec<_> = told["bad"].as_array().unwrap().iter().map(|bad| bad["row"].as_u64().unwrap()).collect();
+    assert_eq!(named, [2, 4], "all that the body alone tells");
+    assert_eq!(count(&node, "0"), 8);
+    let said = post(&node, "partial=true", NDJSON, &body);
+    assert_eq!((said.status, counts(&said)), (202, (4, 0, 4)), "{}", said.body);
+    let told = said.json();
+    let named: Vec<_> = told["bad"].as_array().unwrap().iter().map(|bad| (&bad["row"], &bad["code"])).collect();
+    assert_eq!(json!(named), json!([[2, "bad_body"], [4, "bad_body"], [6, "unknown_market"], [7, "id_conflict"]]));
+    assert_eq!(count(&node, "0"), 12);
+    // One shard's part is refused by what is stored; the other's is not undone, and the answer says so.
+    let whole = lines(&[row("b", 200, 1.0), row("a", 2, 9.0), row("a", 201, 1.0)]);
+    let said = post(&node, "", NDJSON, &whole);
+    let told = said.json();
+    assert_eq!((said.code(), &told["first_bad"]), ((409, "id_conflict".to_owned()), &json!(1)), "{told}");
+    let stored: u64 = told["accepted"].as_u64().unwrap();
+    assert_eq!(count(&node, "0"), 12 + stored);
+    assert!(told["parts"].as_array().unwrap().iter().any(|part| part["code"] == json!("id_conflict")), "{told}");
+}
+
+#[test]
+fn what_the_sender_did_wrong_has_a_code_and_no_time_to_come_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Setup::new(dir.path()).start();
+    let one = lines(&[row("nowhere", 1, 1.0)]);
+    let zst = format!("{NDJSON}\r\nContent-Encoding: zstd");
+    let bomb = zstd::encode_all(&vec![b' '; 400 << 20][..], 1).unwrap();
+    let window = [0x28, 0xb5, 0x2f, 0xfd, 0x00, 21 << 3, 1, 0, 0];
+    let unknown = tick(EntityId::market(myelin_datom::Slot::of_name("x"), 7), 1, 1.0);
+    let table: Vec<(&str, &str, &str, &[u8], u16, &str)> = vec![
+        ("unknown market", "", NDJSON, &one, 422, "unknown_market"),
+        ("unknown id", "", RAW, bytemuck::bytes_of(&unknown), 422, "unknown_market"),
+        ("no type", "", "X: y", &one, 415, "unsupported_media"),
+        ("gzip", "", "Content-Type: application/json\r\nContent-Encoding: gzip", &one, 415, "unsupported_media"),
+        ("no JSON", "", JSON, b"{", 400, "bad_body"),
+        ("half a row", "", RAW, &[0; 65], 400, "bad_body"),
+        ("no market's id", "", RAW, &[0; 64], 422, "market_kind"),
+        ("parameter", "creat_markets=true", JSON, b"[]", 400, "bad_query"),
+        ("damaged", "", &zst, &bomb[..100], 400, "bad_body"),
+        ("bomb", "", &zst, &bomb, 413, "oversize"),
+        ("window", "", &zst, &window, 413, "oversize"),
+        ("long", "", NDJSON, &[b' '; 9 << 20], 413, "oversize"),
+    ];
+    for (what, query, head, body, status, code) in table {
+        let said = post(&node, query, head, body);
+        assert_eq!(said.code(), (status, code.to_owned()), "{what}: {}", said.body);
+        assert_eq!(said.header("retry-after"), None, "{what}");
+    }
+    for (path, status, code) in [
+        ("/v2/query/as_of/now?attribute=tick/colour", 422, "unknown_attribute"),
+        ("/v2/query/as_of/now?market=nowhere", 422, "unknown_market"),
+        ("/v2/query/as_of/now?entity=5", 422, "market_kind"),
+        ("/v2/query/as_of/18446744073709551615?attribute=tick/id", 422, "future"),
+        ("/v2/query/as_of/x?attribute=tick/id", 400, "bad_query"),
+        ("/v2/query/as_of/now", 400, "bad_query"),
+        ("/v2/query/as_of/now?vwap=true&attribute=tick/id", 400, "bad_query"),
+        ("/v2/watch?spec=beside%205", 422, "bad_reflex"),
+        ("/v2/watch?spec=above%205&scope=market:nowhere", 422, "unknown_market"),
+        ("/v2/watch?reflex=77", 422, "unknown_reflex"),
+        ("/v2/watch", 400, "bad_query"),
+        ("/v2/ingest", 405, "wrong_method"),
+        ("/v3", 404, "not_found"),
+    ] {
+        assert_eq!(get(&node, path).code(), (status, code.to_owned()), "{path}");
+    }
+    let peak = peak_bytes(dir.path());
+    assert!(peak < 300 << 20, "the bomb was unpacked: {peak} bytes");
+    assert_eq!(count(&node, "now"), 0);
+}
+
+/// The most memory that the node of this directory ever had; 0 where the system does not tell.
+fn peak_bytes(dir: &std::path::Path) -> u64 {
+    let dir = dir.to_str().expect("a plain path");
+    let of = |process: std::fs::DirEntry| {
+        let command = std::fs::read_to_string(process.path().join("cmdline")).ok()?;
+        let status = std::fs::read_to_string(process.path().join("status")).ok().filter(|_| command.contains(dir))?;
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+        peak.trim().trim_end_matches(" kB").parse::<u64>().ok().map(|kb| kb << 10)
+    };
+    std::fs::read_dir("/proc").map_or(0, |all| all.filter_map(Result::ok).filter_map(of).max().unwrap_or(0))
+}
+
+#[test]
+fn reads_answer_as_of_the_moment_they_are_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Setup::new(dir.path()).shards(2).start();
+    let first = post(&node, "create_markets=true", NDJSON, &lines(&[row("a", 1, 10.0), row("a", 2, 20.0)])).json();
+    let then = first["tx"].as_str().unwrap().to_owned();
+    let second = post(&node, "", NDJSON, &lines(&[row("a", 3, 30.0), row("a", 4, 5.0)])).json();
+    let now = second["tx"].as_str().unwrap().to_owned();
+    assert_eq!((count(&node, &then), count(&node, &now)), (2, 4));
+    let latest = |tx: &str| get(&node, &format!("/v2/query/as_of/{tx}?market=a&min_tx={now}")).json();
+    assert_eq!((&latest(&then)["tick"]["id"], &latest("now")["tick"]["id"]), (&json!("2"), &json!("4")));
+    let entity = latest("now")["entity"].as_str().unwrap().to_owned();
+    assert_eq!(get(&node, &format!("/v2/query/as_of/{then}?entity={entity}")).json()["tick"], latest(&then)["tick"]);
+    let vwap = get(&node, &format!("/v2/query/as_of/{then}?vwap=true")).json();
+    assert_eq!((&vwap["vwap"][0]["market"], &vwap["vwap"][0]["vwap"]), (&json!("a"), &json!(15.0)));
+    let bars = get(&node, "/v2/query/as_of/now?bars=60s&market=a&from=2023-11-14T00:00:00Z&to=2023-11-15T00:00:00Z");
+    let bar = &bars.json()["bars"][0];
+    assert_eq!(json!([bar["open"], bar["high"], bar["low"], bar["close"]]), json!([10.0, 30.0, 5.0, 5.0]));
+    assert_eq!(get(&node, "/v2/query/as_of/now?bars=60&market=a").code().0, 400, "a length has a unit");
+}
+
+/// A stream of events.
+struct Events(BufReader<TcpStream>);
+
+impl Events {
+    fn open(node: &Node, query: &str, last: Option<&str>) -> Self {
+        // A small buffer here, so that who does not read is noticed soon.
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+        socket.set_recv_buffer_size(64 << 10).expect("a socket has a buffer");
+        socket.connect(&node.http.into()).expect("the gateway listens");
+        let mut stream = TcpStream::from(socket);
+        stream.set_read_timeout(Some(PATIENCE)).expect("a socket has time limits");
+        let last = last.map(|id| format!("Last-Event-ID: {id}\r\n")).unwrap_or_default();
+        write!(stream, "GET /v2/watch?{query} HTTP/1.1\r\nHost: localhost\r\n{last}\r\n").expect("a request is sent");
+        Self(BufReader::new(stream))
+    }
+
+    /// The next event: name, id, data. Everything else is passed over: the head, chunks, comments.
+    fn next(&mut self) -> (String, String, Value) {
+        let (mut name, mut id, mut data) = (String::new(), String::new(), Value::Null);
+        let mut seen = String::new();
+        loop {
+            let mut line = String::new();
+            assert_ne!(self.0.read_line(&mut line).expect("an event comes"), 0, "the stream ended: {seen}");
+            seen.push_str(&line);
+            let line = line.trim_end();
+            if let Some(value) = line.strip_prefix("event: ") {
+                value.clone_into(&mut name);
+            } else if let Some(value) = line.strip_prefix("id: ") {
+                value.clone_into(&mut id);
+            } else if let Some(value) = line.strip_prefix("data: ") {
+                data = serde_json::from_str(value).expect("JSON");
+            } else if line.is_empty() && !name.is_empty() {
+                return (name, id, data);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_watcher_hears_what_fires_and_goes_on_behind_the_last_event_it_saw() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Setup::new(dir.path()).shards(2).start();
+    let send = |rows: &[Value]| assert_eq!(post(&node, "create_markets=true", NDJSON, &lines(rows)).status, 202);
+    send(&[row("a", 1, 50.0), row("b", 1, 50.0)]);
+    let mut events = Events::open(&node, "spec=above%20100&scope=all", None);
+    let (name, id, begun) = events.next();
+    assert_eq!((name.as_str(), id.split(',').count()), ("begun", 2));
+    let reflex = begun["reflex"].as_str().unwrap().to_owned();
+    let fire = |from: u64| {
+        for id in from..from + 3 {
+            for market in ["a", "b"] {
+                send(&[row(market, 10 * id, 1.0), row(market, 10 * id + 1, 101.0)]);
+            }
+        }
+    };
+    let tick_of =
+        |data: &Value| (data["market"].as_str().unwrap().to_owned(), data["tick"]["id"].as_str().unwrap().to_owned());
+    fire(1);
+    let mut heard = Vec::new();
+    let mut last = String::new();
+    for _ in 0..4 {
+        let (name, id, data) = events.next();
+        assert_eq!((name.as_str(), &data["kind"], &data["reflex"]), ("firing", &json!("above"), &json!(reflex)));
+        assert!(data["fired_ns"].as_str().unwrap() >= data["received_ns"].as_str().unwrap());
+        heard.push(tick_of(&data));
+        last = id;
+    }
+    drop(events);
+    fire(4);
+    // As a browser does: the same address, and the id of the last event.
+    let mut events = Events::open(&node, "spec=above%20100&scope=all", Some(&last));
+    assert_eq!(events.next().2["reflex"], json!(reflex));
+    for _ in 0..8 {
+        heard.push(tick_of(&events.next().2));
+    }
+    heard.sort();
+    let due = |market: &str| (1..7).map(|id| (market.to_owned(), (10 * id + 1).to_string())).collect::<Vec<_>>();
+    assert_eq!(heard, [due("a"), due("b")].concat(), "each once, none left out");
+    let stands = Events::open(&node, &format!("reflex={reflex}"), None).next();
+    assert_eq!(stands.0, "begun");
+}
+
+#[test]
+fn a_watcher_that_does_not_read_is_ended_and_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Setup::new(dir.path()).start();
+    assert_eq!(post(&node, "create_markets=true", NDJSON, &lines(&[row("a", 1, 1.0)])).status, 202);
+    let mut slow = Events::open(&node, "spec=above%20100&id=9", None);
+    assert_eq!(slow.next().0, "begun");
+    let id = run(async { crate::node::markets(&node.client().await, &["a"]).await[0] });
+    // More than the sockets' buffers hold, less than the node has at hand.
+    let rows: Vec<_> = (2..12_002).map(|n| tick(id, n, if n % 2 == 0 { 1.0 } else { 101.0 })).collect();
+    assert_eq!(counts(&post(&node, "", RAW, bytemuck::cast_slice(&rows))), (12_000, 0, 0));
+    let ended = "myelin_http_watchers_ended_total{code=\"slow_consumer\"} 1";
+    wait_for("the slow watcher to be ended", || get(&node, "/metrics").body.contains(ended).then_some(()));
+    let (mut last, mut firings) = (String::new(), 0);
+    loop {
+        let (name, id, data) = slow.next();
+        if name == "end" {
+            assert_eq!(data["code"], json!("slow_consumer"));
+            break;
+        }
+        firings += 1;
+        last = id;
+    }
+    assert!((1..6_000).contains(&firings), "{firings}");
+    let mut again = Events::open(&node, "reflex=9", Some(&last));
+    assert_eq!(again.next().0, "begun");
+    let number = |id: &str| id.parse::<u64>().unwrap();
+    assert_eq!(number(again.next().2["tick"]["id"].as_str().unwrap()), 2 * firings + 3, "the one behind the last");
+}
+
+#[test]
+fn heads_and_bodies_that_dribble_are_cut_off_and_others_are_served() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Setup::new(dir.path()).start();
+    let mut head = open(&node);
+    let mut body = open(&node);
+    write!(head, "GET /healthz HTTP/1.1\r\nHost: ").unwrap();
+    write!(body, "POST /v2/ingest HTTP/1.1\r\nHost: x\r\n{NDJSON}\r\nContent-Length: 1000\r\n\r\n").unwrap();
+    let mut ends = [None, None];
+    wait_for("both to be cut off", || {
+        for (stream, end) in [&mut head, &mut body].into_iter().zip(&mut ends) {
+            stream.set_nonblocking(true).unwrap();
+            if end.is_none() && (stream.write_all(b"x").is_err() || !would_block(stream)) {
+                *end = Some(());
+            }
+        }
+        assert_eq!(get(&node, "/healthz").status, 200);
+        ends.iter().all(Option::is_some).then_some(())
+    });
+    body.set_nonblocking(false).unwrap();
+    let said = hear(body);
+    if said.status != 0 {
+        assert_eq!(said.code(), (408, "body_timeout".to_owned()));
+    }
+}
+
+/// Nothing was said yet, and the line stands.
+fn would_block(stream: &TcpStream) -> bool {
+    matches!(stream.peek(&mut [0]), Err(error) if error.kind() == ErrorKind::WouldBlock)
+}
