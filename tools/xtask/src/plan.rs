@@ -77,7 +77,7 @@ pub(crate) const CI: Plan = Plan {
             budget_s: 240,
             ..STEP
         },
-        Step { name: "tests", command: "cargo test --workspace", budget_s: 420, ..STEP },
+        Step { name: "tests", command: "cargo test --workspace", budget_s: 400, ..STEP },
         Step {
             name: "tests on uring",
             command: "cargo test -p myelin --tests",
@@ -103,9 +103,25 @@ pub(crate) const CI: Plan = Plan {
         },
         Step {
             name: "campaigns of the log",
-            command: "cargo test --release -p myelin-wal --lib -- --show-output campaign",
+            command: "cargo test --release -p myelin-wal --test wal -- --show-output crash:: fuzz::",
             env: CAMPAIGN_CI,
-            budget_s: 240,
+            budget_s: 120,
+            campaign: true,
+            ..STEP
+        },
+        Step {
+            name: "campaigns of the formats",
+            command: "cargo test --release -p myelin-feed",
+            env: CAMPAIGN_CI,
+            budget_s: 150,
+            campaign: true,
+            ..STEP
+        },
+        Step {
+            name: "campaigns of the node",
+            command: "cargo test -p myelin --test all -- --show-output campaign",
+            env: CAMPAIGN_CI,
+            budget_s: 300,
             campaign: true,
             ..STEP
         },
@@ -116,14 +132,32 @@ pub(crate) const CI: Plan = Plan {
 pub(crate) const LONG: Plan = Plan {
     name: "long",
     budget_s: 12 * 3600,
-    steps: &[Step {
-        name: "campaigns of the log",
-        command: "cargo test --release -p myelin-wal --lib -- --show-output campaign",
-        env: CAMPAIGN_LONG,
-        budget_s: 3600,
-        campaign: true,
-        ..STEP
-    }],
+    steps: &[
+        Step {
+            name: "campaigns of the log",
+            command: "cargo test --release -p myelin-wal --test wal -- --show-output crash:: fuzz::",
+            env: CAMPAIGN_LONG,
+            budget_s: 3600,
+            campaign: true,
+            ..STEP
+        },
+        Step {
+            name: "campaigns of the formats",
+            command: "cargo test --release -p myelin-feed",
+            env: CAMPAIGN_LONG,
+            budget_s: 3600,
+            campaign: true,
+            ..STEP
+        },
+        Step {
+            name: "campaigns of the node",
+            command: "cargo test -p myelin --test all -- --show-output campaign",
+            env: CAMPAIGN_LONG,
+            budget_s: 3 * 3600,
+            campaign: true,
+            ..STEP
+        },
+    ],
 };
 
 #[cfg(test)]

@@ -10,8 +10,8 @@
 //! | `planted.rs` | the checks above see the bugs they are for |
 //! | `files.rs` | the same on real files |
 //!
-//! `MYELIN_WAL_STATES=100000 cargo test -p myelin-wal --release -- --nocapture` sets how many states each enumeration
-//! visits; without it a debug build visits 500 of each and a release build 40,000.
+//! `MYELIN_CAMPAIGN` sets how many states each enumeration visits: 500 without it, 40,000 with `ci`, with `long` every
+//! single one of the flipped bits; `MYELIN_WAL_STATES` sets any other number.
 
 mod basics;
 mod crash;
