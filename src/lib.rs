@@ -8,10 +8,12 @@
 pub mod at_rest;
 pub mod config;
 pub mod demo;
+pub mod doctor;
 pub mod gateway;
 pub mod health;
 pub mod market;
 pub mod node;
 pub mod reflex;
 pub mod runtime;
+pub mod settings;
 pub mod shard;

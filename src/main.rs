@@ -4,9 +4,11 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 use myelin::at_rest;
 use myelin::config::{Config, Limits};
 use myelin::demo::{self, Demo};
+use myelin::doctor::{self, Doctor};
 use myelin::node::Node;
 use myelin::reflex::{Kind, Scope, Spec};
 use myelin::runtime::Wanted;
+use myelin::settings::{self, Layers};
 use std::io::IsTerminal as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -31,6 +33,11 @@ enum Verb {
     Demo(Demo),
     #[command(flatten)]
     AtRest(at_rest::Command),
+    /// Says whether this host can carry a node: io_uring, limits, clock, disk, ports; each with its fix.
+    Doctor(Doctor),
+    /// Limits: a commented file of all of them, and what each means.
+    #[command(subcommand)]
+    Config(settings::Command),
     #[command(flatten)]
     Client(myelin_cli::Command),
 }
@@ -64,6 +71,9 @@ struct Serve {
     /// Listen beyond this host although nothing is encrypted and nobody is asked who they are.
     #[arg(long)]
     insecure: bool,
+    /// A file of limits, as `myelin config default` prints it.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// Rows in memory at which they are sealed into runs.
     #[arg(long, hide = true)]
     seal_rows: Option<u64>,
@@ -74,6 +84,9 @@ struct Serve {
 
 /// The exit codes of the conventions that end a node: 6 when its data is damaged, 7 when the host does not do.
 fn exit_code(error: &anyhow::Error) -> u8 {
+    if error.is::<settings::SettingsError>() {
+        return 2;
+    }
     if error.chain().any(myelin::node::is_damage) { 6 } else { 7 }
 }
 
@@ -87,6 +100,8 @@ fn main() -> ExitCode {
         Verb::Serve(arguments) => serve(arguments),
         Verb::Demo(arguments) => demo::run(&arguments),
         Verb::AtRest(command) => return at_rest::run(&command).into(),
+        Verb::Doctor(arguments) => return doctor::run(&arguments).into(),
+        Verb::Config(command) => return settings::run(&command).into(),
         Verb::Client(command) => return myelin_cli::run(command, &HOUSE),
     };
     match done {
@@ -109,6 +124,11 @@ const HOUSE: myelin_cli::House = myelin_cli::House {
         scope.encode(&mut bytes);
         Ok(bytes)
     },
+    asked: |mut bytes| {
+        let spec = Spec::decode(&mut bytes).ok()?;
+        let scope = Scope::decode(&mut bytes).ok()?;
+        Some((spec.to_string(), scope.to_string()))
+    },
     firing_kind: |number| Kind::from_number(number).map(Kind::as_str),
 };
 
@@ -123,6 +143,7 @@ fn serve(arguments: Serve) -> anyhow::Result<()> {
         }
     }
     let mut limits = if arguments.lean { Limits::lean() } else { Limits::default() };
+    Layers::read(arguments.config.as_deref())?.apply(&mut limits);
     limits.seal_rows = arguments.seal_rows.unwrap_or(limits.seal_rows);
     if let Some(bytes) = arguments.segment_bytes {
         limits = limits.with_segment_bytes(bytes);

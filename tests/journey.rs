@@ -2,9 +2,9 @@
 
 use crate::node::{Setup, done, markets, refused, run, tick};
 use crate::sessions::Line;
-use myelin_client::{At, Mode};
+use myelin_client::{At, Mode, Stretch};
 use myelin_datom::{EntityId, Slot, Tick, Tx};
-use myelin_wire::{Attribute, Code};
+use myelin_wire::{Attribute, Code, Header, Kind, MarketFlags, MarketSpec};
 
 #[test]
 fn a_tick_travels_from_the_socket_to_the_count_and_survives_a_restart() {
@@ -205,4 +205,74 @@ fn a_data_directory_keeps_its_shards_for_life() {
     let (code, said) = Setup::new(dir.path()).shards(2).refuses_to_start();
     assert_eq!(code, Some(7), "{said}");
     assert!(said.contains("made with 1 shards"), "{said}");
+}
+
+#[test]
+fn a_market_is_created_on_the_shard_of_its_slot_and_nowhere_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Setup::new(dir.path()).shards(2).start();
+    let mut line = Line::open(node.listen);
+    for shard in [0, 1] {
+        // One name of each half of the slots, asked of the wrong half.
+        let name = (0..).map(|n| format!("half:{n}")).find(|name| Slot::of_name(name).number() / 2048 != shard).unwrap();
+        let mut body = Vec::new();
+        myelin_wire::markets_body(&mut body, [MarketSpec { flags: MarketFlags(0), name: &name }]);
+        let header = Header { session: 5, request: 1, count: 1, shard, ..Header::new(Kind::Markets) };
+        let (refused, _) = line.ask(header, &body);
+        assert_eq!(Code::from_number(refused.code), Some(Code::WrongShard));
+    }
+}
+
+#[test]
+fn markets_that_come_later_are_not_in_the_past() {
+    let dir = tempfile::tempdir().unwrap();
+    let setup = Setup::new(dir.path());
+    let mut node = setup.start();
+    let before = run(async {
+        let client = node.client().await;
+        markets(&client, &["early"]).await;
+        let before = client.now().await.unwrap();
+        markets(&client, &["late-1", "late-2"]).await;
+        before
+    });
+    for restarted in [false, true] {
+        if restarted {
+            node.kill();
+            node = setup.start();
+        }
+        run(async {
+            let client = node.client().await;
+            let at = At { as_of: Some(before), ..At::default() };
+            assert_eq!(client.count(Attribute::Market, None, at).await.unwrap().value, 1);
+            assert_eq!(client.list_markets(at).await.unwrap().len(), 1);
+            assert_eq!(client.count(Attribute::Market, None, At::default()).await.unwrap().value, 3);
+        });
+    }
+}
+
+#[test]
+fn rows_come_back_in_the_order_they_were_applied_page_by_page() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Setup::new(dir.path()).start();
+    run(async {
+        let client = node.client().await;
+        let ids = markets(&client, &["pages"]).await;
+        let all: Vec<Tick> = (1..=12_000).map(|n| tick(ids[0], n, n as f64)).collect();
+        for frame in all.chunks(1000) {
+            done(&client.ticks(frame, Mode::Whole).await.unwrap());
+        }
+        let mut stretch = Some(Stretch { limit: 5000, ..Stretch::default() });
+        let mut seen = Vec::new();
+        while let Some(next) = stretch {
+            let page = client.ticks_of(ids[0], next, At::default()).await.unwrap().value;
+            seen.extend(page.rows);
+            stretch = page.next;
+        }
+        assert!(seen.is_sorted_by_key(|(tx, n, _)| (*tx, *n)));
+        assert!(seen.iter().map(|(_, _, tick)| tick).eq(&all), "every row, bit for bit, once");
+        let from_ns = all[6000].event_time_ns;
+        let some = Stretch { from_ns, to_ns: from_ns + 9, ..Stretch::default() };
+        let page = client.ticks_of(ids[0], some, At::default()).await.unwrap().value;
+        assert_eq!((page.rows.len(), page.next), (10, None));
+    });
 }

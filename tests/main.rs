@@ -3,6 +3,7 @@
 //! One module per promise. Tests own time, ports and disk: free ports, own folders, bounded waits for a condition, no
 //! sleeps that hope.
 
+mod at_rest;
 mod durability;
 mod faults;
 mod gateway;

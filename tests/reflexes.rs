@@ -3,7 +3,7 @@
 use crate::node::{Setup, done, markets, run, tick};
 use myelin::reflex::{Scope, Spec};
 use myelin_client::{Mode, News, Subscription};
-use myelin_wire::FiringRow;
+use myelin_wire::{FiringRow, MarketFlags, MarketSpec};
 
 fn registration(id: u64, spec: &str, scope: &str) -> Vec<u8> {
     let mut body = id.to_le_bytes().to_vec();
@@ -65,6 +65,27 @@ fn a_pattern_watches_markets_that_come_later() {
         }
         let fired = [next(&mut firings).await.tick.market, next(&mut firings).await.tick.market];
         assert_eq!(fired, [ids[1], ids[2]]);
+    });
+}
+
+#[test]
+fn ids_that_a_dense_feed_skips_fire_a_gap_and_a_feed_that_may_skip_does_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Setup::new(dir.path()).start();
+    run(async {
+        let client = node.client().await;
+        let spec = |name, flags| MarketSpec { flags: MarketFlags(flags), name };
+        let ids = client.markets(&[spec("dense", MarketFlags::DENSE), spec("sparse", 0)]).await.unwrap();
+        client.register(&registration(4, "gap", "all"), 1).await.unwrap();
+        let mut firings = client.subscribe(Some(4), &[]).await.unwrap();
+        let rows: Vec<_> = [1, 2, 7, 9, 8].into_iter().flat_map(|n| ids.iter().map(move |id| tick(*id, n, 1.0))).collect();
+        done(&client.ticks(&rows, Mode::Whole).await.unwrap());
+        done(&client.ticks(&[tick(ids[0], 20, 1.0)], Mode::Whole).await.unwrap());
+        let fired = [next(&mut firings).await, next(&mut firings).await];
+        assert_eq!(fired.map(|row| (row.tick.market, row.value, row.basis)), [(ids[0], 3, 6), (ids[0], 10, 19)]);
+        let standing = client.list_reflexes().await.unwrap();
+        assert_eq!(standing.len(), 1);
+        assert_eq!(Spec::decode(&mut standing[0].1.as_slice()), Ok(Spec::Gap));
     });
 }
 

@@ -102,7 +102,8 @@ impl Identity {
     /// What no writer of ours would have put together.
     fn contradiction(&self) -> Option<String> {
         let sound = self.node != 0 && self.cores > 0 && self.cores <= self.shards;
-        (!sound).then(|| format!("node {}, {} shards, {} cores contradict each other", self.node, self.shards, self.cores))
+        (!sound)
+            .then(|| format!("node {}, {} shards, {} cores contradict each other", self.node, self.shards, self.cores))
     }
 }
 

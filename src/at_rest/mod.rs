@@ -22,7 +22,6 @@ mod told;
 mod verify;
 
 use clap::{Subcommand, ValueEnum};
-use home::Home;
 pub use inspect::InspectArgs;
 pub use myelin_cli::Exit;
 use serde::Serialize;

@@ -23,9 +23,7 @@ pub(super) fn of_log(core: u16, error: WalError) -> Result<Damage, Fault> {
             let what = format!("{what} should be {expected:#x}, is {found:#x}");
             Ok(Damage { file: in_core(core, file), offset, what })
         }
-        WalError::Missing { .. } => {
-            Ok(Damage { file: in_core(core, "the log"), offset: 0, what: error.to_string() })
-        }
+        WalError::Missing { .. } => Ok(Damage { file: in_core(core, "the log"), offset: 0, what: error.to_string() }),
         WalError::Mismatch { ref subject, .. } => {
             Ok(Damage { file: in_core(core, subject), offset: 0, what: error.to_string() })
         }

@@ -17,7 +17,7 @@
 use super::body::{self, Packing};
 use super::failure::{BadRow, Failure, HttpCode, Words};
 use super::rows::{self, Form, Rows};
-use super::{Shared, limits, parameters};
+use super::{Shared, limits, parameters, take_place};
 use axum::Json;
 use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
@@ -91,7 +91,7 @@ pub async fn ingest(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Failure> {
-    let _place = shared.place()?;
+    let _place = take_place(&shared.uploads, "as many bodies as there are places for are under way")?;
     let Parameters { create_markets, partial, kind } = parameters(query)?;
     let (form, packing) = (Form::of(&headers)?, Packing::of(&headers)?);
     let client = shared.client().await?;

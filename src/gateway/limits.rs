@@ -7,8 +7,10 @@ use std::time::Duration;
 
 /// Open connections; a further one is closed at once, as on a data core.
 pub const CONNECTIONS: usize = 1024;
-/// Requests that ask the node at the same time; a further one is told to come back.
-pub const REQUESTS: usize = 128;
+/// Reads that ask the node at the same time; a further one is told to come back.
+pub const READS: usize = 128;
+/// Bodies that are under way at the same time, apart from reads, so that slow senders hold up each other only.
+pub const UPLOADS: usize = 128;
 /// Streams of firings at the same time.
 pub const WATCHERS: usize = 128;
 /// Reflexes that stand only as long as somebody watches them.
@@ -42,7 +44,7 @@ pub const DRAIN_BYTES: usize = 4 * BODY_BYTES;
 /// Bodies above this are read on a thread of their own. **Units:** bytes; about 1 ms.
 pub const INLINE_BYTES: usize = 32 << 10;
 /// Threads that read such bodies: the data cores need the others.
-pub const READERS: usize = 2;
+pub const BODY_THREADS: usize = 2;
 
 /// How long the node may take to answer.
 pub const ANSWER_WITHIN: Duration = Duration::from_secs(20);

@@ -59,7 +59,8 @@ struct Shared {
     room: Room,
     guests: Guests,
     requests: Arc<Requests>,
-    places: Arc<Semaphore>,
+    reads: Arc<Semaphore>,
+    uploads: Arc<Semaphore>,
     watchers: Arc<Semaphore>,
 }
 
@@ -83,11 +84,15 @@ impl Shared {
         self.client.get_or_try_init(connect).await
     }
 
-    /// A place for one more request that asks the node.
-    fn place(&self) -> Result<OwnedSemaphorePermit, Failure> {
-        let place = Arc::clone(&self.places).try_acquire_owned();
-        place.map_err(|_| Failure::busy("as many requests as there are places are under way"))
+    /// A place for one more read.
+    fn read(&self) -> Result<OwnedSemaphorePermit, Failure> {
+        take_place(&self.reads, "as many reads as there are places for are under way")
     }
+}
+
+/// One of the places, or the advice to come back.
+fn take_place(places: &Arc<Semaphore>, none: &str) -> Result<OwnedSemaphorePermit, Failure> {
+    Arc::clone(places).try_acquire_owned().map_err(|_| Failure::busy(none))
 }
 
 /// Where a listener at this address is reached from this host.
@@ -102,8 +107,10 @@ const fn loopback(listens: SocketAddr) -> SocketAddr {
 
 /// Serves until the process ends. `node` is where core 0 listens.
 pub fn run(listener: TcpListener, node: SocketAddr, health: Arc<Health>) -> std::io::Result<()> {
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().max_blocking_threads(limits::READERS).enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .max_blocking_threads(limits::BODY_THREADS)
+        .enable_all()
+        .build()?;
     runtime.block_on(async move {
         listener.set_nonblocking(true)?;
         let listener = tokio::net::TcpListener::from_std(listener)?;
@@ -116,7 +123,8 @@ pub fn run(listener: TcpListener, node: SocketAddr, health: Arc<Health>) -> std:
             room: Room::new(),
             guests: Guests::default(),
             requests: Arc::clone(&requests),
-            places: Arc::new(Semaphore::new(limits::REQUESTS)),
+            reads: Arc::new(Semaphore::new(limits::READS)),
+            uploads: Arc::new(Semaphore::new(limits::UPLOADS)),
             watchers: Arc::new(Semaphore::new(limits::WATCHERS)),
         });
         serve::serve(listener, routes(shared), requests).await;

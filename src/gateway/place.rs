@@ -49,6 +49,11 @@ impl Places {
         self.0.insert(shard, place);
     }
 
+    /// True when a shard's firing at this place lies at or before what is noted.
+    pub fn seen(&self, shard: u16, place: FiringPlace) -> bool {
+        self.0.get(&shard).is_some_and(|known| place <= *known)
+    }
+
     /// A place for each of so many shards.
     pub fn of_all(&self, shards: u16) -> Vec<(u16, FiringPlace)> {
         let Some(least) = self.0.values().map(|place| place.tx).min() else { return Vec::new() };

@@ -53,7 +53,7 @@ pub async fn as_of(
     Path(tx): Path<String>,
     query: Result<Query<Parameters>, QueryRejection>,
 ) -> Result<Json<Value>, Failure> {
-    let _place = shared.place()?;
+    let _place = shared.read()?;
     let asked = parameters(query)?;
     let at = moment(Some(&tx), asked.min_tx.as_deref())?;
     let client = shared.client().await?;
@@ -84,7 +84,7 @@ pub async fn markets(
     State(shared): State<Arc<Shared>>,
     query: Result<Query<Moment>, QueryRejection>,
 ) -> Result<Json<Value>, Failure> {
-    let _place = shared.place()?;
+    let _place = shared.read()?;
     let Moment { as_of, min_tx } = parameters(query)?;
     let at = moment(as_of.as_deref(), min_tx.as_deref())?;
     let client = shared.client().await?;

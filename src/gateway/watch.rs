@@ -1,8 +1,9 @@
 //! `GET /v2/watch`: firings as server-sent events.
 //!
 //! ```text
-//!   reflex=ID | reflex=all                    a question that stands, from now on, or since=TX
+//!   reflex=ID | reflex=all                    a question that stands, from now on
 //!   spec=above 61000 & scope=market:NAME      a new one; with id=ID it stays, else it goes with its last watcher
+//!   .. & since=TX                             over history from there, flagged `replayed`, then live without a gap
 //!   Last-Event-ID: ..                         behind that event, nothing left out
 //!
 //!   subscription -> pump -> [ 256 events, bounded ] -> response        pump full for 5 s: event `end`, slow_consumer
@@ -15,13 +16,13 @@
 //! | `end`    | `{"code","message"}`: no more will come over this response      |
 //!
 //! Invariant: a firing is told at least once to whoever goes on behind the last id it saw. Deliberately absent: order
-//! across shards, and history from before the subscriber's place.
+//! across shards.
 
 use super::failure::{Failure, HttpCode};
 use super::guests::Visit;
 use super::place::Places;
 use super::query::{TickSaid, market_id, tx};
-use super::{Shared, limits, parameters};
+use super::{Shared, limits, parameters, take_place};
 use crate::reflex::{Kind, Scope, Spec};
 use crate::runtime::entropy;
 use axum::extract::rejection::QueryRejection;
@@ -57,8 +58,7 @@ pub async fn watch(
     query: Result<Query<Parameters>, QueryRejection>,
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
-    let watcher = Arc::clone(&shared.watchers).try_acquire_owned();
-    let watcher = watcher.map_err(|_| Failure::busy("as many watchers as there are places listen"))?;
+    let watcher = take_place(&shared.watchers, "as many watchers as there are places for listen")?;
     let asked = parameters(query)?;
     let client = shared.client().await?;
     let last = match headers.get("last-event-id").map(|id| id.to_str().unwrap_or("-")).filter(|id| !id.is_empty()) {
@@ -69,10 +69,16 @@ pub async fn watch(
     };
     let beginning = begin(&shared, client, &asked, last);
     let late = || Failure::http(HttpCode::NotServing, "the node did not answer in time");
-    let Beginning { reflex, places, visit } =
+    let Beginning { reflex, since, places, visit } =
         timeout(limits::ANSWER_WITHIN, beginning).await.unwrap_or_else(|_| Err(late()))?;
-    let after = places.of_all(client.shards());
-    let subscription = timeout(limits::ANSWER_WITHIN, client.subscribe(reflex, &after)).await.map_err(|_| late())?;
+    let subscribing = async {
+        match (reflex, since) {
+            // It depends on where it begins, so it begins there again, and what was seen is passed over.
+            (Some(reflex), Some(since)) => client.back_test(reflex, since).await,
+            _ => client.subscribe(reflex, &places.of_all(client.shards())).await,
+        }
+    };
+    let subscription = timeout(limits::ANSWER_WITHIN, subscribing).await.map_err(|_| late())?;
     let subscription = subscription.map_err(|error| Failure::error(&error))?;
     let (to, from) = mpsc::channel(limits::EVENTS_AHEAD);
     let pump = Pump { shared: Arc::clone(&shared), client: client.clone(), reflex, places, to };
@@ -94,14 +100,23 @@ fn bad(message: impl Into<String>) -> Failure {
 struct Beginning {
     /// `None` = all.
     reflex: Option<u64>,
+    /// Over history from here.
+    since: Option<Tx>,
+    /// What was seen already, or counts as seen.
     places: Places,
     visit: Visit,
 }
 
 impl Beginning {
-    fn new(shared: &Arc<Shared>, reflex: Option<u64>, places: Places) -> Self {
-        Self { reflex, places, visit: Visit::new(shared, reflex.unwrap_or_default()) }
+    fn new(shared: &Arc<Shared>, reflex: Option<u64>, since: Option<Tx>) -> Self {
+        let visit = Visit::new(shared, reflex.unwrap_or_default());
+        Self { reflex, since, places: Places::default(), visit }
     }
+}
+
+/// Behind all that this reflex, or any, fired at `tx` or before. Names the reflex, so that an id tells what was watched.
+fn behind(tx: Tx, reflex: Option<u64>) -> FiringPlace {
+    FiringPlace { reflex: reflex.unwrap_or(u64::MAX), ..FiringPlace::behind_tx(tx) }
 }
 
 async fn begin(
@@ -115,30 +130,36 @@ async fn begin(
         _ => Err(bad(format!("'{text}' is no reflex: a decimal number above 0, or all"))),
     };
     let since = asked.since.as_deref().map(tx).transpose()?;
-    match asked {
-        Parameters { spec: None, reflex: Some(reflex), scope: None, id: None, .. } => {
+    let mut beginning = match (asked, &last) {
+        (Parameters { spec: None, reflex: Some(reflex), scope: None, id: None, .. }, _) => {
             let reflex = if reflex == "all" { None } else { Some(number(reflex)?) };
-            let places = last.map(|(places, _)| places);
-            let places = places.or_else(|| since.map(|tx| behind(client, tx))).unwrap_or_default();
-            Ok(Beginning::new(shared, reflex, places))
-        }
-        Parameters { spec: Some(spec), reflex: None, since: None, .. } => {
-            let id = asked.id.as_ref().map(number).transpose()?;
-            if let Some((places, of)) = last {
-                // It was registered when the stream began; registering again would begin it anew.
-                let told = bad("this Last-Event-ID does not name the reflex: say reflex=ID");
-                return Ok(Beginning::new(shared, Some(id.or(of).ok_or(told)?), places));
+            if reflex.is_none() && since.is_some() {
+                return Err(bad("since=TX runs one reflex over history: say which"));
             }
-            register(shared, client, spec, asked.scope.as_deref(), id).await
+            Beginning::new(shared, reflex, since)
         }
-        _ => Err(bad("say reflex=ID, with since=TX or not; or spec=QUESTION, with scope=SCOPE and id=ID or not")),
+        (Parameters { spec: Some(_), reflex: None, id, .. }, Some((_, of))) => {
+            // It was registered when the stream began.
+            let told = || bad("this Last-Event-ID does not name the reflex: say reflex=ID");
+            let reflex = id.as_ref().map(number).transpose()?.or(*of).ok_or_else(told)?;
+            Beginning::new(shared, Some(reflex), since)
+        }
+        (Parameters { spec: Some(spec), reflex: None, id, scope, .. }, None) => {
+            let id = id.as_ref().map(number).transpose()?;
+            register(shared, client, spec, scope.as_deref(), id, since).await?
+        }
+        _ => {
+            return Err(bad("say reflex=ID, or spec=QUESTION with scope=SCOPE and id=ID or not; since=TX with either"));
+        }
+    };
+    match (last, since) {
+        (Some((places, _)), _) => beginning.places = places,
+        (None, Some(since)) => {
+            (0..client.shards()).for_each(|shard| beginning.places.note(shard, behind(since, beginning.reflex)));
+        }
+        (None, None) => {}
     }
-}
-
-fn behind(client: &Client, tx: Tx) -> Places {
-    let mut places = Places::default();
-    (0..client.shards()).for_each(|shard| places.note(shard, FiringPlace::behind_tx(tx)));
-    places
+    Ok(beginning)
 }
 
 async fn register(
@@ -147,6 +168,7 @@ async fn register(
     spec: &str,
     scope: Option<&str>,
     id: Option<u64>,
+    since: Option<Tx>,
 ) -> Result<Beginning, Failure> {
     let unreadable = |error: crate::reflex::TextError| Failure::wire(Code::BadReflex, error.to_string());
     let (spec, scope): (Spec, Scope) =
@@ -161,12 +183,12 @@ async fn register(
         return Err(Failure::busy("as many questions without an id as there are places stand: give it one"));
     }
     // From here on a guest is seen off, whatever happens.
-    let mut beginning = Beginning::new(shared, Some(reflex), Places::default());
+    let mut beginning = Beginning::new(shared, Some(reflex), since);
     let mut body = reflex.to_le_bytes().to_vec();
     spec.encode(&mut body);
     scope.encode(&mut body);
     for (shard, tx) in client.register(&body, 1).await.map_err(|error| Failure::error(&error))? {
-        beginning.places.note(shard, FiringPlace::behind_tx(tx));
+        beginning.places.note(shard, behind(tx, Some(reflex)));
     }
     Ok(beginning)
 }
@@ -199,7 +221,7 @@ impl Pump {
         // The last event has its place from the start, however full the buffer is then.
         let Ok(last) = self.to.clone().reserve_owned().await else { return };
         for (shard, tx) in subscription.begun() {
-            self.places.note_first(*shard, FiringPlace::behind_tx(*tx));
+            self.places.note_first(*shard, behind(*tx, self.reflex));
         }
         if let End::Told(failure) = self.pump(&mut subscription).await {
             self.shared.requests.ended(failure.words().code);
@@ -227,19 +249,31 @@ impl Pump {
                     return Failure::http(HttpCode::SlowConsumer, message).into();
                 }
             }
-            let next = tokio::select! {
-                next = subscription.next() => next,
+            let firing = tokio::select! {
+                firing = self.next(subscription) => firing,
                 () = self.to.closed() => return End::Left,
             };
-            event = match next {
-                Ok(Some(News::Firing(firing))) => match self.say(&firing).await {
-                    Ok(event) => event,
-                    Err(failure) => return failure.into(),
-                },
-                Ok(Some(News::Ended { why, .. })) => return Failure::refusal(&why).into(),
-                Ok(None) => return Failure::http(HttpCode::NotServing, "no shard is listened to any more").into(),
-                Err(error) => return Failure::http(HttpCode::NotServing, error.to_string()).into(),
+            let said = match firing {
+                Ok(firing) => self.say(&firing).await,
+                Err(failure) => Err(failure),
             };
+            event = match said {
+                Ok(event) => event,
+                Err(failure) => return failure.into(),
+            };
+        }
+    }
+
+    /// The next firing that was not seen.
+    async fn next(&self, subscription: &mut Subscription) -> Result<Firing, Failure> {
+        loop {
+            match subscription.next().await {
+                Ok(Some(News::Firing(firing))) if self.places.seen(firing.shard, FiringPlace::of(&firing.row)) => {}
+                Ok(Some(News::Firing(firing))) => return Ok(firing),
+                Ok(Some(News::Ended { why, .. })) => return Err(Failure::refusal(&why)),
+                Ok(None) => return Err(Failure::http(HttpCode::NotServing, "no shard is listened to any more")),
+                Err(error) => return Err(Failure::http(HttpCode::NotServing, error.to_string())),
+            }
         }
     }
 

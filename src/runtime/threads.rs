@@ -57,8 +57,10 @@ pub fn spawn<T: Send + 'static>(
     Builder::new().name(name).spawn(move || {
         if role.is_background() {
             let policy = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Other);
-            // Where the system does not let us, the thread keeps what it has: it works, only less politely.
-            let _kept = set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, policy);
+            // The ordinary class at the ordinary priority: at the lowest one sealing falls behind beside any other work,
+            // and `Busy` follows. Where the system does not let us, the thread keeps what it has.
+            let ordinary = ThreadPriorityValue::try_from(50).map_or(ThreadPriority::Min, ThreadPriority::Crossplatform);
+            let _kept = set_thread_priority_and_policy(thread_native_id(), ordinary, policy);
         }
         body()
     })

@@ -49,9 +49,10 @@ impl Appender {
     ) -> Result<Tx, NoRoom> {
         let padding = body.len().next_multiple_of(8) - body.len();
         let bytes = size_of::<Proposal>() + body.len() + padding;
-        let fits = self
-            .open
-            .is_some_and(|open| open.group == group.number() && open.kind == kind && open.bytes + bytes <= RECORD_GATHER_BYTES);
+        let fits = group.may_gather()
+            && self.open.is_some_and(|open| {
+                open.group == group.number() && open.kind == kind && open.bytes + bytes <= RECORD_GATHER_BYTES
+            });
         if !fits {
             self.close();
         }

@@ -12,11 +12,13 @@ use super::append::Appender;
 use super::entry::EntryKind;
 use super::reply::Said;
 use super::{ConnId, Now, Refusal, Shard, ShardError};
+use crate::reflex::ReflexId;
 use crate::shard::replicate::LogIndex;
 use myelin_datom::{EntityId, Tx};
-use myelin_index::{Filter, IndexError};
-use myelin_wire::{Attribute, BarRow, Code, Cursor, Frame, Header, Kind, VwapRow, write_market_row};
+use myelin_index::{ColumnRow, Columns, Filter, IndexError};
+use myelin_wire::{Attribute, BarRow, Code, Cursor, Frame, Header, Kind, StoredRow, VwapRow, write_market_row};
 use std::collections::VecDeque;
+use std::ops::ControlFlow;
 
 /// Reads that wait for their moment.
 #[derive(Debug, Default)]
@@ -42,6 +44,10 @@ struct Read {
     behind: LogIndex,
 }
 
+/// Rows in one answer at most: 640 KiB.
+const ROWS_PER_PAGE: usize = 8192;
+/// Reflexes in one answer at most.
+const REFLEXES_PER_PAGE: usize = 4096;
 /// Bars in one answer at most: 4 MiB. Who wants more asks for a shorter stretch.
 const BARS_MAX: usize = 1 << 16;
 /// Items in one answer at most; more follow on request.
@@ -53,9 +59,14 @@ impl Shard {
         let header = frame.header;
         let (as_of, min_tx, applied) = (Tx::from_bits(header.tx), Tx::from_bits(header.aux), self.group.applied_tx());
         if frame.kind == Kind::Now {
-            // A moment that every shard can be read at: not below what any client was told.
-            let now_tx = Tx::at_millis(now.millis()).max(self.group.appended_tx());
-            self.say(from, header.session, header.request, now_tx, nothing());
+            // A moment of this shard: what comes later is stamped later. Several shards share one by asking again with
+            // the greatest of their answers.
+            if as_of.millis() > now.millis() + self.limits.max_clock_offset_ms {
+                self.refuse(from, &header, Refusal { aux: applied.bits(), ..Refusal::of(Code::Future) });
+                return Ok(());
+            }
+            let told = self.group.tell_now(now.millis(), as_of);
+            self.say(from, header.session, header.request, told, nothing());
             return Ok(());
         }
         let basis = if as_of == Tx::ZERO { applied.max(min_tx) } else { as_of };
@@ -97,6 +108,8 @@ impl Shard {
             Kind::Vwap => self.vwap(read),
             Kind::Bars => self.bars(read),
             Kind::Latest => self.latest(read),
+            Kind::Rows => self.rows(read),
+            Kind::ListReflexes => self.list_reflexes(read),
             Kind::Status => Ok(self.status()),
             _ => Err(Unanswered::Refused(Refusal::of(Code::UnknownKind))),
         };
@@ -216,6 +229,44 @@ impl Shard {
         })
     }
 
+    /// `Rows`: body `market:8 | kind:8 | from row:8 | since tx:8 | from ns:8 | to ns:8 | limit:8`, kind 1 ticks, 2 quotes;
+    /// rows after `since` whose event time lies in the range, ends included. `aux` is the row to go on from.
+    fn rows(&self, read: &Read) -> Result<Said, Unanswered> {
+        let mut cursor = Cursor::new(&read.body);
+        let (market, kind) = (EntityId::from_bits(cursor.u64().map_err(bad)?), cursor.u64().map_err(bad)?);
+        let (from_row, since) = (cursor.u64().map_err(bad)?, Tx::from_bits(cursor.u64().map_err(bad)?));
+        let (from_ns, to_ns) = (cursor.i64().map_err(bad)?, cursor.i64().map_err(bad)?);
+        let limit = (cursor.u64().map_err(bad)? as usize).min(ROWS_PER_PAGE);
+        cursor.end().map_err(bad)?;
+        let from_row = u32::try_from(from_row).map_err(|_| Refusal::of(Code::BadBody))?;
+        let filter = Filter { since, from_row, event_time_ns: from_ns..=to_ns };
+        match Attribute::from_number(kind) {
+            Some(Attribute::Tick) => page(&self.ticks, market, read.basis, &filter, limit),
+            Some(Attribute::Quote) => page(&self.quotes, market, read.basis, &filter, limit),
+            _ => Err(Refusal::of(Code::BadBody).into()),
+        }
+    }
+
+    /// `ListReflexes`: body `after:8`, an id or 0; items `id:8 | registered tx:8 | len:4 | spec and scope`, `aux` the last id.
+    fn list_reflexes(&self, read: &Read) -> Result<Said, Unanswered> {
+        let mut cursor = Cursor::new(&read.body);
+        let after = cursor.u64().map_err(bad)?;
+        cursor.end().map_err(bad)?;
+        let (mut body, mut count, mut last) = (Vec::new(), 0_u32, after);
+        let mut registrations = self.reflexes.list((after != 0).then_some(ReflexId(after)));
+        for one in registrations.by_ref().take(REFLEXES_PER_PAGE) {
+            body.extend_from_slice(&one.id.0.to_le_bytes());
+            body.extend_from_slice(&one.registered_at.bits().to_le_bytes());
+            let mut asked = Vec::new();
+            one.spec.encode(&mut asked);
+            one.scope.encode(&mut asked);
+            body.extend_from_slice(&(asked.len() as u32).to_le_bytes());
+            body.extend_from_slice(&asked);
+            (count, last) = (count + 1, one.id.0);
+        }
+        Ok(Said::Answer { count, aux: last, more: registrations.next().is_some(), body })
+    }
+
     /// `Status`: what the shard counts, as text lines `name value`.
     fn status(&self) -> Said {
         let mut lines = String::new();
@@ -238,6 +289,31 @@ impl Shard {
         }
         Said::Answer { count: 1, aux: 0, more: false, body: lines.into_bytes() }
     }
+}
+
+/// One page of a market's rows.
+fn page<R: ColumnRow>(
+    columns: &Columns<R>,
+    market: EntityId,
+    basis: Tx,
+    filter: &Filter,
+    limit: usize,
+) -> Result<Said, Unanswered> {
+    let ix = columns.market_ix(market).ok_or(Refusal::of(Code::UnknownMarket))?;
+    let view = columns.view(ix, basis)?;
+    let mut rows: Vec<StoredRow> = Vec::new();
+    let mut more = false;
+    view.rows(filter, |found| {
+        if rows.len() == limit {
+            more = true;
+            return ControlFlow::Break(());
+        }
+        let row = bytemuck::cast(found.row);
+        rows.push(StoredRow { tx: found.tx.bits(), number: found.number, n: found.n, row });
+        ControlFlow::Continue(())
+    })?;
+    let next = rows.last().map_or(u64::from(filter.from_row), |row| u64::from(row.number) + 1);
+    Ok(Said::Answer { count: rows.len() as u32, aux: next, more, body: bytemuck::cast_slice(&rows).to_vec() })
 }
 
 /// Why there is no answer: the asker's fault, or the storage's.

@@ -32,6 +32,9 @@ pub struct Group {
     term_first: LogIndex,
     appended: LogIndex,
     appended_tx: Tx,
+    /// Somebody was told this moment as "now": what is stamped from here on is later. Leader's state, not in the log; a
+    /// later leader's clock is beyond it.
+    told: Tx,
     /// Per voter, our own disk first.
     synced: Vec<LogIndex>,
     committed: LogIndex,
@@ -49,6 +52,7 @@ impl Group {
             term_first: LogIndex(log.index.0 + 1),
             appended: log.index,
             appended_tx: log.tx,
+            told: Tx::ZERO,
             synced: vec![log.index],
             committed: log.index,
             applied: log.index,
@@ -94,7 +98,7 @@ impl Group {
 
     /// Gives out the next index and a stamp for an entry.
     pub fn append(&mut self, clock_millis: u64) -> (LogIndex, Tx) {
-        self.append_at(Tx::stamp(clock_millis, self.appended_tx))
+        self.append_at(Tx::stamp(clock_millis, self.appended_tx.max(self.told)))
     }
 
     /// Gives out the next index for an entry that is to carry this `tx`.
@@ -105,8 +109,21 @@ impl Group {
         (self.appended, tx)
     }
 
+    /// A moment that what is stamped from now on is later than: not before the clock, nor before `least`.
+    pub fn tell_now(&mut self, clock_millis: u64, least: Tx) -> Tx {
+        self.told = self.told.max(self.appended_tx).max(least).max(Tx::at_millis(clock_millis));
+        self.told
+    }
+
+    /// True while the next proposal may take the stamp that follows the last one.
+    #[must_use]
+    pub fn may_gather(&self) -> bool {
+        self.told <= self.appended_tx
+    }
+
     /// Stamps a further proposal of the entry that is still open.
     pub fn gather(&mut self) -> Tx {
+        assert!(self.may_gather(), "a moment that was told lies behind us");
         self.appended_tx = self.appended_tx.next();
         self.appended_tx
     }
@@ -181,6 +198,20 @@ mod tests {
         group.applied_next(first, tx);
         group.synced(second);
         assert_eq!((group.committed, group.applied), (second, first));
+    }
+
+    #[test]
+    fn what_is_stamped_after_a_moment_was_told_is_later() {
+        let mut group = Group::lead(1, 1, position(0, 0));
+        let (_, first) = group.append(1000);
+        assert!(group.may_gather());
+        let told = group.tell_now(1000, Tx::ZERO);
+        assert!(told >= first);
+        let further = group.tell_now(1000, Tx::at_millis(1003));
+        assert_eq!(further, Tx::at_millis(1003));
+        assert!(!group.may_gather());
+        assert!(group.append(1000).1 > further);
+        assert!(group.may_gather());
     }
 
     #[test]

@@ -62,8 +62,8 @@ def main(address):
     is_checked("counts as of a moment, and a moment too far ahead")
 
     refused(SESSION_GAP, lambda: node.ticks(rows, again=node.request + 1))
-    refused(UNKNOWN_KIND, lambda: node.ask(8))
-    is_checked("a gap in a session, a reserved kind")
+    refused(UNKNOWN_KIND, lambda: node.ask(132))
+    is_checked("a gap in a session, a kind that only a node speaks")
 
     assert node.register(above(77, 61000.0, "python:{BTC}USD")) == 1
     assert node.register(above(77, 61000.0, "python:{BTC}USD")) == 0, "the same question is there already"

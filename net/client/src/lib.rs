@@ -24,7 +24,7 @@ mod write;
 pub use client::Client;
 pub use error::{Error, Lost, Refusal};
 pub use options::Options;
-pub use read::{Answer, At, Latest, ShardStatus};
+pub use read::{Answer, At, Latest, ShardStatus, Stretch, TickPage};
 pub use session::Reply;
 pub use subscribe::{Firing, News, Subscription};
 pub use subscriptions::FiringPlace;

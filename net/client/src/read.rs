@@ -17,7 +17,7 @@ use crate::session::Reply;
 use crate::write::answered;
 use bytemuck::AnyBitPattern;
 use myelin_datom::{EntityId, Tick, Tx};
-use myelin_wire::{Attribute, BarRow, Code, Header, Kind, MarketRow, VwapRow, read_market_rows};
+use myelin_wire::{Attribute, BarRow, Code, Cursor, Header, Kind, MarketRow, StoredRow, VwapRow, read_market_rows};
 
 /// When to look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -26,6 +26,36 @@ pub struct At {
     pub as_of: Option<Tx>,
     /// Not before this one: what was acked up to it is seen. Counts for nothing beside `as_of`.
     pub min_tx: Option<Tx>,
+}
+
+/// Which rows of a market.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stretch {
+    /// From this row on, counted within the market.
+    pub from_row: u32,
+    /// Rows of later transactions only.
+    pub since: Tx,
+    /// Event time from here on. **Units:** Unix nanoseconds.
+    pub from_ns: i64,
+    /// Event time up to this, included. **Units:** Unix nanoseconds.
+    pub to_ns: i64,
+    /// Rows of a page at most; the node has its own bound.
+    pub limit: u32,
+}
+
+impl Default for Stretch {
+    fn default() -> Self {
+        Self { from_row: 0, since: Tx::ZERO, from_ns: i64::MIN, to_ns: i64::MAX, limit: 8192 }
+    }
+}
+
+/// Rows in the order in which they were applied, each with its transaction and place in it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TickPage {
+    /// The page.
+    pub rows: Vec<(Tx, u32, Tick)>,
+    /// What to ask for next; `None` at the end.
+    pub next: Option<Stretch>,
 }
 
 impl At {
@@ -87,7 +117,12 @@ impl Client {
     /// A moment that every shard can be read at, not below anything that was acked before the call.
     pub async fn now(&self) -> Result<Tx, Error> {
         let replies = self.ask_all(Header::new(Kind::Now), &[]).await?;
-        Ok(replies.iter().map(|reply| Tx::from_bits(reply.header.tx)).max().unwrap_or_default())
+        let now = replies.iter().map(|reply| reply.header.tx).max().unwrap_or_default();
+        if replies.len() > 1 {
+            // The others stamp later than it, too, from here on.
+            self.ask_all(Header { tx: now, ..Header::new(Kind::Now) }, &[]).await?;
+        }
+        Ok(Tx::from_bits(now))
     }
 
     /// The header of a read of all shards: one moment for all of them.
@@ -174,7 +209,7 @@ impl Client {
         Ok(Answer { value: rows, basis: basis(&replies) })
     }
 
-    /// Bars of one market over `event_time_ns` in `from_ns..to_ns`, each `width_ns` long.
+    /// Bars of one market over `event_time_ns` from `from_ns` to `to_ns`, both included, each `width_ns` long.
     pub async fn bars(
         &self,
         market: EntityId,
@@ -198,6 +233,45 @@ impl Client {
         let rows = rows_of::<Tick>(&reply.body, "the newest row")?;
         let value = rows.first().map(|tick| (Tx::from_bits(reply.header.aux), *tick));
         Ok(Answer { value, basis: Tx::from_bits(reply.header.tx) })
+    }
+
+    /// A page of a market's ticks, in the order in which they were applied. **Shape:** the page's rows, and the stretch
+    /// that goes on behind them if there are more.
+    pub async fn ticks_of(&self, market: EntityId, stretch: Stretch, at: At) -> Result<Answer<TickPage>, Error> {
+        let mut body = market.bits().to_le_bytes().to_vec();
+        for number in [Attribute::Tick as u64, u64::from(stretch.from_row), stretch.since.bits()] {
+            body.extend_from_slice(&number.to_le_bytes());
+        }
+        for number in [stretch.from_ns, stretch.to_ns, i64::from(stretch.limit)] {
+            body.extend_from_slice(&number.to_le_bytes());
+        }
+        let reply = self.ask(self.of_market(Kind::Rows, market, at)?, body).await?;
+        let rows = rows_of::<StoredRow>(&reply.body, "rows")?;
+        let value: Vec<_> = rows.iter().map(|row| (Tx::from_bits(row.tx), row.n, bytemuck::cast(row.row))).collect();
+        let more = reply.header.flags & Header::MORE != 0;
+        let next = more.then_some(Stretch { from_row: reply.header.aux as u32, ..stretch });
+        Ok(Answer { value: TickPage { rows: value, next }, basis: Tx::from_bits(reply.header.tx) })
+    }
+
+    /// Every standing reflex: its id and the bytes of its spec and scope. A reflex stands on every shard, so one is asked.
+    pub async fn list_reflexes(&self) -> Result<Vec<(u64, Vec<u8>)>, Error> {
+        let mut reflexes = Vec::new();
+        let mut after = 0_u64;
+        loop {
+            let reply = self.ask(Header::new(Kind::ListReflexes), after.to_le_bytes().to_vec()).await?;
+            let mut cursor = Cursor::new(&reply.body);
+            while !cursor.is_done() {
+                let one = (|| {
+                    let (id, _registered, len) = (cursor.u64()?, cursor.u64()?, cursor.u32()?);
+                    cursor.take(len as usize).map(|asked| (id, asked.to_vec()))
+                })();
+                reflexes.push(one.map_err(|_| Error::short("a list of reflexes"))?);
+            }
+            if reply.header.flags & Header::MORE == 0 || reply.header.aux <= after {
+                return Ok(reflexes);
+            }
+            after = reply.header.aux;
+        }
     }
 
     /// What every shard has counted about itself.

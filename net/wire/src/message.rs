@@ -279,6 +279,22 @@ pub struct VwapRow {
     pub vwap: f64,
 }
 
+/// A stored row and where it stands. **Shape:** 80 bytes; the last 64 are a tick or a quote.
+#[derive(Clone, Copy, Debug, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
+pub struct StoredRow {
+    /// The transaction that brought it.
+    pub tx: u64,
+    /// Its number within the market, from 0.
+    pub number: u32,
+    /// Its place within the transaction; 0 for quotes.
+    pub n: u32,
+    /// The row.
+    pub row: [u64; 8],
+}
+
+const _: () = assert!(size_of::<StoredRow>() == 80);
+
 /// One bar. **Shape:** 64 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]

@@ -37,6 +37,8 @@ pub struct House {
     pub command: fn() -> clap::Command,
     /// A reflex's id, spec and scope as people write them -> the registration's bytes, or what is wrong with the text.
     pub registration: fn(u64, &str, &str) -> Result<Vec<u8>, String>,
+    /// The bytes of a spec and a scope -> both as people write them.
+    pub asked: fn(&[u8]) -> Option<(String, String)>,
     /// The word for the kind of a firing.
     pub firing_kind: fn(u8) -> Option<&'static str>,
 }
@@ -101,12 +103,12 @@ pub async fn execute(command: Command, house: &House, io: &mut Io<'_>) -> Result
     match command {
         Command::Ingest(args) => ingest::run(args, io).await,
         Command::Count(args) => count::run(args, io).await,
-        Command::Query(args) => query::as_of(args, io).await,
+        Command::Query(args) => query::run(args, io).await,
         Command::Bars(args) => query::bars(args, io).await,
         Command::Vwap(args) => query::vwap(args, io).await,
         Command::Watch(args) => watch::run(args, house, io).await,
         Command::Market(args) => market::run(args, io).await,
-        Command::Reflex(args) => reflex::run(args, io).await,
+        Command::Reflex(args) => reflex::run(args, house, io).await,
         Command::Status(args) => status::run(args, io).await,
         Command::Explain(args) => explain::run(&args, io),
         Command::Completions { shell } => {

@@ -1,12 +1,12 @@
-//! Reads of ticks: the newest as of a moment, bars, averages.
+//! Reads of ticks: the newest as of a moment, stretches of rows, bars, averages.
 //!
-//! Deliberately absent: Datalog, which has an issue of its own, and ranges of rows, which the node does not give yet.
+//! Deliberately absent: Datalog.
 
 use crate::args::{self, Common, Moment, say_instant};
 use crate::exit::{Exit, Failure};
 use crate::output::{Io, Line, all};
 use clap::Subcommand;
-use myelin_client::At;
+use myelin_client::{At, Stretch};
 use myelin_client::datom::{Side, Tick, Tx};
 use myelin_client::wire::{BarRow, VwapRow};
 use serde::Serialize;
@@ -33,6 +33,32 @@ enum Form {
         #[command(flatten)]
         common: Common,
     },
+    /// Ticks of a market in the order in which they were applied.
+    Rows(RowsArgs),
+}
+
+/// `query rows`.
+#[derive(Clone, Debug, clap::Args)]
+struct RowsArgs {
+    /// The market.
+    #[arg(long, value_name = "NAME")]
+    market: String,
+    /// Of later transactions only.
+    #[arg(long, value_name = "TX", value_parser = args::tx)]
+    since: Option<Tx>,
+    /// Event time from here on, as in 2024-08-08T00:00:00Z.
+    #[arg(long, value_name = "INSTANT", value_parser = args::instant)]
+    from: Option<i64>,
+    /// Event time up to this, included.
+    #[arg(long, value_name = "INSTANT", value_parser = args::instant)]
+    to: Option<i64>,
+    /// Rows at most.
+    #[arg(long, default_value_t = 100)]
+    limit: u64,
+    #[command(flatten)]
+    moment: Moment,
+    #[command(flatten)]
+    common: Common,
 }
 
 #[derive(Serialize)]
@@ -74,9 +100,41 @@ impl Line for TickLine {
     }
 }
 
+/// `query`.
+pub(crate) async fn run(args: QueryArgs, io: &mut Io<'_>) -> Result<Exit, Failure> {
+    match args.form {
+        Form::AsOf { tx, market, common } => as_of(tx, market, common, io).await,
+        Form::Rows(args) => rows(args, io).await,
+    }
+}
+
+/// Ticks, oldest first, a page at a time.
+async fn rows(args: RowsArgs, io: &mut Io<'_>) -> Result<Exit, Failure> {
+    let client = args.common.connect().await?;
+    let market = args::market(&client, &args.market).await?;
+    let mut at: At = args.moment.into();
+    let mut lines = Vec::new();
+    let mut stretch = Some(Stretch {
+        since: args.since.unwrap_or(Tx::ZERO),
+        from_ns: args.from.unwrap_or(i64::MIN),
+        to_ns: args.to.unwrap_or(i64::MAX),
+        ..Stretch::default()
+    });
+    while let Some(next) = stretch.filter(|_| (lines.len() as u64) < args.limit) {
+        let left = args.limit - lines.len() as u64;
+        let next = Stretch { limit: u32::try_from(left).map_or(next.limit, |left| left.min(next.limit)), ..next };
+        let page = client.ticks_of(market.id, next, at).await?;
+        // Every further page is of the same moment as the first.
+        at = At::as_of(page.basis);
+        lines.extend(page.value.rows.iter().map(|(tx, _, tick)| TickLine::new(market.name.clone(), *tx, tick)));
+        stretch = page.value.next;
+    }
+    all(io, args.common.output, &lines)?;
+    Ok(Exit::Ok)
+}
+
 /// The newest tick as of a moment; exit code 1 when there was none.
-pub(crate) async fn as_of(args: QueryArgs, io: &mut Io<'_>) -> Result<Exit, Failure> {
-    let Form::AsOf { tx, market, common } = args.form;
+async fn as_of(tx: Tx, market: String, common: Common, io: &mut Io<'_>) -> Result<Exit, Failure> {
     let client = common.connect().await?;
     let market = args::market(&client, &market).await?;
     let Some((tx, tick)) = client.latest(market.id, At::as_of(tx)).await?.value else {

@@ -1,9 +1,11 @@
 //! `reflex list` and `reflex remove`.
 
+use crate::House;
 use crate::args::Common;
 use crate::exit::{Exit, Failure};
-use crate::output::Io;
+use crate::output::{Io, Line, all};
 use clap::Subcommand;
+use serde::Serialize;
 
 /// `reflex`.
 #[derive(Clone, Debug, clap::Args)]
@@ -14,6 +16,11 @@ pub struct Args {
 
 #[derive(Clone, Debug, Subcommand)]
 enum Form {
+    /// Lists what stands.
+    List {
+        #[command(flatten)]
+        common: Common,
+    },
     /// Removes standing questions.
     Remove {
         /// Their ids.
@@ -24,10 +31,47 @@ enum Form {
     },
 }
 
+#[derive(Serialize)]
+struct Standing {
+    id: String,
+    spec: String,
+    scope: String,
+}
+
+impl Line for Standing {
+    const KEYS: &'static [&'static str] = &["id", "spec", "scope"];
+    fn cells(&self) -> Vec<String> {
+        vec![self.id.clone(), self.spec.clone(), self.scope.clone()]
+    }
+}
+
+/// `reflex`.
+pub(crate) async fn run(args: Args, house: &House, io: &mut Io<'_>) -> Result<Exit, Failure> {
+    match args.form {
+        Form::List { common } => list(&common, house, io).await,
+        Form::Remove { ids, common } => remove(&ids, &common, io).await,
+    }
+}
+
+async fn list(common: &Common, house: &House, io: &mut Io<'_>) -> Result<Exit, Failure> {
+    let standing: Vec<Standing> = common
+        .connect()
+        .await?
+        .list_reflexes()
+        .await?
+        .into_iter()
+        .map(|(id, asked)| {
+            let (spec, scope) = (house.asked)(&asked).unwrap_or_else(|| ("?".to_owned(), "?".to_owned()));
+            Standing { id: id.to_string(), spec, scope }
+        })
+        .collect();
+    all(io, common.output, &standing)?;
+    Ok(Exit::Ok)
+}
+
 /// Removes them; exit code 1 when one of them did not stand.
-pub(crate) async fn run(args: Args, io: &mut Io<'_>) -> Result<Exit, Failure> {
-    let Form::Remove { ids, common } = args.form;
-    let removed = common.connect().await?.remove(&ids).await?;
+async fn remove(ids: &[u64], common: &Common, io: &mut Io<'_>) -> Result<Exit, Failure> {
+    let removed = common.connect().await?.remove(ids).await?;
     io.say(&format!("{removed} of {} removed", ids.len()))?;
     Ok(if removed as usize == ids.len() { Exit::Ok } else { Exit::Negative })
 }

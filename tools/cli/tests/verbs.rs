@@ -15,6 +15,7 @@ struct Arguments {
 const HOUSE: House = House {
     command: Arguments::command,
     registration: |_, spec, _| Err(format!("'{spec}' is no question")),
+    asked: |_| None,
     firing_kind: |_| None,
 };
 
