@@ -101,13 +101,25 @@ pub fn run(demo: &Demo) -> anyhow::Result<()> {
     let summary = runtime.block_on(play(demo, &address, input))?;
     println!();
     let seconds = summary.durable_ns as f64 / 1e9;
-    println!("durable     {} ticks in {seconds:.3} s ({:.0} a second)", summary.accepted, summary.accepted as f64 / seconds);
+    println!(
+        "durable     {} ticks in {seconds:.3} s ({:.0} a second)",
+        summary.accepted,
+        summary.accepted as f64 / seconds
+    );
     println!("counted     tick/id = {}", summary.counted);
     let latest = summary.firings.iter().copied().max().unwrap_or(0).max(0) as f64 / 1e6;
-    println!("fired       {} firings, the last one {latest:.2} ms after the last tick was acknowledged", summary.firings.len());
+    println!(
+        "fired       {} firings, the last one {latest:.2} ms after the last tick was acknowledged",
+        summary.firings.len()
+    );
     println!("ran         {:.2} s from start to here", (clock::monotonic_ns() - begun) as f64 / 1e9);
     if summary.counted != summary.accepted || summary.firings_missing > 0 {
-        bail!("{} ticks accepted, {} counted, {} firings missing", summary.accepted, summary.counted, summary.firings_missing);
+        bail!(
+            "{} ticks accepted, {} counted, {} firings missing",
+            summary.accepted,
+            summary.counted,
+            summary.firings_missing
+        );
     }
     Ok(())
 }
@@ -124,7 +136,8 @@ fn read_file(file: &Path) -> anyhow::Result<Input> {
     if reader.kind() != RowKind::Ticks {
         bail!("{} holds quotes; the demo plays trades", file.display());
     }
-    let (mut input, mut batch) = (Input { ticks: Vec::new(), markets: Vec::new(), names: Vec::new() }, Batch::default());
+    let (mut input, mut batch) =
+        (Input { ticks: Vec::new(), markets: Vec::new(), names: Vec::new() }, Batch::default());
     while reader.next_batch(4096, &mut batch)? > 0 {
         input.ticks.extend_from_slice(&batch.ticks);
         input.markets.extend_from_slice(&batch.markets);
@@ -225,5 +238,8 @@ fn print_firing(row: &FiringRow, names: &BTreeMap<EntityId, String>) {
     let market = names.get(&row.tick.market).map_or("?", String::as_str);
     let kind = Kind::from_number(row.kind).map_or("?", Kind::as_str);
     let micros = (row.fired_ns - row.received_ns) / 1000;
-    println!("  fired  {market}  {kind}  price {}  tx {}.{}  {micros} µs after it came in", row.tick.price, row.tx, row.n);
+    println!(
+        "  fired  {market}  {kind}  price {}  tx {}.{}  {micros} µs after it came in",
+        row.tick.price, row.tx, row.n
+    );
 }

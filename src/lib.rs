@@ -7,10 +7,13 @@
 
 pub mod at_rest;
 pub mod config;
+pub mod core_thread;
 pub mod demo;
 pub mod doctor;
+pub mod endpoint;
 pub mod gateway;
 pub mod health;
+pub mod identity;
 pub mod market;
 pub mod node;
 pub mod reflex;

@@ -139,7 +139,9 @@ fn serve(arguments: Serve) -> anyhow::Result<()> {
     };
     for address in [arguments.listen, arguments.http] {
         if !address.ip().is_loopback() && !arguments.insecure {
-            anyhow::bail!("{address} is reachable from other hosts, and neither TLS nor authentication is there yet: say --insecure if that is meant");
+            anyhow::bail!(
+                "{address} is reachable from other hosts, and neither TLS nor authentication is there yet: say --insecure if that is meant"
+            );
         }
     }
     let mut limits = if arguments.lean { Limits::lean() } else { Limits::default() };

@@ -1,13 +1,12 @@
 //! A directory at rest: looked at without being touched, checked to the last byte, compared by one hash.
 
-use crate::node::{PATIENCE, Setup, done, markets, run, tick, wait_for};
+use crate::node::{Setup, done, markets, run, tick, wait_for};
 use myelin_client::Mode;
 use myelin_datom::Tick;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Instant;
 
 /// Runs a verb; gives exit code, the JSON it printed, and what it said.
 fn myelin(arguments: &[&str]) -> (Option<i32>, Value, String) {
@@ -18,18 +17,18 @@ fn myelin(arguments: &[&str]) -> (Option<i32>, Value, String) {
 }
 
 fn look(verb: &str, dir: &Path) -> (Option<i32>, Value, String) {
-    myelin(&[verb, dir.to_str().unwrap()])
+    myelin(&[verb, dir.to_str().expect("a path of letters")])
 }
 
 /// Every file below a folder with its bytes.
 fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut found = BTreeMap::new();
-    for entry in std::fs::read_dir(dir).unwrap() {
-        let path = entry.unwrap().path();
+    for entry in std::fs::read_dir(dir).expect("a folder is listed") {
+        let path = entry.expect("an entry is read").path();
         if path.is_dir() {
             found.extend(files(&path));
         } else {
-            found.insert(path.clone(), std::fs::read(&path).unwrap());
+            found.insert(path.clone(), std::fs::read(&path).expect("a file is read"));
         }
     }
     found
@@ -37,21 +36,22 @@ fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 
 fn copy(from: &Path, to: &Path) {
     for (path, bytes) in files(from) {
-        let target = to.join(path.strip_prefix(from).unwrap());
-        std::fs::create_dir_all(target.parent().unwrap()).unwrap();
-        std::fs::write(target, bytes).unwrap();
+        let target = to.join(path.strip_prefix(from).expect("a file is below its folder"));
+        std::fs::create_dir_all(target.parent().expect("a file has a folder")).expect("a folder is made");
+        std::fs::write(target, bytes).expect("a file is written");
     }
 }
 
 fn flip(path: &Path, at: usize) {
-    let mut bytes = std::fs::read(path).unwrap();
+    let mut bytes = std::fs::read(path).expect("a file is read");
     bytes[at] ^= 4;
-    std::fs::write(path, bytes).unwrap();
+    std::fs::write(path, bytes).expect("a file is written");
 }
 
 fn names(dir: &Path) -> Vec<String> {
-    let entries = std::fs::read_dir(dir).unwrap();
-    let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect();
+    let entries = std::fs::read_dir(dir).expect("a folder is listed");
+    let mut names: Vec<_> =
+        entries.map(|entry| entry.expect("an entry is read").file_name().to_string_lossy().into_owned()).collect();
     names.sort();
     names
 }
@@ -67,15 +67,14 @@ fn written(dir: &Path, shards: u16) {
         let ids = markets(&client, &["rest:{A}", "rest:{B}", "rest:{C}", "rest:{D}"]).await;
         let ticks: Vec<Tick> =
             (0..ROWS).map(|n| tick(ids[(n % 4) as usize], n / 4 + 1, (n % 97) as f64 + 1.0)).collect();
-        let until = Instant::now() + PATIENCE;
         for (n, frame) in ticks.chunks(500).enumerate() {
-            done(&client.ticks(frame, Mode::Whole).await.unwrap());
+            done(&client.ticks(frame, Mode::Whole).await.expect("a frame is answered"));
             // The first rows are sealed before the last ones come, so that there are two checkpoints and a tail.
             let wanted = if n == 30 { 1 } else { 2 * usize::from(n == 55) };
-            while names(&dir.join("core-0000")).iter().filter(|name| name.starts_with("manifest-0")).count() < wanted {
-                assert!(Instant::now() < until, "waited {PATIENCE:?} for checkpoint {wanted}");
-                tokio::time::sleep(std::time::Duration::from_millis(2)).await;
-            }
+            wait_for("checkpoints", || {
+                let there = names(&dir.join("core-0000"));
+                (there.iter().filter(|name| name.starts_with("manifest-0")).count() >= wanted).then_some(())
+            });
         }
     });
     node.kill();
@@ -150,7 +149,11 @@ fn verify_finds_a_flipped_bit_wherever_it_is_and_names_file_and_offset() {
         assert_eq!(code, Some(6), "{file}: {said} {report}");
         assert_eq!(&report["state_hash"], hash, "{file}: {report}");
         let damage = &report["damage"][0];
-        assert_eq!((damage["file"].as_str(), report["sound"].as_bool()), (Some(file.as_str()), Some(false)), "{report}");
+        assert_eq!(
+            (damage["file"].as_str(), report["sound"].as_bool()),
+            (Some(file.as_str()), Some(false)),
+            "{report}"
+        );
         assert!(damage["offset"].is_u64() && said.contains(&file), "{said}");
     }
     // A run that is gone, a log whose newest records are gone, and a hard state that is gone are damage, too.
@@ -161,6 +164,23 @@ fn verify_finds_a_flipped_bit_wherever_it_is_and_names_file_and_offset() {
         let (code, report, said) = look("verify", copied.path());
         assert_eq!(code, Some(6), "{gone}: {said} {report}");
     }
+}
+
+/// A hard state is stored twice, so that one bad sector costs nothing.
+#[test]
+fn one_damaged_copy_of_the_hard_state_is_a_note_and_both_are_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(Setup::new(dir.path()).start());
+    let file = dir.path().join("core-0000/hard-state");
+    let whole = std::fs::read(&file).unwrap();
+    flip(&file, 4096 + 20);
+    let flipped = std::fs::read(&file).unwrap();
+    let (code, report, said) = look("verify", dir.path());
+    assert_eq!((code, report["notes"].as_array().map(Vec::len)), (Some(0), Some(1)), "{said} {report}");
+    assert!(std::fs::read(&file).unwrap() == flipped && flipped != whole, "verify mended the hard state");
+    flip(&file, 20);
+    let (code, report, said) = look("verify", dir.path());
+    assert_eq!((code, report["damage"][0]["file"].as_str()), (Some(6), Some("core-0000/hard-state")), "{said}");
 }
 
 #[test]

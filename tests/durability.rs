@@ -109,6 +109,19 @@ fn a_second_process_on_the_same_directory_is_refused() {
 }
 
 #[test]
+fn a_hard_state_that_is_gone_is_not_made_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let setup = Setup::new(dir.path());
+    let mut node = setup.start();
+    run(async { markets(&node.client().await, &MARKETS).await });
+    node.kill();
+    std::fs::remove_file(dir.path().join("core-0000/hard-state")).unwrap();
+    let (code, said) = setup.refuses_to_start();
+    assert_eq!(code, Some(6), "{said}");
+    assert!(said.contains("hard state"), "{said}");
+}
+
+#[test]
 fn a_bit_flipped_in_the_durable_log_is_refused_by_file_and_offset_and_never_cut() {
     let dir = tempfile::tempdir().unwrap();
     let setup = Setup::new(dir.path());

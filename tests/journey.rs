@@ -214,7 +214,8 @@ fn a_market_is_created_on_the_shard_of_its_slot_and_nowhere_else() {
     let mut line = Line::open(node.listen);
     for shard in [0, 1] {
         // One name of each half of the slots, asked of the wrong half.
-        let name = (0..).map(|n| format!("half:{n}")).find(|name| Slot::of_name(name).number() / 2048 != shard).unwrap();
+        let name =
+            (0..).map(|n| format!("half:{n}")).find(|name| Slot::of_name(name).number() / 2048 != shard).unwrap();
         let mut body = Vec::new();
         myelin_wire::markets_body(&mut body, [MarketSpec { flags: MarketFlags(0), name: &name }]);
         let header = Header { session: 5, request: 1, count: 1, shard, ..Header::new(Kind::Markets) };

@@ -61,7 +61,8 @@ impl Setup {
             }
             serde_json::from_slice::<serde_json::Value>(&std::fs::read(&listening).ok()?).ok()
         });
-        let address = |value: &serde_json::Value| value.as_str().and_then(|text| text.parse().ok()).expect("an address");
+        let address =
+            |value: &serde_json::Value| value.as_str().and_then(|text| text.parse().ok()).expect("an address");
         Node { child, listen: address(&addresses["listen"][0]), http: address(&addresses["http"]) }
     }
 
@@ -93,7 +94,8 @@ impl Node {
     pub fn get(&self, path: &str) -> (u16, String) {
         use std::io::{Read as _, Write as _};
         let mut stream = std::net::TcpStream::connect(self.http).expect("the gateway listens");
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").expect("a request is sent");
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            .expect("a request is sent");
         let mut response = String::new();
         stream.read_to_string(&mut response).expect("an answer comes");
         let status = response.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("a status");

@@ -78,7 +78,8 @@ fn ids_that_a_dense_feed_skips_fire_a_gap_and_a_feed_that_may_skip_does_not() {
         let ids = client.markets(&[spec("dense", MarketFlags::DENSE), spec("sparse", 0)]).await.unwrap();
         client.register(&registration(4, "gap", "all"), 1).await.unwrap();
         let mut firings = client.subscribe(Some(4), &[]).await.unwrap();
-        let rows: Vec<_> = [1, 2, 7, 9, 8].into_iter().flat_map(|n| ids.iter().map(move |id| tick(*id, n, 1.0))).collect();
+        let rows: Vec<_> =
+            [1, 2, 7, 9, 8].into_iter().flat_map(|n| ids.iter().map(move |id| tick(*id, n, 1.0))).collect();
         done(&client.ticks(&rows, Mode::Whole).await.unwrap());
         done(&client.ticks(&[tick(ids[0], 20, 1.0)], Mode::Whole).await.unwrap());
         let fired = [next(&mut firings).await, next(&mut firings).await];

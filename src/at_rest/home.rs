@@ -9,24 +9,10 @@
 
 use super::{Damage, Fault};
 use crate::config::Limits;
-use serde::Deserialize;
-use std::fs::{self, File, TryLockError};
+use crate::identity::{Identity, IdentityError};
+use std::fs::{File, TryLockError};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-
-/// The format that is read here, as `src/node.rs` writes it.
-const FORMAT: u32 = 1;
-
-/// What was fixed when the directory was made.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Identity {
-    pub(super) format: u32,
-    pub(super) node: u64,
-    pub(super) shards: u16,
-    pub(super) cores: u16,
-    pub(super) segment_bytes: u64,
-}
 
 /// A directory that no node can start on while this lives.
 #[derive(Debug)]
@@ -39,27 +25,22 @@ pub(super) struct Home {
 impl Home {
     /// **Errors:** it is no data directory; a node holds it; its identity is damaged or another version's.
     pub(super) fn open(dir: &Path) -> Result<Self, Fault> {
-        let path = dir.join("node");
-        let bytes = fs::read(&path).map_err(|source| match source.kind() {
-            ErrorKind::NotFound | ErrorKind::NotADirectory => {
+        let identity = Identity::read(dir).map_err(|error| match error {
+            IdentityError::Io { source, .. }
+                if matches!(source.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) =>
+            {
                 Fault::Usage(format!("{} is no data directory: it has no file named node", dir.display()))
             }
-            _ => Fault::Io { path: path.clone(), source },
+            IdentityError::Io { path, source } => Fault::Io { path, source },
+            IdentityError::Damaged { offset, what, .. } => {
+                Fault::Damaged(Damage { file: "node".to_owned(), offset, what })
+            }
+            other => Fault::Unreadable(other.to_string()),
         })?;
-        let identity: Identity = serde_json::from_slice(&bytes).map_err(|error| {
-            // serde_json counts lines and columns; a reader of bytes wants an offset.
-            let lines = bytes.split_inclusive(|byte| *byte == b'\n').take(error.line().saturating_sub(1));
-            let offset = lines.map(<[u8]>::len).sum::<usize>() + error.column().saturating_sub(1);
-            Fault::Damaged(Damage { file: "node".to_owned(), offset: offset as u64, what: error.to_string() })
-        })?;
-        if identity.format != FORMAT {
-            let (found, path) = (identity.format, path.display());
-            return Err(Fault::Unreadable(format!("{path} has format {found}, this program reads {FORMAT}")));
-        }
-        if let Some(what) = identity.contradiction() {
-            return Err(Fault::Damaged(Damage { file: "node".to_owned(), offset: 0, what }));
-        }
         let mut home = Self { dir: dir.to_owned(), identity, _locks: Vec::new() };
+        home.wal_config(0).check().map_err(|error| {
+            Fault::Damaged(Damage { file: "node".to_owned(), offset: 0, what: format!("no log of ours: {error}") })
+        })?;
         for core in 0..home.identity.cores {
             let locked = hold(&home.core_dir(core))?;
             home._locks.extend(locked);
@@ -74,36 +55,17 @@ impl Home {
 
     /// The shards of a core.
     pub(super) fn shards_of(&self, core: u16) -> impl Iterator<Item = u16> + use<> {
-        let cores = self.identity.cores;
-        (0..self.identity.shards).filter(move |shard| shard % cores == core)
+        self.identity.shards_of(core)
     }
 
     /// The bounds that go with this directory's segments.
     pub(super) fn limits(&self) -> Limits {
-        Limits::default().with_segment_bytes(self.identity.segment_bytes)
+        self.identity.limits(&Limits::default())
     }
 
     /// How the log of a core was written.
     pub(super) fn wal_config(&self, core: u16) -> myelin_wal::Config {
-        let limits = self.limits();
-        myelin_wal::Config {
-            core: u32::from(core),
-            log_id: self.identity.node,
-            segment_bytes: limits.segment_bytes,
-            max_payload: limits.max_payload(),
-            batch_bytes: limits.batch_bytes,
-            buffers: limits.batch_buffers,
-            max_segments: limits.max_segments,
-        }
-    }
-}
-
-impl Identity {
-    /// What no writer of ours would have put together.
-    fn contradiction(&self) -> Option<String> {
-        let sound = self.node != 0 && self.cores > 0 && self.cores <= self.shards;
-        (!sound)
-            .then(|| format!("node {}, {} shards, {} cores contradict each other", self.node, self.shards, self.cores))
+        self.identity.wal_config(core, &self.limits())
     }
 }
 

@@ -261,7 +261,8 @@ fn checkpoints(home: &Home, core: u16, this: &mut CoreTold, damage: &mut Vec<Dam
         let (lsn, shards) = (manifest.lsn, shards.collect());
         this.manifests.push(ManifestTold { file, number, lsn, bytes: bytes.len() as u64, shards });
         for files in &manifest.shards {
-            let runs = files.ticks.iter().map(|run| ("ticks", run)).chain(files.quotes.iter().map(|run| ("quotes", run)));
+            let runs =
+                files.ticks.iter().map(|run| ("ticks", run)).chain(files.quotes.iter().map(|run| ("quotes", run)));
             for (kind, run) in runs.filter(|(_, run)| named.insert(run.name.clone())) {
                 let path = runs_dir(&dir).join(&run.name);
                 match Run::open(&path) {

@@ -131,7 +131,12 @@ pub fn run(command: &Command) -> Exit {
 }
 
 /// Prints a report in its form, then its damage for people, and gives the exit code.
-fn conclude<R: Serialize>(form: Form, report: &R, damage: &[Damage], text: impl Fn(&R) -> String) -> Result<Exit, Fault> {
+fn conclude<R: Serialize>(
+    form: Form,
+    report: &R,
+    damage: &[Damage],
+    text: impl Fn(&R) -> String,
+) -> Result<Exit, Fault> {
     print(form, report, text)?;
     for damage in damage {
         eprintln!("myelin: damaged: {damage}");

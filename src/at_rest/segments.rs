@@ -42,7 +42,7 @@ pub(super) fn list(dir: &Path, segment_bytes: u64) -> io::Result<Vec<Segment>> {
         }
     }
     segments.sort_unstable_by(|a, b| (a.epoch == 0, a.epoch, &a.file).cmp(&(b.epoch == 0, b.epoch, &b.file)));
-    let oldest = segments.iter().filter(|one| one.epoch > 0).next_back().map_or(0, |newest| newest.oldest);
+    let oldest = segments.iter().rfind(|one| one.epoch > 0).map_or(0, |newest| newest.oldest);
     for at in 0..segments.len() {
         let next_epoch = segments[at].epoch.checked_add(1);
         let next = segments.get(at + 1).filter(|next| next.epoch > 0 && Some(next.epoch) == next_epoch);

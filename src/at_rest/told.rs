@@ -24,7 +24,7 @@ pub(super) fn of_log(core: u16, error: WalError) -> Result<Damage, Fault> {
             Ok(Damage { file: in_core(core, file), offset, what })
         }
         WalError::Missing { .. } => Ok(Damage { file: in_core(core, "the log"), offset: 0, what: error.to_string() }),
-        WalError::Mismatch { ref subject, .. } => {
+        WalError::Mismatch { ref subject, .. } if subject != "config" => {
             Ok(Damage { file: in_core(core, subject), offset: 0, what: error.to_string() })
         }
         WalError::Io { ref file, offset, ref source, .. } if is_medium(source) => {

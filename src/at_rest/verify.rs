@@ -103,13 +103,17 @@ fn check_core(home: &Home, core: u16, report: &mut Report) -> Result<bool, Fault
     };
     if still.unwritten() > 0 {
         let name = core_name(core);
-        report.notes.push(format!("{name}/hard-state: one of its two copies is older or damaged; the next start mends it"));
+        report
+            .notes
+            .push(format!("{name}/hard-state: one of its two copies is older or damaged; the next start mends it"));
     }
     let checkpoints = Checkpoints::check(home, core, report)?;
     let left = unnamed(&dir, &checkpoints.named)?;
     if !left.is_empty() {
         let (count, name) = (left.len(), core_name(core));
-        report.notes.push(format!("{name}/runs: {count} files that no manifest names; the next checkpoint removes them"));
+        report
+            .notes
+            .push(format!("{name}/runs: {count} files that no manifest names; the next checkpoint removes them"));
     }
     let from = checkpoints.lsn();
     let (shards, replays) = match restore(home, core, checkpoints, report)? {

@@ -194,8 +194,7 @@ mod tests {
     fn the_mount_is_the_deepest_one_above_the_folder() {
         let mounts = "21 1 8:1 / / rw - ext4 /dev/sda1 rw\n22 21 0:5 / /run rw - tmpfs tmpfs rw\n\
                       23 21 8:2 / /run/my\\040disk rw shared:1 - xfs /dev/sdb rw\n";
-        for (folder, kind) in
-            [("/home/x", "ext4"), ("/run/x", "tmpfs"), ("/run/my disk/d", "xfs"), ("/running", "ext4")]
+        for (folder, kind) in [("/srv/x", "ext4"), ("/run/x", "tmpfs"), ("/run/my disk/d", "xfs"), ("/running", "ext4")]
         {
             assert_eq!(mounted(Path::new(folder), mounts).as_deref(), Some(kind), "{folder}");
         }

@@ -66,9 +66,7 @@ pub fn choose(wanted: Wanted, cores: usize) -> Result<Chosen, String> {
     let portable = |degraded| Chosen { executor: Executor::Portable, degraded };
     match wanted {
         Wanted::Portable => Ok(portable(None)),
-        Wanted::Uring => {
-            probe_uring(cores).map(|()| Chosen { executor: Executor::Uring, degraded: None })
-        }
+        Wanted::Uring => probe_uring(cores).map(|()| Chosen { executor: Executor::Uring, degraded: None }),
         Wanted::Auto => Ok(match probe_uring(cores) {
             Ok(()) => Chosen { executor: Executor::Uring, degraded: None },
             Err(reason) => portable(Some(reason)),

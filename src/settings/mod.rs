@@ -207,12 +207,12 @@ fn doc_of(key: &str) -> (String, String) {
 
 /// The file with its comments.
 fn file(all: &[Told]) -> String {
-    let mut text = "# Every limit of a node, with its default. What is left out keeps it. Precedence: this file, then\n\
-                    # the environment (MYELIN_LIMITS__SEAL_ROWS=..), then flags.\n\n[limits]\n"
+    let mut text = "# Every limit of a node, with its default. What is left out keeps it. Stronger than this file\n\
+                    # is the environment (MYELIN_LIMITS__SEAL_ROWS=..), and stronger than that a flag.\n\n[limits]\n"
         .to_owned();
     for told in all {
         text.push('\n');
-        for line in wrapped(&format!("{} Unit: {}. A change takes effect {}.", told.reason, told.unit, told.takes_effect)) {
+        for line in wrapped(&format!("{} Unit: {}. Changes: {}.", told.reason, told.unit, told.takes_effect)) {
             text.push_str(&format!("# {line}\n"));
         }
         text.push_str(&format!("{} = {}\n", told.key, told.value));

@@ -152,7 +152,8 @@ impl Shard {
     fn apply_quotes(&mut self, tx: Tx, proposal: &Proposal, body: &[u8]) -> Result<Done, ShardError> {
         let mut copied = std::mem::take(&mut self.scratch.quotes);
         let mut verdicts = std::mem::take(&mut self.scratch.verdicts);
-        let done = apply_rows(&mut self.quotes, tx, proposal, rows_of(body, &mut copied), &mut verdicts, &mut Vec::new())?;
+        let done =
+            apply_rows(&mut self.quotes, tx, proposal, rows_of(body, &mut copied), &mut verdicts, &mut Vec::new())?;
         self.counters.rows_accepted += u64::from(done.outcome.accepted);
         self.counters.rows_duplicate += u64::from(done.outcome.duplicates);
         self.scratch.quotes = copied;

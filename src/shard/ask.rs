@@ -55,7 +55,13 @@ const MARKETS_PER_PAGE: usize = 4096;
 
 impl Shard {
     /// Answers a read, now or when its basis is closed and applied.
-    pub(super) fn ask(&mut self, now: Now, from: ConnId, frame: &Frame<'_>, log: &mut Appender) -> Result<(), ShardError> {
+    pub(super) fn ask(
+        &mut self,
+        now: Now,
+        from: ConnId,
+        frame: &Frame<'_>,
+        log: &mut Appender,
+    ) -> Result<(), ShardError> {
         let header = frame.header;
         let (as_of, min_tx, applied) = (Tx::from_bits(header.tx), Tx::from_bits(header.aux), self.group.applied_tx());
         if frame.kind == Kind::Now {
@@ -79,7 +85,8 @@ impl Shard {
             self.refuse(from, &header, busy);
             return Ok(());
         }
-        let read = Read { from, header, kind: frame.kind, body: frame.body.to_vec(), basis, behind: self.group.appended() };
+        let read =
+            Read { from, header, kind: frame.kind, body: frame.body.to_vec(), basis, behind: self.group.appended() };
         if basis <= applied {
             return self.answer(&read);
         }

@@ -89,10 +89,8 @@ impl Shard {
         if version != VERSION {
             return Err(ShardError::Checkpoint(format!("version {version}, {VERSION} is read")));
         }
-        let position = Position {
-            index: LogIndex(cursor.u64().map_err(short)?),
-            tx: Tx::from_bits(cursor.u64().map_err(short)?),
-        };
+        let position =
+            Position { index: LogIndex(cursor.u64().map_err(short)?), tx: Tx::from_bits(cursor.u64().map_err(short)?) };
         shard.group = Group::lead(number + 1, term, position);
         shard.sessions = Sessions::read(limits.sessions_per_shard, &mut cursor).map_err(short)?;
         shard.markets = Markets::read(&mut cursor).map_err(short)?;
@@ -109,6 +107,10 @@ impl Shard {
     pub fn replay(&mut self, entry: super::Committed<'_>) -> Result<(), ShardError> {
         if entry.index <= self.group.applied() {
             return Ok(());
+        }
+        if entry.index.0 != self.group.applied().0 + 1 {
+            let (found, behind) = (entry.index.0, self.group.applied().0);
+            return Err(ShardError::Checkpoint(format!("the log goes on with entry {found} behind entry {behind}")));
         }
         self.group.replayed(entry.index, entry.tx);
         self.apply(Now::default(), entry)?;

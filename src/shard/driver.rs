@@ -17,8 +17,8 @@ use super::seal::{SealJob, Sealed};
 use super::{Committed, ConnId, Now, Refusal, Shard, refuse_bytes};
 use crate::config::Limits;
 use crate::health::{CoreHealth, Stage};
-use crate::runtime::ring::{Producer, ThreadProducer};
 use crate::runtime::clock;
+use crate::runtime::ring::{Producer, ThreadProducer};
 use crate::shard::replicate::LogIndex;
 use myelin_wal::{Batch, Lsn, Spare, WalError};
 use myelin_wire::{Code, Frame, Header, Hello, Kind, Welcome, decode, write_frame};
@@ -291,7 +291,9 @@ impl Core {
         let log_has_room = self.failed || self.log.tail().room() >= self.limits.max_proposal();
         let held = self.held.iter().any(|held| held.len() > self.limits.ring_items);
         match self.connection(id) {
-            Some(connection) => log_has_room && !held && connection.in_flight < requests && connection.outbox.len() < outbox,
+            Some(connection) => {
+                log_has_room && !held && connection.in_flight < requests && connection.outbox.len() < outbox
+            }
             None => true,
         }
     }

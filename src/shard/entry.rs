@@ -158,7 +158,13 @@ mod tests {
     fn payload(bodies: &[&[u8]]) -> Vec<u8> {
         let mut payload = Vec::new();
         for (n, body) in bodies.iter().enumerate() {
-            payload.extend_from_slice(bytemuck::bytes_of(&Proposal::new(7, n as u64 + 1, body.len() as u32, n == 1, 0)));
+            payload.extend_from_slice(bytemuck::bytes_of(&Proposal::new(
+                7,
+                n as u64 + 1,
+                body.len() as u32,
+                n == 1,
+                0,
+            )));
             payload.extend_from_slice(body);
             payload.resize(payload.len().next_multiple_of(8), 0);
         }
@@ -168,13 +174,13 @@ mod tests {
     #[test]
     fn proposals_are_read_back_each_with_its_own_tx() {
         let payload = payload(&[b"one", b"", b"three, longer"]);
-        let read: Vec<_> = Proposals::new(EntryKind::Markets, &payload, Tx::from_bits(10)).map(Result::unwrap).collect();
+        let read: Vec<_> =
+            Proposals::new(EntryKind::Markets, &payload, Tx::from_bits(10)).map(Result::unwrap).collect();
         assert_eq!(read.iter().map(|(tx, ..)| tx.bits()).collect::<Vec<_>>(), [10, 11, 12]);
-        assert_eq!(read.iter().map(|(_, p, _)| (p.request, p.partial())).collect::<Vec<_>>(), [
-            (1, false),
-            (2, true),
-            (3, false)
-        ]);
+        assert_eq!(
+            read.iter().map(|(_, p, _)| (p.request, p.partial())).collect::<Vec<_>>(),
+            [(1, false), (2, true), (3, false)]
+        );
         assert_eq!(read[2].2, b"three, longer");
     }
 

@@ -196,12 +196,14 @@ impl Manifest {
     pub fn newest(dir: &Path) -> Result<Option<Self>, ManifestError> {
         let mut first_bad = None;
         for (number, path) in numbered(dir).map_err(io_error(dir))?.into_iter().rev() {
-            let bytes = fs::read(&path).map_err(io_error(&path))?;
-            match Self::decode(number, &bytes) {
+            let file = || path.display().to_string();
+            let read = fs::read(&path).map_err(io_error(&path)).and_then(|bytes| {
+                Self::decode(number, &bytes).map_err(|(what, at)| ManifestError::Corrupt { file: file(), what, at })
+            });
+            match read {
                 Ok(manifest) => return Ok(Some(manifest)),
-                Err((what, at)) => {
-                    first_bad.get_or_insert(ManifestError::Corrupt { file: path.display().to_string(), what, at });
-                }
+                // Also one that cannot be read: a bad sector is damage like any other.
+                Err(error) => drop(first_bad.get_or_insert(error)),
             }
         }
         first_bad.map_or(Ok(None), Err)

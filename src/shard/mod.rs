@@ -21,8 +21,8 @@ pub mod driver;
 pub mod entry;
 pub mod manifest;
 pub mod react;
-pub mod replicate;
 pub mod replay;
+pub mod replicate;
 pub mod reply;
 pub mod seal;
 pub mod session;
@@ -248,7 +248,8 @@ impl Shard {
         let admitted = self.admit(now, from, frame);
         let appended = admitted.and_then(|()| {
             let partial = header.flags & Header::PARTIAL != 0;
-            let count = if matches!(kind, EntryKind::Ticks | EntryKind::Quotes) { header.count } else { header.body_len };
+            let count =
+                if matches!(kind, EntryKind::Ticks | EntryKind::Quotes) { header.count } else { header.body_len };
             let proposal = Proposal::new(header.session, header.request, count, partial, header.body_crc);
             log.propose(&mut self.group, now.millis(), kind, &proposal, frame.body).map_err(|NoRoom| self.busy(now))
         });

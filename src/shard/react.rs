@@ -286,7 +286,8 @@ impl Shard {
         let header: &Header = &frame.header;
         let mut cursor = Cursor::new(frame.body);
         let read = (|| {
-            let (reflex, tx, n, _zero, last) = (cursor.u64()?, cursor.u64()?, cursor.u32()?, cursor.u32()?, cursor.u64()?);
+            let (reflex, tx, n, _zero, last) =
+                (cursor.u64()?, cursor.u64()?, cursor.u32()?, cursor.u32()?, cursor.u64()?);
             cursor.end().map(|()| (reflex, (tx, n, last)))
         })();
         let Ok((reflex, after)) = read else {

@@ -1,6 +1,6 @@
 //! The power fails under load, again and again: everything acknowledged is there once.
 
-use super::rig::{ROWS, MARKETS, End, Node, Rig, count, end, frame, send, soon};
+use super::rig::{End, MARKETS, Node, ROWS, Rig, count, end, frame, send, soon};
 use crate::node::{markets, report, run, trials};
 use myelin_client::Mode;
 use myelin_datom::EntityId;
@@ -13,7 +13,14 @@ const UNDER_WAY: usize = 16;
 
 /// Sends frames from `first` on until the power fails under them; gives how many were acknowledged, in order, and what
 /// the disk lost. After `after` the next moment counts at which something is written and not synced.
-async fn load_until_dark(rig: &Rig, node: &mut Node, ids: &[EntityId], first: u64, after: Duration, how: PowerCut) -> (u64, Loss) {
+async fn load_until_dark(
+    rig: &Rig,
+    node: &mut Node,
+    ids: &[EntityId],
+    first: u64,
+    after: Duration,
+    how: PowerCut,
+) -> (u64, Loss) {
     let client = node.client().await;
     let begun = Instant::now();
     let (mut next, mut acked, mut loss) = (first, first, None);
@@ -33,7 +40,8 @@ async fn load_until_dark(rig: &Rig, node: &mut Node, ids: &[EntityId], first: u6
             rig.disk.thaw();
         }
         let Some(one) = sent.pop_front() else { break };
-        match end(&one.wait().await) {
+        let told = soon("the end of a frame under way", one.wait()).await;
+        match end(&told) {
             End::Done(..) => acked += 1,
             // Busy before the cut: what comes behind it is refused as well, and sent again.
             End::Refused(_) if loss.is_none() => {
@@ -49,8 +57,8 @@ async fn load_until_dark(rig: &Rig, node: &mut Node, ids: &[EntityId], first: u6
     (acked, loss.expect("the power fails"))
 }
 
-/// Seen red with the planted bug `AckBeforeSync` (the last write of a batch left out): frames that were acknowledged
-/// are gone. The name of a core's folder was not synced at its making: the first cut took the whole log with it.
+/// Seen red: the name of a core's folder was not synced at its making, and the first cut took the whole log with it. And
+/// with `write_at` of `storage/wal/src/directory.rs` that does not sync.
 #[test]
 fn campaign_nothing_acknowledged_is_lost_or_doubled_when_the_power_fails() {
     let rounds = trials(3, 50, 500);
@@ -60,8 +68,6 @@ fn campaign_nothing_acknowledged_is_lost_or_doubled_when_the_power_fails() {
     let mut lost = Loss::default();
     let (mut first, mut dirty) = (0, 0);
     for round in 0..rounds {
-        // Every other start the log writes past the page cache, or through it with syncs of its own.
-        rig.disk.refuse_direct(round / 2 % 2 == 1);
         let how = if round % 2 == 0 { PowerCut::DropUnsynced } else { PowerCut::Random { seed: u64::from(round) } };
         let after = Duration::from_millis(u64::from(round * 37 % 160) + 5);
         let (acked, loss) = run(load_until_dark(&rig, &mut node, &ids, first, after, how));
@@ -70,6 +76,8 @@ fn campaign_nothing_acknowledged_is_lost_or_doubled_when_the_power_fails() {
         lost.unsynced_pages += loss.unsynced_pages;
         lost.torn_pages += loss.torn_pages;
         lost.unsynced_names += loss.unsynced_names;
+        // Two starts the log writes past the page cache, two starts through it with syncs of its own.
+        rig.disk.refuse_direct(round / 2 % 2 == 0);
         node = rig.start();
         first = run(async {
             let client = node.patient_client().await;

@@ -88,14 +88,16 @@ impl Rig {
         command.env("MYELIN_LOG", "warn").stdin(Stdio::null()).stderr(File::create(&said).expect("a log"));
         let mut child = command.spawn().expect("the binary starts");
         let read = || serde_json::from_slice::<serde_json::Value>(&std::fs::read(&listening).ok()?).ok();
-        let outcome = wait_for("the node to serve or to end", || match child.try_wait().expect("a child can be asked") {
-            Some(status) => Some(Err(status)),
-            None => read().map(Ok),
-        });
+        let outcome =
+            wait_for("the node to serve or to end", || match child.try_wait().expect("a child can be asked") {
+                Some(status) => Some(Err(status)),
+                None => read().map(Ok),
+            });
         match outcome {
             Err(status) => Started::Ended(status, std::fs::read_to_string(&said).unwrap_or_default()),
             Ok(value) => {
-                let address = |value: &serde_json::Value| value.as_str().and_then(|text| text.parse().ok()).expect("one");
+                let address =
+                    |value: &serde_json::Value| value.as_str().and_then(|text| text.parse().ok()).expect("one");
                 let (listen, http) = (address(&value["listen"][0]), address(&value["http"]));
                 Started::Serving(Node { child, said, listen, http })
             }
@@ -110,12 +112,12 @@ impl Rig {
         }
     }
 
-    /// Starts a node that must refuse to serve, with the exit code of that, and gives what it said.
-    pub fn refusal(&mut self) -> String {
+    /// Starts a node that must refuse to serve with this exit code; gives what it said.
+    pub fn refusal(&mut self, code: i32) -> String {
         match self.try_start() {
             Started::Serving(node) => panic!("the node serves: {}", node.said()),
             Started::Ended(status, said) => {
-                assert_eq!(status.code(), Some(7), "{said}");
+                assert_eq!(status.code(), Some(code), "{said}");
                 assert!(!said.contains("panicked"), "{said}");
                 said
             }
@@ -132,7 +134,8 @@ impl Rig {
     pub fn files(&self, folder: &str, part: &str) -> Vec<String> {
         let entries = std::fs::read_dir(self.disk.path().join(folder)).expect("a folder").flatten();
         let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
-        let mut found: Vec<_> = names.filter(|name| name.contains(part)).map(|name| format!("{folder}/{name}")).collect();
+        let mut found: Vec<_> =
+            names.filter(|name| name.contains(part)).map(|name| format!("{folder}/{name}")).collect();
         found.sort();
         found
     }
@@ -209,10 +212,12 @@ impl Drop for Node {
     }
 }
 
-/// The frame of this number: the same rows whenever it is sent.
+/// The frame of this number: the same rows whenever it is sent. Prices do not compress, so that runs have many pages.
 pub fn frame(ids: &[EntityId], number: u64) -> Vec<Tick> {
     let market = |row: u64| ids[(row % ids.len() as u64) as usize];
-    (0..ROWS).map(|row| tick(market(row), number * ROWS + row + 1, (number % 97) as f64 + 1.0)).collect()
+    let price = |id: u64| (id.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 12) as f64 / 1e6 + 1.0;
+    let id = |row| number * ROWS + row + 1;
+    (0..ROWS).map(|row| tick(market(row), id(row), price(id(row)))).collect()
 }
 
 /// How one frame to one shard ended.

@@ -91,7 +91,8 @@ impl Client {
         };
         for shard in 0..self.shards() {
             let after = after.iter().find(|(of, _)| *of == shard).map(|(_, place)| *place);
-            let what = Subscribe { key: subscription.key, shard, reflex: reflex.unwrap_or(0), after, back_test, window };
+            let what =
+                Subscribe { key: subscription.key, shard, reflex: reflex.unwrap_or(0), after, back_test, window };
             self.command(shard, Command::Subscribe { what, to: to.clone() }).await?;
         }
         drop(to);

@@ -24,6 +24,6 @@ pub use frame::{
     ALIGN, Frame, HEADER_BYTES, Header, Kind, MAGIC, VERSION, WireError, begin, decode, finish, framed_len, write_frame,
 };
 pub use message::{
-    AckBody, Attribute, BarRow, Hello, MarketFlags, MarketRow, MarketSpec, SlotRange, StoredRow, VwapRow, Welcome, markets_body,
-    read_market_rows, read_markets, write_market_row,
+    AckBody, Attribute, BarRow, Hello, MarketFlags, MarketRow, MarketSpec, SlotRange, StoredRow, VwapRow, Welcome,
+    markets_body, read_market_rows, read_markets, write_market_row,
 };

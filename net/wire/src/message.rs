@@ -244,8 +244,15 @@ impl Attribute {
         match name {
             "tick/id" | "tick/market" | "tick/event-time" | "tick/received-time" | "tick/price" | "tick/volume"
             | "tick/trader" | "tick/side" | "tick/source" => Some(Self::Tick),
-            "quote/id" | "quote/market" | "quote/event-time" | "quote/received-time" | "quote/bid" | "quote/bid-volume"
-            | "quote/ask" | "quote/ask-volume" | "quote/source" => Some(Self::Quote),
+            "quote/id"
+            | "quote/market"
+            | "quote/event-time"
+            | "quote/received-time"
+            | "quote/bid"
+            | "quote/bid-volume"
+            | "quote/ask"
+            | "quote/ask-volume"
+            | "quote/source" => Some(Self::Quote),
             "market/id" => Some(Self::Market),
             _ => None,
         }

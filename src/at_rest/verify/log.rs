@@ -109,6 +109,10 @@ impl LogCheck<'_> {
         let Some(kind) = EntryKind::from_number(header.kind) else {
             return Err(at(4, format!("there is no entry kind {}", header.kind)));
         };
+        let shard = header.group.checked_sub(1);
+        if shard.is_some_and(|shard| self.home.shards_of(self.core).all(|ours| ours != shard)) {
+            return Err(at(6, format!("group {} is that of no shard of this core", header.group)));
+        }
         let mut tx = Tx::from_bits(header.tx);
         if let Some(last) = groups.get(&header.group) {
             if header.index != last.index + 1 {

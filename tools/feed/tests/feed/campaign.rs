@@ -170,7 +170,11 @@ fn trial(corpus: &[(Options, Vec<u8>)], seed: u64) -> (Vec<u8>, Outcome) {
 }
 
 fn campaign(name: &str, corpus: &[(Options, Vec<u8>)], divide: u64, also: impl Fn(&[u8], &Outcome)) {
-    let full = if std::env::var("MYELIN_CAMPAIGN").is_ok_and(|which| which == "ci" || which == "long") { 1_000_000 } else { 100_000 };
+    let full = if std::env::var("MYELIN_CAMPAIGN").is_ok_and(|which| which == "ci" || which == "long") {
+        1_000_000
+    } else {
+        100_000
+    };
     let trials = full / divide;
     for (options, valid) in corpus {
         let outcome = outcome(io::Cursor::new(valid.clone()), options, 10);

@@ -1,0 +1,317 @@
+//! A core thread's life: bring back what its files hold, lead in a new term, serve.
+//!
+//! ```text
+//!   hard state, newest manifest -> shards -> the log's tail replayed -> term + 1 stored -> serve
+//!
+//!   core thread (pinned)   connections, shards, log        sync thread      writes and syncs batches
+//!                                                          seal thread      runs and manifests
+//!                                                          prepare thread   zeroed segments, ahead of need
+//! ```
+//!
+//! Invariant: nothing is served before everything the log holds is applied, and the new term is durable.
+
+use crate::config::Limits;
+use crate::endpoint;
+use crate::health::{CoreHealth, Stage};
+use crate::identity::{Identity, make_folder};
+use crate::runtime::net::Listener;
+use crate::runtime::ring::{self, Consumer, Producer};
+use crate::runtime::threads::{self, Role};
+use crate::runtime::{self, Executor, clock, spawn_local};
+use crate::shard::append::Appender;
+use crate::shard::driver::{Core, Parcel, Parts, Synced, describe};
+use crate::shard::manifest::{Manifest, runs_dir};
+use crate::shard::replicate::LogIndex;
+use crate::shard::seal::{Sealed, Sealer};
+use crate::shard::{Committed, Shard, ShardError};
+use anyhow::Context as _;
+use futures_lite::future;
+use myelin_datom::Tx;
+use myelin_wal::{Directory, Disk, HardStateFile, Recovered, Spare, Start, Step, WalError};
+use myelin_wire::Welcome;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+/// Towards every other station; none at our own place.
+pub type Outgoing = Vec<Option<Producer<Parcel>>>;
+
+/// Everything one core thread is started with.
+pub struct CorePlan {
+    /// Which core.
+    pub number: u16,
+    /// The data directory.
+    pub identity: Identity,
+    /// The core's folder.
+    pub dir: PathBuf,
+    /// The bounds.
+    pub limits: Limits,
+    /// Who runs it.
+    pub executor: Executor,
+    /// Where it is pinned.
+    pub cpu: Option<usize>,
+    /// Whether it asks for real-time priority.
+    pub realtime: bool,
+    /// The port of every core.
+    pub ports: Vec<u16>,
+    /// Where it says how it is.
+    pub health: Arc<CoreHealth>,
+    /// Towards the other stations.
+    pub outgoing: Outgoing,
+    /// From the other stations.
+    pub incoming: Vec<Consumer<Parcel>>,
+}
+
+/// A core's state as its files have it.
+struct Restored {
+    shards: Vec<Shard>,
+    recovered: Recovered,
+    manifest: Option<Manifest>,
+}
+
+impl CorePlan {
+    /// The core thread's whole life.
+    pub fn run(self, listener: TcpListener, ready: impl FnOnce()) -> anyhow::Result<()> {
+        let restored = self.restore()?;
+        if self.realtime && !threads::make_realtime(Role::Core) {
+            tracing::warn!(core = self.number, "no real-time priority for the core: CAP_SYS_NICE is needed");
+        }
+        let (executor, cpu) = (self.executor, self.cpu);
+        runtime::run_core(executor, cpu, self.serve(restored, listener, ready)).map_err(anyhow::Error::msg)?
+    }
+
+    fn restore(&self) -> anyhow::Result<Restored> {
+        make_folder(&self.dir)?;
+        make_folder(&runs_dir(&self.dir))?;
+        let disk: Arc<dyn Disk> = Arc::new(Directory::open(&self.dir)?);
+        let wal = self.identity.wal_config(self.number, &self.limits);
+        let (mut hard_state_file, mut hard_state) = HardStateFile::open(&*disk, &wal)?;
+        let manifest = Manifest::newest(&self.dir)?;
+        let mut restoring: BTreeMap<u16, _> = manifest
+            .as_ref()
+            .map(|manifest| manifest.restore(&self.dir))
+            .transpose()?
+            .unwrap_or_default()
+            .into_iter()
+            .collect();
+        let term = hard_state.groups.iter().map(|group| group.term).max().unwrap_or(0) + 1;
+        let mut shards = Vec::new();
+        for number in self.identity.shards_of(self.number) {
+            let from = restoring.remove(&number).unwrap_or_default();
+            let mut shard = Shard::restore(number, term, &self.limits, from)?;
+            shard.own(self.identity.slots_of(number));
+            shards.push(shard);
+        }
+        let start =
+            Start { from: manifest.as_ref().map_or_else(Default::default, Manifest::lsn), synced: hard_state.synced };
+        let mut failed: Option<ShardError> = None;
+        let recovered = myelin_wal::recover(Arc::clone(&disk), &wal, start, &mut |record| {
+            let Some(shard) = record.header.group.checked_sub(1) else { return Ok(()) };
+            let Some(shard) = shards.iter_mut().find(|one| one.number() == shard) else { return Ok(()) };
+            let entry = Committed {
+                index: LogIndex(record.header.index),
+                tx: Tx::from_bits(record.header.tx),
+                kind: record.header.kind,
+                payload: record.payload,
+            };
+            shard.replay(entry).map_err(|error| {
+                let text = error.to_string();
+                failed = Some(error);
+                text.into()
+            })
+        });
+        if let Some(error) = failed {
+            return Err(error).context("the log's tail cannot be applied");
+        }
+        let recovered = recovered?;
+        // It is stored before anything is served, so a core that remembers anything has one.
+        if hard_state.groups.is_empty() && (manifest.is_some() || recovered.report.records > 0) {
+            return Err(
+                ShardError::Checkpoint("the hard state is gone: its term and watermark are lost".to_owned()).into()
+            );
+        }
+        tracing::info!(
+            core = self.number,
+            records = recovered.report.records,
+            bytes = recovered.report.bytes,
+            cut = ?recovered.report.cut,
+            "the log was replayed"
+        );
+        hard_state.synced = recovered.tail.synced_upto();
+        hard_state.groups = shards
+            .iter()
+            .map(|shard| myelin_wal::GroupState {
+                term,
+                group: shard.group().number(),
+                commit: shard.group().applied().0,
+                ..Default::default()
+            })
+            .collect();
+        hard_state_file.store(&hard_state)?;
+        Ok(Restored { shards, recovered, manifest })
+    }
+
+    async fn serve(self, restored: Restored, listener: TcpListener, ready: impl FnOnce()) -> anyhow::Result<()> {
+        let Restored { shards, recovered, manifest } = restored;
+        let Recovered { mut tail, mut syncer, mut preparer, .. } = recovered;
+        if tail.spares() == 0 {
+            tail.offer(preparer.prepare()?);
+        }
+        let number = self.number;
+        // The sync thread.
+        let (batches, mut batches_out) = ring::thread_ring(2);
+        let (mut synced_in, synced) = ring::ring::<Synced>(2);
+        let health = Arc::clone(&self.health);
+        let sync = threads::spawn(Role::Sync, format!("myelin-sync-{number}"), move || {
+            // A thread that only waits for the disk starves nobody, and a log that waits for a time slice starves all.
+            threads::make_realtime(Role::Sync);
+            while let Some(batch) = batches_out.pop(true) {
+                let before = clock::monotonic_ns() / 1000;
+                let result = syncer.sync(&batch);
+                let at_us = clock::monotonic_ns() / 1000;
+                health.stage(Stage::Sync, at_us - before);
+                if synced_in.push(Synced { batch, result, at_us }).is_err() {
+                    return;
+                }
+            }
+        })?;
+        // The seal thread.
+        let checkpoint = manifest.as_ref().map_or_else(|| tail.oldest(), Manifest::lsn);
+        let (jobs, jobs_out) = ring::thread_ring(2);
+        let (sealed_in, sealed) = ring::ring::<Sealed>(2);
+        let sealer = Sealer::new(self.dir.clone(), u32::from(number), manifest);
+        let seal =
+            threads::spawn(Role::Seal, format!("myelin-seal-{number}"), move || sealer.run(jobs_out, sealed_in))?;
+        // The prepare thread.
+        let (wants, mut wants_out) = ring::thread_ring::<()>(8);
+        let (mut spares_in, spares) = ring::ring::<Result<Spare, WalError>>(8);
+        let prepare = threads::spawn(Role::Seal, format!("myelin-prepare-{number}"), move || {
+            while wants_out.pop(false).is_some() {
+                let spare = loop {
+                    match preparer.step() {
+                        Ok(Step::More) => {}
+                        Ok(Step::Ready(spare)) => break Ok(spare),
+                        Err(error) => break Err(error),
+                    }
+                };
+                if spares_in.push(spare).is_err() {
+                    return;
+                }
+            }
+        })?;
+        let welcome = Welcome {
+            node: self.identity.node,
+            capabilities: 0,
+            max_body: self.limits.max_body_bytes,
+            core: number,
+            table: 1,
+            ports: self.ports.clone(),
+            shard_cores: (0..self.identity.shards).map(|shard| self.identity.core_of(shard)).collect(),
+            slots: self.identity.slots(),
+        };
+        let core = Core::new(Parts {
+            station: number,
+            limits: self.limits.clone(),
+            welcome,
+            shards,
+            log: Appender::new(tail),
+            to_sync: ring::toward(batches, sync.thread().clone()),
+            to_seal: ring::toward(jobs, seal.thread().clone()),
+            peers: self.outgoing,
+            health: Arc::clone(&self.health),
+            checkpoint,
+        });
+        let core = Rc::new(RefCell::new(core));
+        core.borrow_mut().take_the_lead();
+        let wants = ring::toward(wants, prepare.thread().clone());
+        spawn_local(each(Rc::clone(&core), synced, Core::synced));
+        spawn_local(each(Rc::clone(&core), sealed, Core::sealed));
+        for parcels in self.incoming {
+            spawn_local(each(Rc::clone(&core), parcels, Core::unpack));
+        }
+        spawn_local(keep_house(Rc::clone(&core), wants, spares));
+        spawn_local(react(Rc::clone(&core)));
+        let listener = Listener::adopt(listener)?;
+        self.health.set_ready();
+        ready();
+        loop {
+            match listener.accept().await {
+                Ok((read, write)) => {
+                    let id = core.borrow_mut().connect();
+                    if let Some(id) = id {
+                        spawn_local(endpoint::read(Rc::clone(&core), id, read));
+                        spawn_local(endpoint::write(Rc::clone(&core), id, write));
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    runtime::sleep(Duration::from_millis(10)).await;
+                }
+            }
+        }
+    }
+}
+
+/// Hands every item of a ring to the core.
+async fn each<T>(core: Rc<RefCell<Core>>, mut items: Consumer<T>, handle: impl Fn(&mut Core, T)) {
+    while let Some(item) = items.pop().await {
+        handle(&mut core.borrow_mut(), item);
+    }
+}
+
+/// Every 20 ms: what is due without an event. Asks for segments ahead of need.
+async fn keep_house(
+    core: Rc<RefCell<Core>>,
+    mut wants: ring::ThreadProducer<()>,
+    mut spares: Consumer<Result<Spare, WalError>>,
+) {
+    /// Segments that should be ready for a roll.
+    const SPARES: usize = 3;
+    let mut asked = 0;
+    let mut rest = 0_u32;
+    loop {
+        runtime::sleep(Duration::from_millis(20)).await;
+        while let Some(made) = spares.try_pop() {
+            asked -= 1;
+            match made {
+                Ok(spare) => core.borrow_mut().offer(spare),
+                Err(error) => {
+                    tracing::warn!(error = %describe(&error), "no segment could be prepared");
+                    rest = 50;
+                }
+            }
+        }
+        core.borrow_mut().housekeeping();
+        rest = rest.saturating_sub(1);
+        let ready = core.borrow_mut().spares();
+        if rest == 0 && ready + asked < SPARES && wants.push(()).is_ok() {
+            asked += 1;
+        }
+    }
+}
+
+/// Goes on with firings that did not fit a turn, one slice at a time.
+async fn react(core: Rc<RefCell<Core>>) {
+    loop {
+        let more = core.borrow_mut().push_firings();
+        if more {
+            future::yield_now().await;
+            continue;
+        }
+        let mut rung = false;
+        future::poll_fn(|context| {
+            if rung {
+                return Poll::Ready(());
+            }
+            rung = true;
+            core.borrow_mut().await_firings(context.waker());
+            Poll::Pending
+        })
+        .await;
+    }
+}

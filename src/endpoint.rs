@@ -1,0 +1,77 @@
+//! A connection's two tasks: bytes in, frames to the core; the outbox out.
+//!
+//! The reader never runs ahead of the core: whole frames that find no room wait in its buffer, and the socket behind it fills.
+//! The writer ends the connection, once everything is said that is owed.
+
+use crate::runtime::net::{ReadHalf, WriteHalf};
+use crate::shard::ConnId;
+use crate::shard::driver::{Core, Taken};
+use futures_lite::{AsyncReadExt as _, AsyncWriteExt as _, future};
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::task::Poll;
+
+/// How much is read at once. **Units:** bytes.
+const READ_BYTES: usize = 256 << 10;
+
+/// Reads until the peer or the core ends it.
+pub async fn read(core: Rc<RefCell<Core>>, id: ConnId, mut read: ReadHalf) {
+    // Whole frames of any allowed length fit, so a frame that does not end is refused, not awaited for ever. 8-byte words
+    // keep the rows aligned.
+    let max_body = core.borrow().max_body();
+    let mut words = vec![0_u64; (READ_BYTES + 2 * max_body) / 8];
+    let mut filled = 0;
+    'connection: loop {
+        let space: &mut [u8] = bytemuck::cast_slice_mut(&mut words);
+        match read.read(&mut space[filled..]).await {
+            Ok(0) | Err(_) => break,
+            Ok(len) => filled += len,
+        }
+        let mut taken = 0;
+        loop {
+            let bytes: &[u8] = bytemuck::cast_slice(&words);
+            let (len, verdict) = core.borrow_mut().take_frames(id, &bytes[taken..filled]);
+            taken += len;
+            match verdict {
+                Taken::More => break,
+                Taken::Close => {
+                    core.borrow_mut().close_when_said(id);
+                    break 'connection;
+                }
+                Taken::Wait => {
+                    future::poll_fn(|context| {
+                        if core.borrow_mut().wait_for_room(id, context.waker()) {
+                            Poll::Ready(())
+                        } else {
+                            Poll::Pending
+                        }
+                    })
+                    .await
+                }
+            }
+        }
+        let space: &mut [u8] = bytemuck::cast_slice_mut(&mut words);
+        space.copy_within(taken..filled, 0);
+        filled -= taken;
+    }
+    core.borrow_mut().reader_ended(id);
+}
+
+/// Writes what the core puts into the outbox.
+pub async fn write(core: Rc<RefCell<Core>>, id: ConnId, mut write: WriteHalf) {
+    let mut buffer = Vec::new();
+    loop {
+        let taken = future::poll_fn(|context| match core.borrow_mut().take_outbox(id, &mut buffer, context.waker()) {
+            None => Poll::Ready(false),
+            Some(true) => Poll::Ready(true),
+            Some(false) => Poll::Pending,
+        })
+        .await;
+        if !taken || write.write_all(&buffer).await.is_err() || write.flush().await.is_err() {
+            break;
+        }
+        buffer.clear();
+    }
+    drop(write.close().await);
+    core.borrow_mut().disconnect(id);
+}

@@ -1,0 +1,231 @@
+//! What a data directory is, for life: the file `node` in it.
+//!
+//! ```text
+//!   node    JSON: format, node id, shards, cores, segment size, the bounds that `apply` depends on, and a checksum
+//! ```
+//!
+//! Shards and cores decide which folder holds what; the bounds decide what an entry does when it is applied, so a replay
+//! must find the ones it was written under. Everything else may change from one start to the next.
+
+use crate::config::{Config, Limits};
+use crate::runtime::{entropy, threads};
+use myelin_datom::SLOTS;
+use myelin_wire::SlotRange;
+use serde::{Deserialize, Serialize};
+use std::fs::{self, File};
+use std::io;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+/// What is fixed when a data directory is made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Identity {
+    /// Of this file and everything beside it.
+    pub format: u32,
+    /// Drawn once.
+    pub node: u64,
+    /// Shards of the node.
+    pub shards: u16,
+    /// Data cores, each with a folder of its own.
+    pub cores: u16,
+    /// A segment of every log. **Units:** bytes.
+    pub segment_bytes: u64,
+    /// [`Limits::sessions_per_shard`].
+    pub sessions_per_shard: usize,
+    /// [`Limits::markets_per_shard`].
+    pub markets_per_shard: usize,
+    /// [`Limits::reflexes_per_shard`].
+    pub reflexes_per_shard: usize,
+    check: u32,
+}
+
+/// The format that is written and read here.
+pub const FORMAT: u32 = 1;
+
+/// Why there is no identity.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    /// The operating system.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What it said.
+        source: io::Error,
+    },
+    /// It is not what was written there.
+    #[error("{path} is damaged at byte {offset}: {what}")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// Where.
+        offset: u64,
+        /// What is wrong.
+        what: String,
+    },
+    /// Another version's.
+    #[error("{path} has format {found}, this build reads {FORMAT}")]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// What stands there.
+        found: u32,
+    },
+    /// The directory was made otherwise.
+    #[error(
+        "the data directory was made with {made} shards, not {asked}: moving slots between shards is not possible yet; \
+         start with `--shards {made}` or without"
+    )]
+    Shards {
+        /// How many it has.
+        made: u16,
+        /// How many were asked for.
+        asked: u16,
+    },
+}
+
+impl Identity {
+    /// Reads it, or makes the directory.
+    pub fn open(config: &Config) -> Result<Self, IdentityError> {
+        make_folder(&config.data_dir).map_err(io_error(&config.data_dir))?;
+        match Self::read(&config.data_dir) {
+            Ok(identity) => match config.shards {
+                Some(asked) if asked != identity.shards => Err(IdentityError::Shards { made: identity.shards, asked }),
+                _ => Ok(identity),
+            },
+            Err(IdentityError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Self::make(config),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Reads it. Never writes.
+    pub fn read(dir: &Path) -> Result<Self, IdentityError> {
+        let path = dir.join("node");
+        let bytes = fs::read(&path).map_err(io_error(&path))?;
+        let identity: Self = serde_json::from_slice(&bytes).map_err(|error| {
+            // serde_json counts lines and columns; a reader of bytes wants an offset.
+            let lines = bytes.split_inclusive(|byte| *byte == b'\n').take(error.line().saturating_sub(1));
+            let offset = lines.map(<[u8]>::len).sum::<usize>() + error.column().saturating_sub(1);
+            IdentityError::Damaged { path: path.clone(), offset: offset as u64, what: error.to_string() }
+        })?;
+        if identity.format != FORMAT {
+            return Err(IdentityError::Format { path, found: identity.format });
+        }
+        let sound = identity.node != 0 && identity.cores > 0 && identity.cores <= identity.shards;
+        if !sound || identity.check != identity.checksum() {
+            let what = "the checksum does not fit".to_owned();
+            return Err(IdentityError::Damaged { path, offset: 0, what });
+        }
+        Ok(identity)
+    }
+
+    fn make(config: &Config) -> Result<Self, IdentityError> {
+        let path = config.data_dir.join("node");
+        let cpus = if config.lean { 1 } else { threads::cpus() };
+        let shards = config.shards.unwrap_or(cpus.min(64) as u16).clamp(1, 64);
+        let limits = &config.limits;
+        let mut identity = Self {
+            format: FORMAT,
+            node: entropy::nonzero_u64(),
+            shards,
+            cores: usize::from(shards).min(cpus) as u16,
+            segment_bytes: limits.segment_bytes,
+            sessions_per_shard: limits.sessions_per_shard,
+            markets_per_shard: limits.markets_per_shard,
+            reflexes_per_shard: limits.reflexes_per_shard,
+            check: 0,
+        };
+        identity.check = identity.checksum();
+        let temporary = path.with_extension("new");
+        let write = || -> io::Result<()> {
+            fs::write(&temporary, serde_json::to_vec_pretty(&identity)?)?;
+            File::open(&temporary)?.sync_all()?;
+            fs::rename(&temporary, &path)?;
+            File::open(&config.data_dir)?.sync_all()
+        };
+        write().map_err(io_error(&path))?;
+        Ok(identity)
+    }
+
+    /// CRC-32 of the other fields' JSON, in their order.
+    fn checksum(&self) -> u32 {
+        let fields = Self { check: 0, ..self.clone() };
+        serde_json::to_vec(&fields).map_or(0, |bytes| crc32fast::hash(&bytes))
+    }
+
+    /// The bounds that go with this directory, the rest as they are.
+    #[must_use]
+    pub fn limits(&self, limits: &Limits) -> Limits {
+        Limits {
+            sessions_per_shard: self.sessions_per_shard,
+            markets_per_shard: self.markets_per_shard,
+            reflexes_per_shard: self.reflexes_per_shard,
+            ..limits.clone().with_segment_bytes(self.segment_bytes)
+        }
+    }
+
+    /// How the log of a core is written under these bounds.
+    #[must_use]
+    pub fn wal_config(&self, core: u16, limits: &Limits) -> myelin_wal::Config {
+        myelin_wal::Config {
+            core: u32::from(core),
+            log_id: self.node,
+            segment_bytes: limits.segment_bytes,
+            max_payload: limits.max_payload(),
+            batch_bytes: limits.batch_bytes,
+            buffers: limits.batch_buffers,
+            max_segments: limits.max_segments,
+        }
+    }
+
+    /// The core that runs a shard.
+    #[must_use]
+    pub fn core_of(&self, shard: u16) -> u16 {
+        shard % self.cores
+    }
+
+    /// The shards of a core.
+    pub fn shards_of(&self, core: u16) -> impl Iterator<Item = u16> + use<> {
+        let cores = self.cores;
+        (0..self.shards).filter(move |shard| shard % cores == core)
+    }
+
+    /// The slots that are placed on a shard.
+    #[must_use]
+    pub fn slots_of(&self, shard: u16) -> Range<u16> {
+        let bound = |shard: u16| (u32::from(shard) * u32::from(SLOTS) / u32::from(self.shards)) as u16;
+        bound(shard)..bound(shard + 1)
+    }
+
+    /// Slots in equal ranges, in the order of the shards.
+    #[must_use]
+    pub fn slots(&self) -> Vec<SlotRange> {
+        (0..self.shards).map(|shard| SlotRange { first: self.slots_of(shard).start, shard }).collect()
+    }
+}
+
+/// A core's folder.
+#[must_use]
+pub fn core_dir(data_dir: &Path, core: u16) -> PathBuf {
+    data_dir.join(format!("core-{core:04}"))
+}
+
+fn io_error(path: &Path) -> impl FnOnce(io::Error) -> IdentityError + '_ {
+    move |source| IdentityError::Io { path: path.to_owned(), source }
+}
+
+/// Makes a folder, and its name outlives a loss of power: else everything that was synced inside goes with the name.
+pub fn make_folder(path: &Path) -> io::Result<()> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let missing = !path.is_dir();
+    if missing {
+        if !parent.is_dir() {
+            make_folder(parent)?;
+        }
+        fs::create_dir_all(path)?;
+    }
+    // Also when it is there: who made it may have died before this. A parent that is not ours may refuse us then.
+    let synced = File::open(parent).and_then(|folder| folder.sync_all());
+    if missing { synced } else { Ok(()) }
+}
