@@ -67,7 +67,14 @@ impl Shard {
         let said = match turn {
             Turn::Next => {
                 let received_ns = asked.map_or(0, |asked| asked.admitted.unix_ns);
-                let done = self.execute(kind, tx, proposal, body, received_ns, durable)?;
+                let done = match self.execute(kind, tx, proposal, body, received_ns, durable) {
+                    Ok(done) => done,
+                    Err(error) => {
+                        // The shard stops, and answers whoever still waits.
+                        asked.into_iter().for_each(|asked| self.in_flight.push_front(asked));
+                        return Err(error);
+                    }
+                };
                 self.sessions.settle(proposal.session, proposal.request, done.outcome);
                 done.said
             }

@@ -31,6 +31,11 @@ impl Waiting {
     pub fn forget(&mut self, conn: ConnId) {
         self.reads.retain(|read| read.from != conn);
     }
+
+    /// Nobody is answered any more: who asked, and what.
+    pub fn give_up(&mut self) -> Vec<(ConnId, Header)> {
+        self.reads.drain(..).map(|read| (read.from, read.header)).collect()
+    }
 }
 
 #[derive(Clone, Debug)]

@@ -288,7 +288,8 @@ impl Core {
     /// True when a frame of any size may be taken from this connection now.
     fn has_room_for(&mut self, id: ConnId) -> bool {
         let (requests, outbox) = (self.limits.requests_per_connection, self.limits.outbox_bytes);
-        let log_has_room = self.failed || self.log.tail().room() >= self.limits.max_proposal();
+        // Room that no sync will bring is not waited for: a write is told `Busy`, a read is answered.
+        let log_has_room = self.failed || !self.sync_under_way || self.log.tail().room() >= self.limits.max_proposal();
         let held = self.held.iter().any(|held| held.len() > self.limits.ring_items);
         match self.connection(id) {
             Some(connection) => {
@@ -375,6 +376,7 @@ impl Core {
         };
         if let Err(error) = shard.frame(now, from, frame, &mut self.log) {
             self.fail(&error);
+            self.refuse(from, &frame.header, Refusal::of(Code::Unavailable));
         }
         if matches!(frame.kind, Kind::Credit | Kind::Subscribe) {
             self.ring_react_bell();
@@ -660,6 +662,8 @@ impl Core {
         tracing::error!(core = self.station, error = %chain, "the core's shards stop");
         self.failed = true;
         self.health.set_failed(chain);
+        self.shards.iter_mut().for_each(Shard::stop);
+        self.turn();
         self.wake_readers();
     }
 

@@ -108,6 +108,8 @@ pub enum ShardError {
 #[derive(Clone, Copy, Debug)]
 struct InFlight {
     to: ConnId,
+    session: u64,
+    request: u64,
     tx: Tx,
     admitted: Now,
 }
@@ -256,7 +258,13 @@ impl Shard {
         match appended {
             Ok(tx) => {
                 self.gates.passed(from, header.session, header.request);
-                self.in_flight.push_back(InFlight { to: from, tx, admitted: now });
+                self.in_flight.push_back(InFlight {
+                    to: from,
+                    session: header.session,
+                    request: header.request,
+                    tx,
+                    admitted: now,
+                });
             }
             Err(refusal) => {
                 if refusal.code == Code::Busy {
@@ -299,6 +307,16 @@ impl Shard {
     /// Our own disk has everything up to here: one vote. What is committed by it comes next, through [`Shard::apply`].
     pub fn synced(&mut self, upto: LogIndex) {
         self.group.synced(upto);
+    }
+
+    /// The shard stops: whoever waits for it is told so. What was appended may be there after a recovery, or not.
+    pub fn stop(&mut self) {
+        for InFlight { to, session, request, .. } in std::mem::take(&mut self.in_flight) {
+            self.say(to, session, request, self.group.applied_tx(), Said::Refused(Refusal::of(Code::Unavailable)));
+        }
+        for (to, header) in self.waiting.give_up() {
+            self.refuse(to, &header, Refusal::of(Code::Unavailable));
+        }
     }
 
     /// The connection is gone; what it has under way goes on, unanswered.

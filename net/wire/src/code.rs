@@ -99,7 +99,7 @@ codes! {
     SessionGap = 43, "session_gap", 409;
     /// The request is too old for its outcome to be still known. It was executed once.
     OutcomeForgotten = 44, "outcome_forgotten", 409;
-    /// The shard stopped, because its storage failed; the reason stands in `/readyz`.
+    /// The shard stopped, because its storage failed: `/readyz` says why. A write that was under way may be there after a restart, or not: send it again then, with its ids.
     Unavailable = 45, "unavailable", 503;
     /// The moment asked for lies further ahead than clocks may differ.
     Future = 50, "future", 422;
