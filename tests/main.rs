@@ -2,6 +2,8 @@
 //!
 //! One module per promise. Tests own time, ports and disk: free ports, own folders, bounded waits for a condition, no
 //! sleeps that hope.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on says where")]
+#![expect(clippy::disallowed_methods, reason = "tests wait for conditions, with a bound that is real time")]
 
 mod at_rest;
 mod durability;
