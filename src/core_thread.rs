@@ -22,7 +22,7 @@ use crate::shard::append::Appender;
 use crate::shard::driver::{Core, Parcel, Parts, Synced, describe};
 use crate::shard::manifest::{Manifest, runs_dir};
 use crate::shard::replicate::LogIndex;
-use crate::shard::seal::{Sealed, Sealer};
+use crate::shard::seal::{OpenRuns, Sealed, Sealer};
 use crate::shard::{Committed, Shard, ShardError};
 use anyhow::Context as _;
 use futures_lite::future;
@@ -72,6 +72,7 @@ struct Restored {
     shards: Vec<Shard>,
     recovered: Recovered,
     manifest: Option<Manifest>,
+    open: BTreeMap<u16, OpenRuns>,
 }
 
 impl CorePlan {
@@ -98,6 +99,10 @@ impl CorePlan {
             .transpose()?
             .unwrap_or_default()
             .into_iter()
+            .collect();
+        let open = restoring
+            .iter()
+            .map(|(shard, from)| (*shard, OpenRuns { ticks: from.ticks.clone(), quotes: from.quotes.clone() }))
             .collect();
         let term = hard_state.groups.iter().map(|group| group.term).max().unwrap_or(0) + 1;
         let mut shards = Vec::new();
@@ -153,11 +158,11 @@ impl CorePlan {
             })
             .collect();
         hard_state_file.store(&hard_state)?;
-        Ok(Restored { shards, recovered, manifest })
+        Ok(Restored { shards, recovered, manifest, open })
     }
 
     async fn serve(self, restored: Restored, listener: TcpListener, ready: impl FnOnce()) -> anyhow::Result<()> {
-        let Restored { shards, recovered, manifest } = restored;
+        let Restored { shards, recovered, manifest, open } = restored;
         let Recovered { mut tail, mut syncer, mut preparer, .. } = recovered;
         if tail.spares() == 0 {
             tail.offer(preparer.prepare()?);
@@ -184,7 +189,8 @@ impl CorePlan {
         let checkpoint = manifest.as_ref().map_or_else(|| tail.oldest(), Manifest::lsn);
         let (jobs, jobs_out) = ring::thread_ring(2);
         let (sealed_in, sealed) = ring::ring::<Sealed>(2);
-        let sealer = Sealer::new(self.dir.clone(), u32::from(number), manifest);
+        let seal_rows = self.limits.seal_rows;
+        let sealer = Sealer { dir: self.dir.clone(), core: u32::from(number), last: manifest, open, seal_rows };
         let seal =
             threads::spawn(Role::Seal, format!("myelin-seal-{number}"), move || sealer.run(jobs_out, sealed_in))?;
         // The prepare thread.

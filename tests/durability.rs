@@ -1,6 +1,6 @@
 //! Acked means kept: `kill -9` at any moment, in any phase, and nothing acknowledged is gone or there twice.
 
-use crate::node::{Node, Setup, done, markets, report, run, tick, trials};
+use crate::node::{Node, Setup, done, markets, report, run, tick, trials, wait_for};
 use myelin_client::{At, Mode, Outcome};
 use myelin_datom::{EntityId, Tick};
 use myelin_wire::Attribute;
@@ -97,6 +97,49 @@ fn campaign_nothing_acknowledged_is_lost_or_doubled_when_the_node_is_killed() {
     }
     println!("killed by phase: {phases:?}");
     report("kill-9", rounds);
+}
+
+#[test]
+fn runs_that_pile_up_are_merged_and_no_answer_changes() {
+    let dir = tempfile::tempdir().unwrap();
+    let setup = Setup::new(dir.path());
+    let mut node = setup.start();
+    let (ids, moments) = run(async {
+        let client = node.client().await;
+        let ids = markets(&client, &MARKETS).await;
+        let mut moments = Vec::new();
+        let mut next = 0;
+        // One seal a turn, so that there are at least eight runs.
+        for turn in 1..=9 {
+            for _ in 0..30 {
+                done(&client.ticks(&frame(&ids, next), Mode::Whole).await.unwrap());
+                next += 1;
+            }
+            moments.push((client.now().await.unwrap(), next * ROWS));
+            node.wait_for_checkpoints(turn);
+        }
+        (ids, moments)
+    });
+    let merged = |name: &str| name.ends_with(".merged.ticks");
+    wait_for("merged runs", || {
+        let mut names = std::fs::read_dir(dir.path().join("core-0000/runs")).unwrap().flatten();
+        names.any(|entry| merged(&entry.file_name().to_string_lossy())).then_some(())
+    });
+    for restarted in [false, true] {
+        if restarted {
+            node.kill();
+            node = setup.start();
+        }
+        run(async {
+            let client = node.client().await;
+            for (moment, rows) in &moments {
+                let at = At { as_of: Some(*moment), ..At::default() };
+                assert_eq!(client.count(Attribute::Tick, None, at).await.unwrap().value, *rows);
+            }
+            let again = client.ticks(&frame(&ids, 7), Mode::Whole).await.unwrap();
+            assert_eq!(done(&again), (0, ROWS as u32), "what was merged is still known");
+        });
+    }
 }
 
 #[test]

@@ -102,6 +102,15 @@ impl Node {
         (status, response.split_once("\r\n\r\n").map_or(String::new(), |(_, body)| body.to_owned()))
     }
 
+    /// Waits until core 0 has stored so many checkpoints since its start.
+    pub fn wait_for_checkpoints(&self, count: u64) {
+        wait_for("checkpoints", || {
+            let page = self.get("/metrics").1;
+            let stored = page.lines().find_map(|line| line.strip_prefix("myelin_checkpoints_total{core=\"0\"} "));
+            stored.and_then(|stored| stored.parse::<u64>().ok()).filter(|stored| *stored >= count)
+        });
+    }
+
     /// Runs a verb of the command line against this node; gives exit code and standard output.
     pub fn myelin(&self, arguments: &[&str]) -> (Option<i32>, String) {
         let mut command = Command::new(env!("CARGO_BIN_EXE_myelin"));

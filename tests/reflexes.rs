@@ -116,11 +116,7 @@ fn a_subscriber_that_comes_back_after_a_restart_is_given_from_history_what_it_mi
         }
         (id, myelin_client::FiringPlace { tx: last.tx, n: last.n, reflex: last.reflex })
     });
-    crate::node::wait_for("two checkpoints", || {
-        let page = node.get("/metrics").1;
-        let count = page.lines().find_map(|line| line.strip_prefix("myelin_checkpoints_total{core=\"0\"} "));
-        count.and_then(|count| count.parse::<u32>().ok()).filter(|count| *count >= 2)
-    });
+    node.wait_for_checkpoints(2);
     node.kill();
     let node = setup.start();
     run(async {

@@ -12,12 +12,13 @@
 //! The state is that of one applied entry: what lies behind it is in the log.
 
 use super::replicate::{Group, LogIndex, Position};
+use super::seal::Merged;
 use super::session::Sessions;
 use super::{Now, Shard, ShardError, columns_config, react};
 use crate::config::Limits;
 use crate::market::Markets;
 use crate::reflex::Reflexes;
-use myelin_datom::{Quote, Tick, Tx};
+use myelin_datom::{Kind, Quote, Tick, Tx};
 use myelin_index::{Columns, Frozen, Run};
 use myelin_wire::{Cursor, Short};
 use std::sync::Arc;
@@ -74,6 +75,14 @@ impl Shard {
         }
         if let (Some(frozen), Some(run)) = (&sealing.quotes, quotes) {
             self.quotes.install(Arc::clone(frozen), run);
+        }
+    }
+
+    /// Runs became one; no answer changes.
+    pub fn merged(&mut self, merged: &Merged) {
+        match merged.kind {
+            Kind::Tick => self.ticks.install_merged(&merged.old, merged.new.clone()),
+            _ => self.quotes.install_merged(&merged.old, merged.new.clone()),
         }
     }
 

@@ -121,6 +121,10 @@ pub struct Core {
     to_seal: ThreadProducer<SealJob>,
     /// The job under way, or one that failed and waits to be given again.
     sealing: Sealing,
+    /// When a sealing was last done. **Units:** microseconds.
+    sealed_us: u64,
+    /// There may be runs to merge.
+    merge_wanted: bool,
     checkpoint: Lsn,
     applied_upto: Lsn,
     peers: Vec<Option<Producer<Parcel>>>,
@@ -142,6 +146,9 @@ enum Sealing {
     Failed(Box<SealJob>, u64),
 }
 
+/// How long nothing was sealed before runs are merged: at full rate a core seals several times in it. **Units:**
+/// microseconds.
+const CALM_US: u64 = 1_000_000;
 /// How long a failed sealing rests before it is tried again. **Units:** microseconds.
 const SEAL_AGAIN_US: u64 = 1_000_000;
 
@@ -160,6 +167,8 @@ impl Core {
             sync_under_way: false,
             to_seal: parts.to_seal,
             sealing: Sealing::Idle,
+            sealed_us: 0,
+            merge_wanted: true,
             checkpoint: parts.checkpoint,
             applied_upto: parts.checkpoint,
             peers: parts.peers,
@@ -614,6 +623,8 @@ impl Core {
                 if something && (rows >= self.limits.seal_rows || log >= self.limits.seal_log_bytes) {
                     let sealings = self.shards.iter_mut().map(Shard::seal).collect();
                     self.give_to_seal(SealJob { lsn: self.applied_upto, sealings });
+                } else if self.merge_wanted && now.mono_us.saturating_sub(self.sealed_us) > CALM_US {
+                    self.give_to_seal(SealJob { lsn: self.checkpoint, sealings: Vec::new() });
                 } else {
                     self.sealing = Sealing::Idle;
                 }
@@ -631,8 +642,20 @@ impl Core {
         let now = Self::now();
         let Sealed { job, result } = sealed;
         match result {
-            Ok(runs) => {
-                for (sealing, runs) in job.sealings.iter().zip(runs) {
+            Ok(made) if job.sealings.is_empty() => {
+                self.merge_wanted = !made.merged.is_empty();
+                for merged in &made.merged {
+                    if let Some(shard) = self.shards.iter_mut().find(|shard| shard.number() == merged.shard) {
+                        shard.merged(merged);
+                    }
+                }
+                self.sealing = Sealing::Idle;
+                self.health.set_seal_error(None);
+            }
+            Ok(made) => {
+                self.merge_wanted = true;
+                self.sealed_us = now.mono_us;
+                for (sealing, runs) in job.sealings.iter().zip(made.runs) {
                     if let Some(shard) = self.shards.iter_mut().find(|shard| shard.number() == sealing.shard) {
                         shard.sealed(sealing, runs.ticks, runs.quotes);
                     }

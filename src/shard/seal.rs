@@ -4,14 +4,20 @@
 //!   core --SealJob--> write runs, open them -> store manifest -> sweep --Sealed--> core installs the runs, releases the log
 //! ```
 //!
+//! When the core has been calm for a while it gives a job without rows: eight small runs side by side become one, so that
+//! the number of runs follows the size of the data and not its age. A run is merged once at most; a larger merge would
+//! keep the thread from sealing for too long.
+//!
 //! The order is the promise: a manifest is stored only after every run it names is durable, the log is released only after
 //! the manifest is durable. What fails changes nothing: the job can be given again.
 
 use super::checkpoint::Sealing;
 use super::manifest::{Manifest, RunName, ShardFiles, runs_dir};
 use crate::runtime::ring::{Producer, ThreadConsumer};
-use myelin_index::{IndexError, Run};
+use myelin_datom::{Kind, Quote, Tick};
+use myelin_index::{ColumnRow, Floors, IndexError, Run};
 use myelin_wal::Lsn;
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,8 +26,29 @@ use std::sync::Arc;
 pub struct SealJob {
     /// Everything below is in the frozen rows, the states, or older runs.
     pub lsn: Lsn,
-    /// One per shard of the core.
+    /// One per shard of the core; none = merge what can be merged.
     pub sealings: Vec<Sealing>,
+}
+
+/// Runs that became one.
+pub struct Merged {
+    /// The shard.
+    pub shard: u16,
+    /// Ticks or quotes.
+    pub kind: Kind,
+    /// Side by side, oldest first.
+    pub old: Vec<Arc<Run>>,
+    /// Theirs.
+    pub new: Option<Arc<Run>>,
+}
+
+/// What a job made.
+#[derive(Default)]
+pub struct Made {
+    /// One per shard, in the job's order.
+    pub runs: Vec<NewRuns>,
+    /// What was merged.
+    pub merged: Vec<Merged>,
 }
 
 /// The runs of one shard.
@@ -37,8 +64,8 @@ pub struct NewRuns {
 pub struct Sealed {
     /// The job, so that it can be given again.
     pub job: SealJob,
-    /// One per shard, in the job's order.
-    pub result: Result<Vec<NewRuns>, SealError>,
+    /// What it made, all of it durable.
+    pub result: Result<Made, SealError>,
 }
 
 /// Why sealing failed. The rows stay in memory and in the log.
@@ -52,32 +79,73 @@ pub enum SealError {
     Io(#[from] io::Error),
 }
 
+/// Runs that are merged at once.
+const MERGED_AT_ONCE: usize = 8;
+
+/// The runs of one shard that are open, by kind, oldest first.
+#[derive(Clone, Default)]
+pub struct OpenRuns {
+    /// Of ticks.
+    pub ticks: Vec<Arc<Run>>,
+    /// Of quotes.
+    pub quotes: Vec<Arc<Run>>,
+}
+
 /// What the thread remembers between two jobs.
-#[derive(Debug)]
 pub struct Sealer {
-    dir: PathBuf,
-    core: u32,
-    last: Option<Manifest>,
+    /// The core's folder.
+    pub dir: PathBuf,
+    /// The core.
+    pub core: u32,
+    /// The manifest that counts.
+    pub last: Option<Manifest>,
+    /// What it names.
+    pub open: BTreeMap<u16, OpenRuns>,
+    /// Rows at which a core seals: a run of less than eight times as many is small.
+    pub seal_rows: u64,
 }
 
 impl Sealer {
-    /// Goes on behind the manifest the core started from.
-    #[must_use]
-    pub const fn new(dir: PathBuf, core: u32, last: Option<Manifest>) -> Self {
-        Self { dir, core, last }
-    }
-
     /// The thread's whole life.
     pub fn run(mut self, mut jobs: ThreadConsumer<SealJob>, mut done: Producer<Sealed>) {
         while let Some(job) = jobs.pop(false) {
-            let result = self.seal(&job);
+            let result = if job.sealings.is_empty() { self.merge() } else { self.seal(&job) };
             if done.push(Sealed { job, result }).is_err() {
                 return;
             }
         }
     }
 
-    fn seal(&mut self, job: &SealJob) -> Result<Vec<NewRuns>, SealError> {
+    /// Merges the first small runs that stand side by side, of each shard and kind. The checkpoint stays where it is.
+    fn merge(&mut self) -> Result<Made, SealError> {
+        let Some(last) = &self.last else { return Ok(Made::default()) };
+        let number = last.number + 1;
+        let mut manifest = Manifest { number, ..last.clone() };
+        let mut made = Made::default();
+        // A copy, so that a manifest that cannot be stored leaves everything as it was.
+        let mut open_runs = self.open.clone();
+        for files in &mut manifest.shards {
+            let Some(open) = open_runs.get_mut(&files.shard) else { continue };
+            let folder =
+                Merging { runs: runs_dir(&self.dir), shard: files.shard, number, small_rows: 8 * self.seal_rows };
+            made.merged.extend(folder.merge::<Tick>(&mut open.ticks, &mut files.ticks)?);
+            made.merged.extend(folder.merge::<Quote>(&mut open.quotes, &mut files.quotes)?);
+        }
+        if !made.merged.is_empty() {
+            self.store(manifest)?;
+            self.open = open_runs;
+        }
+        Ok(made)
+    }
+
+    fn store(&mut self, manifest: Manifest) -> Result<(), SealError> {
+        manifest.store(&self.dir)?;
+        manifest.sweep(&self.dir, self.last.as_ref())?;
+        self.last = Some(manifest);
+        Ok(())
+    }
+
+    fn seal(&mut self, job: &SealJob) -> Result<Made, SealError> {
         let number = self.last.as_ref().map_or(1, |last| last.number + 1);
         let runs = runs_dir(&self.dir);
         let mut manifest = Manifest { number, core: self.core, lsn: job.lsn.bits(), shards: Vec::new() };
@@ -99,10 +167,13 @@ impl Sealer {
             manifest.shards.push(files);
             new.push(made);
         }
-        manifest.store(&self.dir)?;
-        manifest.sweep(&self.dir, self.last.as_ref())?;
-        self.last = Some(manifest);
-        Ok(new)
+        self.store(manifest)?;
+        for (sealing, runs) in job.sealings.iter().zip(&new) {
+            let open = self.open.entry(sealing.shard).or_default();
+            open.ticks.extend(runs.ticks.clone());
+            open.quotes.extend(runs.quotes.clone());
+        }
+        Ok(Made { runs: new, merged: Vec::new() })
     }
 
     fn files_before(&self, shard: u16) -> ShardFiles {
@@ -111,6 +182,37 @@ impl Sealer {
             state: Vec::new(),
             ..files.clone()
         })
+    }
+}
+
+/// Where merged runs go.
+struct Merging {
+    runs: PathBuf,
+    shard: u16,
+    number: u64,
+    small_rows: u64,
+}
+
+impl Merging {
+    /// Eight small runs side by side become one, in the list of open runs and in the manifest's.
+    fn merge<R: ColumnRow>(
+        &self,
+        open: &mut Vec<Arc<Run>>,
+        names: &mut Vec<RunName>,
+    ) -> Result<Option<Merged>, IndexError> {
+        assert!(open.len() == names.len(), "the manifest names what is open");
+        let small = |run: &Arc<Run>| run.meta().rows < self.small_rows;
+        let Some(at) = open.windows(MERGED_AT_ONCE).position(|side_by_side| side_by_side.iter().all(small)) else {
+            return Ok(None);
+        };
+        let kind = if R::KIND == Kind::Tick { "merged.ticks" } else { "merged.quotes" };
+        let path = run_path(&self.runs, self.shard, self.number, kind);
+        let old = open[at..at + MERGED_AT_ONCE].to_vec();
+        let meta = myelin_index::merge::<R>(&old, &Floors::default(), &path, &mut ())?;
+        let new = meta.is_some().then(|| Run::open(&path)).transpose()?.map(Arc::new);
+        names.splice(at..at + MERGED_AT_ONCE, new.iter().map(|run| RunName::of(run.meta())));
+        open.splice(at..at + MERGED_AT_ONCE, new.clone());
+        Ok(Some(Merged { shard: self.shard, kind: R::KIND, old, new }))
     }
 }
 

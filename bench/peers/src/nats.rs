@@ -1,0 +1,126 @@
+//! NATS JetStream, one stream in files, its plain protocol. Debian's 2.9 answers **before** it syncs (every two minutes
+//! by default, without a setting for "always"): its figures are those of a weaker promise, and labelled so.
+//!
+//! A tick is a message of 64 bytes; a batch is so many messages in one write, each with its own answer.
+
+use crate::Settings;
+use crate::pipe::{Dialect, measure};
+use crate::report::Figures;
+use crate::server::{DataDir, Server, Stop, free_address, output_of};
+use anyhow::{Context, Result, bail, ensure};
+use myelin_datom::Tick;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::process::Command;
+
+pub(crate) const SETUP: &str = "JetStream, file storage; answers BEFORE it syncs";
+
+const CREATE: &str = r#"{"name":"T","subjects":["ticks"],"storage":"file","retention":"limits","discard":"old","max_consumers":-1,"max_msgs":-1,"max_bytes":-1,"max_age":0,"num_replicas":1}"#;
+
+pub(crate) fn version() -> Result<String> {
+    Ok(output_of(Command::new("nats-server").arg("--version"))?.trim().trim_start_matches("nats-server: ").to_owned())
+}
+
+/// One round.
+pub(crate) fn round(settings: &Settings) -> Result<Figures> {
+    let address = free_address()?;
+    let dir = DataDir::new(&settings.dir, "nats")?;
+    let port = address.port().to_string();
+    let words = ["nats-server", "-js", "-sd", ".", "-a", "127.0.0.1", "-p", &port].map(str::to_owned);
+    let server = Server::start(&words, None, address, dir, Stop::Term)?;
+    let socket = TcpStream::connect(server.address)?;
+    request(socket.try_clone()?, "$JS.API.STREAM.CREATE.T", CREATE)?;
+    let empty = || request(TcpStream::connect(server.address)?, "$JS.API.STREAM.PURGE.T", "");
+    measure(server.address, settings, || Plain, empty)
+}
+
+/// Asks the server's API once. **Errors:** also when the answer names an error.
+fn request(mut socket: TcpStream, subject: &str, body: &str) -> Result<()> {
+    Plain.hello(&mut socket)?;
+    write!(socket, "PUB {subject} _A {}\r\n{body}\r\n", body.len())?;
+    let mut lines = BufReader::new(socket);
+    let mut line = String::new();
+    lines.read_line(&mut line)?;
+    let bytes = line.split_whitespace().last().and_then(|word| word.parse().ok());
+    let mut answer = vec![0; bytes.with_context(|| format!("NATS: {line}"))?];
+    lines.read_exact(&mut answer)?;
+    let answer = String::from_utf8_lossy(&answer);
+    ensure!(!answer.contains("\"error\""), "NATS: {answer}");
+    Ok(())
+}
+
+/// The client protocol of text.
+struct Plain;
+
+impl Dialect for Plain {
+    fn hello(&mut self, socket: &mut TcpStream) -> Result<()> {
+        socket.write_all(b"CONNECT {\"verbose\":false,\"pedantic\":false}\r\nSUB _A 1\r\nPING\r\n")?;
+        let mut lines = BufReader::with_capacity(1 << 12, socket);
+        let mut line = String::new();
+        while line != "PONG\r\n" {
+            line.clear();
+            ensure!(lines.read_line(&mut line)? > 0, "NATS closed the connection");
+            ensure!(!line.starts_with("-ERR"), "NATS: {line}");
+        }
+        Ok(())
+    }
+
+    fn ask(&mut self, ticks: &[Tick], out: &mut Vec<u8>) -> usize {
+        for tick in ticks {
+            out.extend_from_slice(b"PUB ticks _A 64\r\n");
+            out.extend_from_slice(bytemuck::bytes_of(tick));
+            out.extend_from_slice(b"\r\n");
+        }
+        ticks.len()
+    }
+
+    /// `MSG _A 1 26\r\n{"stream":"T", "seq":1234}\r\n`
+    fn hear(&mut self, bytes: &[u8]) -> Result<(usize, usize)> {
+        let (mut at, mut answers) = (0, 0);
+        while let Some(end) = bytes[at..].iter().position(|byte| *byte == b'\n').map(|end| at + end + 1) {
+            let line = &bytes[at..end];
+            if line.starts_with(b"PING") {
+                // Every two minutes on an idle connection; ours are neither idle nor that old.
+                at = end;
+                continue;
+            }
+            let length = line.rsplit(|byte| *byte == b' ').next().and_then(|word| word.trim_ascii().parse_bytes());
+            let (true, Some(length)) = (line.starts_with(b"MSG "), length) else {
+                bail!("NATS: {}", String::from_utf8_lossy(line));
+            };
+            let Some(body) = bytes.get(end..end + length + 2) else { break };
+            if !body.starts_with(b"{\"stream\"") {
+                bail!("NATS: {}", String::from_utf8_lossy(body));
+            }
+            at = end + length + 2;
+            answers += 1;
+        }
+        Ok((at, answers))
+    }
+}
+
+trait ParseBytes {
+    fn parse_bytes(&self) -> Option<usize>;
+}
+
+impl ParseBytes for [u8] {
+    fn parse_bytes(&self) -> Option<usize> {
+        std::str::from_utf8(self).ok()?.parse().ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_whole_acks_are_answers() {
+        let ack = b"MSG _A 1 22\r\n{\"stream\":\"T\",\"seq\":1}\r\n";
+        let twice = [&ack[..], ack].concat();
+        for (upto, expected) in [(5, (0, 0)), (20, (0, 0)), (37, (37, 1)), (60, (37, 1)), (74, (74, 2))] {
+            assert_eq!(Plain.hear(&twice[..upto]).unwrap(), expected);
+        }
+        assert!(Plain.hear(b"-ERR 'Slow Consumer'\r\n").is_err());
+        assert!(Plain.hear(b"MSG _A 1 12\r\n{\"error\":{}}\r\n").is_err());
+    }
+}
