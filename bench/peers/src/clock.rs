@@ -23,6 +23,7 @@ pub(crate) fn sleep_until(at_ns: u64) {
 
 /// Sharp timers for this thread: the kernel's habit is up to 50 us late. As `myelin-load` does it.
 pub(crate) fn settle() {
+    #[cfg(target_os = "linux")]
     let _ = rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1));
 }
 

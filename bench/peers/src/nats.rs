@@ -80,11 +80,12 @@ impl Dialect for Plain {
         while let Some(end) = bytes[at..].iter().position(|byte| *byte == b'\n').map(|end| at + end + 1) {
             let line = &bytes[at..end];
             if line.starts_with(b"PING") {
-                // Every two minutes on an idle connection; ours are neither idle nor that old.
+                // Four unanswered minutes of these are forgiven; no connection of ours grows that old.
                 at = end;
                 continue;
             }
-            let length = line.rsplit(|byte| *byte == b' ').next().and_then(|word| word.trim_ascii().parse_bytes());
+            let length: Option<usize> =
+                std::str::from_utf8(line).ok().and_then(|line| line.trim_end().rsplit(' ').next()?.parse().ok());
             let (true, Some(length)) = (line.starts_with(b"MSG "), length) else {
                 bail!("NATS: {}", String::from_utf8_lossy(line));
             };
@@ -96,16 +97,6 @@ impl Dialect for Plain {
             answers += 1;
         }
         Ok((at, answers))
-    }
-}
-
-trait ParseBytes {
-    fn parse_bytes(&self) -> Option<usize>;
-}
-
-impl ParseBytes for [u8] {
-    fn parse_bytes(&self) -> Option<usize> {
-        std::str::from_utf8(self).ok()?.parse().ok()
     }
 }
 

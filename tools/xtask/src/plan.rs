@@ -111,7 +111,7 @@ pub(crate) const CI: Plan = Plan {
         },
         Step {
             name: "campaigns of the formats",
-            command: "cargo test --release -p myelin-feed",
+            command: "cargo test --release -p myelin-feed --test feed -- --show-output campaign",
             env: CAMPAIGN_CI,
             budget_s: 150,
             campaign: true,
@@ -143,7 +143,7 @@ pub(crate) const LONG: Plan = Plan {
         },
         Step {
             name: "campaigns of the formats",
-            command: "cargo test --release -p myelin-feed",
+            command: "cargo test --release -p myelin-feed --test feed -- --show-output campaign",
             env: CAMPAIGN_LONG,
             budget_s: 3600,
             campaign: true,
