@@ -12,10 +12,14 @@ use myelin_datom::Tick;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::Command;
+use std::time::Duration;
 
 pub(crate) const SETUP: &str = "JetStream, file storage; answers BEFORE it syncs";
 
 const CREATE: &str = r#"{"name":"T","subjects":["ticks"],"storage":"file","retention":"limits","discard":"old","max_consumers":-1,"max_msgs":-1,"max_bytes":-1,"max_age":0,"num_replicas":1}"#;
+
+/// The longest that the server's API may take.
+const ANSWER: Duration = Duration::from_secs(30);
 
 pub(crate) fn version() -> Result<String> {
     Ok(output_of(Command::new("nats-server").arg("--version"))?.trim().trim_start_matches("nats-server: ").to_owned())
@@ -36,6 +40,7 @@ pub(crate) fn round(settings: &Settings) -> Result<Figures> {
 
 /// Asks the server's API once. **Errors:** also when the answer names an error.
 fn request(mut socket: TcpStream, subject: &str, body: &str) -> Result<()> {
+    socket.set_read_timeout(Some(ANSWER))?;
     Plain.hello(&mut socket)?;
     write!(socket, "PUB {subject} _A {}\r\n{body}\r\n", body.len())?;
     let mut lines = BufReader::new(socket);

@@ -92,7 +92,6 @@ fn bad_words_are_refused_by_the_command_line_itself() {
         "ingest f --batch 0",
         "watch",
         "watch above 5 --market m --all",
-        "watch above 5 --id 7 --since 9",
     ] {
         let parsed = Arguments::try_parse_from(std::iter::once("myelin").chain(words.split_whitespace()));
         assert_eq!(parsed.err().map(|error| error.exit_code()), Some(2), "{words}");
