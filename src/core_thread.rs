@@ -165,8 +165,14 @@ impl CorePlan {
         let Restored { shards, recovered, manifest, open } = restored;
         let Recovered { mut tail, mut syncer, mut preparer, .. } = recovered;
         if tail.spares() == 0 {
-            tail.offer(preparer.prepare()?);
+            match preparer.prepare() {
+                Ok(spare) => tail.offer(spare),
+                // Reads are served, writes are told `Busy`, and sealing makes room.
+                Err(error @ WalError::Full { .. }) => tracing::warn!(error = %describe(&error), "no room for the log"),
+                Err(error) => return Err(error.into()),
+            }
         }
+        let applied = tail.synced_upto();
         let number = self.number;
         // The sync thread.
         let (batches, mut batches_out) = ring::thread_ring(2);
@@ -231,6 +237,7 @@ impl CorePlan {
             peers: self.outgoing,
             health: Arc::clone(&self.health),
             checkpoint,
+            applied,
         });
         let core = Rc::new(RefCell::new(core));
         core.borrow_mut().take_the_lead();
@@ -265,8 +272,14 @@ impl CorePlan {
 
 /// Hands every item of a ring to the core.
 async fn each<T>(core: Rc<RefCell<Core>>, mut items: Consumer<T>, handle: impl Fn(&mut Core, T)) {
+    let mut in_a_row = 0;
     while let Some(item) = items.pop().await {
         handle(&mut core.borrow_mut(), item);
+        in_a_row += 1;
+        if in_a_row % 32 == 0 {
+            // A ring that never runs dry must not keep the others waiting.
+            future::yield_now().await;
+        }
     }
 }
 

@@ -14,16 +14,35 @@ use std::task::Poll;
 /// How much is read at once. **Units:** bytes.
 const READ_BYTES: usize = 256 << 10;
 
+/// A connection's first buffer: one that says little costs little. **Units:** bytes.
+const FIRST_BYTES: usize = 16 << 10;
+
+/// Waits until the core has ended the connection.
+async fn gone(core: &Rc<RefCell<Core>>, id: ConnId) {
+    future::poll_fn(|context| match core.borrow_mut().is_gone(id, context.waker()) {
+        true => Poll::Ready(()),
+        false => Poll::Pending,
+    })
+    .await;
+}
+
 /// Reads until the peer or the core ends it.
 pub async fn read(core: Rc<RefCell<Core>>, id: ConnId, mut read: ReadHalf) {
-    // Whole frames of any allowed length fit, so a frame that does not end is refused, not awaited for ever. 8-byte words
-    // keep the rows aligned.
-    let max_body = core.borrow().max_body();
-    let mut words = vec![0_u64; (READ_BYTES + 2 * max_body) / 8];
+    // It grows as far as whole frames of any allowed length fit, so a frame that does not end is refused, not awaited for
+    // ever. 8-byte words keep the rows aligned.
+    let most = (READ_BYTES + 2 * core.borrow().max_body()) / 8;
+    let mut words = vec![0_u64; FIRST_BYTES / 8];
     let mut filled = 0;
     'connection: loop {
+        if filled == words.len() * 8 && words.len() < most {
+            words.resize((words.len() * 4).min(most), 0);
+        }
         let space: &mut [u8] = bytemuck::cast_slice_mut(&mut words);
-        match read.read(&mut space[filled..]).await {
+        let ended = async {
+            gone(&core, id).await;
+            Ok(0)
+        };
+        match future::or(read.read(&mut space[filled..]), ended).await {
             Ok(0) | Err(_) => break,
             Ok(len) => filled += len,
         }
@@ -67,7 +86,18 @@ pub async fn write(core: Rc<RefCell<Core>>, id: ConnId, mut write: WriteHalf) {
             Some(false) => Poll::Pending,
         })
         .await;
-        if !taken || write.write_all(&buffer).await.is_err() || write.flush().await.is_err() {
+        if !taken {
+            break;
+        }
+        let said = async {
+            write.write_all(&buffer).await?;
+            write.flush().await
+        };
+        let ended = async {
+            gone(&core, id).await;
+            Err(std::io::ErrorKind::ConnectionAborted.into())
+        };
+        if future::or(said, ended).await.is_err() {
             break;
         }
         buffer.clear();

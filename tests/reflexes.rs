@@ -132,6 +132,51 @@ fn a_subscriber_that_comes_back_after_a_restart_is_given_from_history_what_it_mi
 }
 
 #[test]
+fn a_slow_subscriber_is_given_everything_in_order_while_ticks_markets_and_reflexes_keep_coming() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Setup::new(dir.path()).start();
+    run(async {
+        let client = node.client().await;
+        let options = myelin_client::Options { firings_window: 64, ..Default::default() };
+        let slow = myelin_client::Client::connect(&node.listen.to_string(), options).await.unwrap();
+        let ids = markets(&client, &["slow-a", "slow-b"]).await;
+        client.register(&registration(1, "above 10", "like:slow-*"), 1).await.unwrap();
+        let mut firings = slow.subscribe(None, &[]).await.unwrap();
+        // Far more firings than a lean shard keeps at hand, before the subscriber reads one.
+        let mut due = 0;
+        for chunk in 0..12_u64 {
+            for id in &ids {
+                done(&client.ticks(&saw(*id, chunk * 2000 + 1..=chunk * 2000 + 2000), Mode::Whole).await.unwrap());
+                due += 1000;
+            }
+        }
+        let mut last = (0, 0, 0);
+        for n in 0..due {
+            if n == due / 2 {
+                // While it goes through history a market comes whose firings are due as well.
+                let late = markets(&client, &["slow-c"]).await[0];
+                done(&client.ticks(&saw(late, 1..=200), Mode::Whole).await.unwrap());
+                done(&client.ticks(&saw(ids[0], 24_001..=24_200), Mode::Whole).await.unwrap());
+                due_more(&mut last, &mut firings, 0).await;
+            }
+            let row = next(&mut firings).await;
+            assert!((row.tx, row.n, row.reflex) > last, "firing {n} of {due} is out of order");
+            last = (row.tx, row.n, row.reflex);
+        }
+        due_more(&mut last, &mut firings, 200).await;
+    });
+}
+
+/// So many further firings, in order.
+async fn due_more(last: &mut (u64, u32, u64), firings: &mut Subscription, count: usize) {
+    for n in 0..count {
+        let row = next(firings).await;
+        assert!((row.tx, row.n, row.reflex) > *last, "late firing {n} is out of order");
+        *last = (row.tx, row.n, row.reflex);
+    }
+}
+
+#[test]
 fn a_question_is_put_to_history_first_and_then_goes_on_live_without_a_gap() {
     let dir = tempfile::tempdir().unwrap();
     let node = Setup::new(dir.path()).start();

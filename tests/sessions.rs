@@ -131,3 +131,14 @@ fn a_verdict_per_row_is_given_when_it_is_asked_for() {
     let verdicts: Vec<u16> = body[16..].chunks_exact(2).map(|two| u16::from_le_bytes([two[0], two[1]])).collect();
     assert_eq!(verdicts, [0xffff, Code::IdConflict as u16, 0]);
 }
+
+#[test]
+fn the_greatest_request_number_there_is_is_refused_and_the_node_lives() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Setup::new(dir.path()).start();
+    let mut line = Line::open(node.listen);
+    let market = line.market(7, "numbers");
+    let refused = line.ticks(8, u64::MAX, &[tick(market, 1, 1.0)]);
+    assert_eq!(Code::from_number(refused.code), Some(Code::SessionGap));
+    assert_eq!(line.ticks(7, 2, &[tick(market, 1, 1.0)]).kind, Kind::Ack as u8);
+}

@@ -18,6 +18,9 @@ use std::ops::Range;
 /// Sessions one connection may use with one shard. A router needs one per feed it carries.
 const SESSIONS_PER_CONNECTION: usize = 64;
 
+/// Markets one frame may create: each is looked at by every name pattern there is.
+const MARKETS_PER_FRAME: u32 = 4096;
+
 /// Order within a session, as one connection sees it.
 #[derive(Debug, Default)]
 pub struct Gates {
@@ -81,6 +84,9 @@ pub fn shape(frame: &Frame<'_>, slots: &Range<u16>) -> Result<(), Refusal> {
         Kind::Ticks => rows::<Tick>(frame),
         Kind::Quotes => rows::<Quote>(frame),
         Kind::Markets => {
+            if frame.header.count > MARKETS_PER_FRAME {
+                return Err(Refusal::of(Code::TooMany));
+            }
             let mut count = 0;
             for spec in read_markets(frame.body) {
                 let spec = spec.map_err(|_| Refusal { first_bad: count, ..Refusal::of(Code::BadBody) })?;

@@ -49,6 +49,8 @@ struct Read {
     behind: LogIndex,
 }
 
+/// A read's question at most: the longest is 56 bytes, and it may have to wait. **Units:** bytes.
+const READ_BODY_MAX: usize = 64;
 /// Rows in one answer at most: 640 KiB.
 const ROWS_PER_PAGE: usize = 8192;
 /// Reflexes in one answer at most.
@@ -68,6 +70,10 @@ impl Shard {
         log: &mut Appender,
     ) -> Result<(), ShardError> {
         let header = frame.header;
+        if frame.body.len() > READ_BODY_MAX {
+            self.refuse(from, &header, Refusal::of(Code::BadBody));
+            return Ok(());
+        }
         let (as_of, min_tx, applied) = (Tx::from_bits(header.tx), Tx::from_bits(header.aux), self.group.applied_tx());
         if frame.kind == Kind::Now {
             // A moment of this shard: what comes later is stamped later. Several shards share one by asking again with
@@ -81,7 +87,8 @@ impl Shard {
             return Ok(());
         }
         let basis = if as_of == Tx::ZERO { applied.max(min_tx) } else { as_of };
-        if basis.millis() > now.millis() + self.limits.max_clock_offset_ms {
+        // What is applied is past, whatever a clock that was set back says of it.
+        if basis > applied && basis.millis() > now.millis() + self.limits.max_clock_offset_ms {
             self.refuse(from, &header, Refusal { aux: applied.bits(), ..Refusal::of(Code::Future) });
             return Ok(());
         }
@@ -186,7 +193,8 @@ impl Shard {
         let market = EntityId::from_bits(cursor.u64().map_err(bad)?);
         cursor.end().map_err(bad)?;
         let mut rows = Vec::new();
-        for one in self.markets.iter().filter(|one| market == EntityId::NONE || one.id == market) {
+        let there = self.markets.iter().take(self.markets.count_as_of(read.basis));
+        for one in there.filter(|one| market == EntityId::NONE || one.id == market) {
             let Some(ix) = self.ticks.market_ix(one.id) else { continue };
             let total = self.ticks.view(ix, read.basis)?.total(&Filter::default())?;
             let (notional, volume) = (total.notional.round(), total.volume.round());

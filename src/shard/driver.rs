@@ -72,6 +72,8 @@ struct Connection {
     in_flight: u32,
     writer: Option<Waker>,
     reader: Option<Waker>,
+    /// Who waits for its end: its reader and its writer, each inside a read or a write.
+    at_end: Vec<Waker>,
 }
 
 /// What to do after frames were taken.
@@ -107,6 +109,8 @@ pub struct Parts {
     pub health: Arc<CoreHealth>,
     /// The place of the checkpoint we started from.
     pub checkpoint: Lsn,
+    /// Everything below was replayed.
+    pub applied: Lsn,
 }
 
 /// One data core.
@@ -146,6 +150,8 @@ enum Sealing {
     Failed(Box<SealJob>, u64),
 }
 
+/// Wakers that wait for a connection's end: two tasks, and room for executors whose wakers change.
+const WAKERS_AT_END: usize = 8;
 /// How long nothing was sealed before runs are merged: at full rate a core seals several times in it. **Units:**
 /// microseconds.
 const CALM_US: u64 = 1_000_000;
@@ -170,7 +176,7 @@ impl Core {
             sealed_us: 0,
             merge_wanted: true,
             checkpoint: parts.checkpoint,
-            applied_upto: parts.checkpoint,
+            applied_upto: parts.applied,
             peers: parts.peers,
             held,
             connections: Vec::new(),
@@ -247,6 +253,7 @@ impl Core {
         let wakers = [connection.writer.take(), connection.reader.take()];
         connection.outbox = Vec::new();
         wakers.into_iter().flatten().for_each(Waker::wake);
+        connection.at_end.drain(..).for_each(Waker::wake);
         self.free.push(id.index);
         self.open_connections -= 1;
         self.health.connections.set(self.open_connections as u64);
@@ -256,6 +263,18 @@ impl Core {
         for station in 0..self.peers.len() {
             self.post(station, Parcel::Closed(id));
         }
+    }
+
+    /// True when the connection has ended; leaves the waker for its end.
+    pub fn is_gone(&mut self, id: ConnId, waker: &Waker) -> bool {
+        let Some(connection) = self.connection(id) else { return true };
+        if !connection.at_end.iter().any(|one| one.will_wake(waker)) {
+            if connection.at_end.len() >= WAKERS_AT_END {
+                connection.at_end.remove(0);
+            }
+            connection.at_end.push(waker.clone());
+        }
+        false
     }
 
     fn connection(&mut self, id: ConnId) -> Option<&mut Connection> {
@@ -279,6 +298,8 @@ impl Core {
                     }
                     if frame.kind != Kind::Hello {
                         self.route(now, id, &frame);
+                        // Answers count against the outbox at once, so that a pipeline of reads waits for its reader.
+                        self.say_effects();
                     }
                 }
                 Ok(None) => break Taken::More,
@@ -358,12 +379,20 @@ impl Core {
             write_frame(&mut frames, pong, frame.body);
             return self.put(from, &frames, 0);
         }
+        // What is refused here and now is an answer too, so it counts before it is looked at.
+        if let Some(connection) = self.connection(from) {
+            connection.in_flight += 1;
+        }
         if (frame.kind as u8) >= 128 {
             return self.refuse(from, &header, Refusal::of(Code::UnknownKind));
         }
-        let answered = !matches!(frame.kind, Kind::Resume | Kind::Credit);
-        if answered && let Some(connection) = self.connection(from) {
-            connection.in_flight += 1;
+        let unanswered = matches!(frame.kind, Kind::Resume | Kind::Credit);
+        let known = usize::from(header.shard) < self.welcome.shard_cores.len();
+        if unanswered
+            && known
+            && let Some(connection) = self.connection(from)
+        {
+            connection.in_flight -= 1;
         }
         match self.welcome.shard_cores.get(usize::from(header.shard)).copied() {
             None => self.refuse(from, &header, Refusal::of(Code::WrongShard)),
@@ -487,12 +516,16 @@ impl Core {
     /// Sends what gathered to the disk, and what was said to whom it concerns.
     fn turn(&mut self) {
         self.start_sync();
+        self.say_effects();
+        self.post_held();
+    }
+
+    fn say_effects(&mut self) {
         for at in 0..self.shards.len() {
             while let Some(reply) = self.shards[at].poll_effect() {
                 self.deliver(reply);
             }
         }
-        self.post_held();
     }
 
     fn start_sync(&mut self) {
@@ -512,6 +545,10 @@ impl Core {
         self.sync_under_way = false;
         if let Err(error) = result {
             return self.fail(&error);
+        }
+        if self.failed {
+            // It is in the log, and a recovery applies it; this core's state stands still.
+            return;
         }
         let woken = Self::now();
         self.log.tail().synced(batch.upto());
@@ -671,7 +708,13 @@ impl Core {
                 let chain = describe(&error);
                 tracing::warn!(error = %chain, "sealing failed; rows stay in memory and in the log");
                 self.health.set_seal_error(Some(chain));
-                self.sealing = Sealing::Failed(Box::new(job), now.mono_us + SEAL_AGAIN_US);
+                // A merge is not owed to anybody: sealing goes on without it.
+                self.merge_wanted = false;
+                self.sealing = if job.sealings.is_empty() {
+                    Sealing::Idle
+                } else {
+                    Sealing::Failed(Box::new(job), now.mono_us + SEAL_AGAIN_US)
+                };
             }
         }
         self.wake_readers();

@@ -276,7 +276,7 @@ impl Shard {
     }
 
     fn admit(&self, now: Now, from: ConnId, frame: &Frame<'_>) -> Result<(), Refusal> {
-        if frame.header.session == 0 || frame.header.request == 0 {
+        if frame.header.session == 0 || frame.header.request == 0 || frame.header.request == u64::MAX {
             return Err(Refusal::of(Code::SessionGap));
         }
         self.gates.check(from, frame.header.session, frame.header.request)?;

@@ -56,6 +56,8 @@ struct Subscriber {
     last: Place,
     /// Its way through history, before it is live.
     replaying: Option<Box<Replaying>>,
+    /// It has to go through history from `last`, and waits for its turn.
+    behind: bool,
 }
 
 /// The firings at hand, and who listens.
@@ -208,6 +210,11 @@ impl Shard {
         let subscriber = &self.subscribers.list[at];
         let (to, session, request) = (subscriber.conn, subscriber.session, subscriber.request);
         let room = (subscriber.credit as usize).min(FIRINGS_PER_PAGE);
+        if room == 0 && replaying.is_resumable() {
+            // It gives its place among those who replay to others and begins again behind the last firing it was given.
+            self.subscribers.list[at].behind = true;
+            return Ok(false);
+        }
         if room == 0 {
             self.subscribers.list[at].replaying = Some(replaying);
             return Ok(false);
@@ -241,10 +248,14 @@ impl Shard {
         if let Some(replaying) = self.subscribers.list[at].replaying.take() {
             return self.push_replayed(at, replaying);
         }
-        if self.subscribers.list[at].next < self.subscribers.first {
+        if self.subscribers.list[at].behind || self.subscribers.list[at].next < self.subscribers.first {
             let (reflex, last) = (self.subscribers.list[at].reflex, self.subscribers.list[at].last);
-            self.room_for_a_replay()?;
+            // Without credit, or while others go through history, it waits where it is: its place is kept.
+            if self.subscribers.list[at].credit == 0 || self.room_for_a_replay().is_err() {
+                return Ok(false);
+            }
             let replaying = self.replay_from(reflex, last, false)?;
+            self.subscribers.list[at].behind = false;
             self.subscribers.list[at].replaying = Some(Box::new(replaying));
             return Ok(true);
         }
@@ -324,6 +335,7 @@ impl Shard {
             next,
             last: if after == (0, 0, 0) { from_now } else { after },
             replaying,
+            behind: false,
         });
         let basis = self.group.applied_tx();
         let said = Said::Answer { count: 0, aux: 0, more: false, body: Vec::new() };

@@ -24,6 +24,9 @@ use std::ops::ControlFlow;
 const EVALUATORS_MAX: usize = 4096;
 /// Markets one replay reads at most.
 const FEEDS_MAX: usize = 10_000;
+/// Pairs of a reflex and a market in one replay at most: each costs a search at its start, all together some ten
+/// milliseconds.
+const PAIRS_MAX: usize = 20_000;
 /// Rows that wait in memory, over all feeds.
 const BUFFERED_ROWS: usize = 1 << 16;
 /// Rows looked at in one slice: about 250 µs.
@@ -59,9 +62,24 @@ pub struct Replaying {
     feeds: Vec<Feed>,
     turns: BinaryHeap<Reverse<(Tx, u32, usize)>>,
     after: Place,
+    reflex: u64,
+    back_test: bool,
+    /// Rows up to here are looked at; then the next stretch, until nothing new was applied.
+    basis: Tx,
+    /// What the feeds were made from.
+    markets: usize,
+    registrations: u64,
     page_rows: u32,
     /// Firings that wait for credit.
     pub ready: VecDeque<FiringRow>,
+}
+
+impl Replaying {
+    /// True when nothing is lost by beginning again behind the last firing that was given out: a back-test is not, as its
+    /// answers depend on where it began.
+    pub fn is_resumable(&self) -> bool {
+        !self.back_test
+    }
 }
 
 /// What a slice of replaying came to.
@@ -76,6 +94,7 @@ pub enum Step {
 impl Shard {
     /// Prepares the way from `after` through history for one reflex, or for all (0).
     pub(super) fn replay_from(&self, reflex: u64, after: Place, back_test: bool) -> Result<Replaying, ReplayError> {
+        let mut asked_pairs = 0;
         let mut evaluators = Vec::new();
         let mut feeds: Vec<Feed> = Vec::new();
         let mut feed_of: Vec<Option<usize>> = vec![None; self.markets.len()];
@@ -102,13 +121,29 @@ impl Shard {
                     return Err(Refusal::of(Code::TooMany).into());
                 }
                 feeds[feed].evaluators.push(evaluators.len() - 1);
+                asked_pairs += 1;
+                if asked_pairs > PAIRS_MAX {
+                    return Err(Refusal::of(Code::TooMany).into());
+                }
                 let from = self.first_row(ix, &registration, after, back_test)?;
                 feeds[feed].next_row = feeds[feed].next_row.min(from);
             }
         }
         let page_rows = (BUFFERED_ROWS / feeds.len().max(1)).clamp(8, 256) as u32;
         let turns = BinaryHeap::new();
-        let mut replaying = Replaying { evaluators, feeds, turns, after, page_rows, ready: VecDeque::new() };
+        let mut replaying = Replaying {
+            evaluators,
+            feeds,
+            turns,
+            after,
+            reflex,
+            back_test,
+            basis: self.group.applied_tx(),
+            markets: self.markets.len(),
+            registrations: self.reflexes.version(),
+            page_rows,
+            ready: VecDeque::new(),
+        };
         for feed in 0..replaying.feeds.len() {
             self.fill(&mut replaying, feed)?;
         }
@@ -131,15 +166,16 @@ impl Shard {
     /// Where an evaluator's rows begin in a market: what it must have seen before `after` to be in its state there.
     fn first_row(&self, ix: MarketIx, of: &Registration, after: Place, back_test: bool) -> Result<u32, ReplayError> {
         let start = Tx::from_bits(after.0);
-        let is_band = matches!(of.spec.kind(), Kind::Above | Kind::Below | Kind::Enters | Kind::Leaves);
+        // A band's and a spread's state is the last price.
+        let by_price = matches!(of.spec.kind(), Kind::Above | Kind::Below | Kind::Enters | Kind::Leaves | Kind::Spread);
         let view = self.ticks.view(ix, self.group.applied_tx())?;
-        if back_test && start < of.registered_at {
+        if back_test && start < of.registered_at && of.spec.kind() != Kind::Spread {
             return self.row_after(ix, start);
         }
-        if !is_band {
+        if !by_price {
             return self.row_after(ix, of.registered_at.min(start));
         }
-        // A band's state is its market's last price: the newest row before the place that is no correction.
+        // The newest row before the place that is no correction.
         let mut row = self.row_after(ix, Tx::from_bits(after.0.saturating_sub(1)))?;
         while row > view.first_row() {
             row -= 1;
@@ -165,7 +201,7 @@ impl Shard {
     /// Brings a feed's next page, and gives it its turn.
     fn fill(&self, replaying: &mut Replaying, at: usize) -> Result<(), ReplayError> {
         let feed = &mut replaying.feeds[at];
-        let view = self.ticks.view(feed.market, self.group.applied_tx())?;
+        let view = self.ticks.view(feed.market, replaying.basis)?;
         if feed.next_row < view.end_row() {
             let filter = Filter { from_row: feed.next_row, ..Filter::default() };
             let page = replaying.page_rows as usize;
@@ -192,9 +228,11 @@ impl Shard {
             let Some(found) = feed.rows.pop_front() else { continue };
             for evaluator in &feed.evaluators {
                 let evaluator = &mut replaying.evaluators[*evaluator];
+                // The live one sees every row: from before its registration it keeps the price, and fires nothing.
+                let live = evaluator.since.react(found.tx, found.n, &found.row);
                 let fired = match &mut evaluator.before {
                     Some(before) if found.tx <= evaluator.registered_at => before.react(found.tx, found.n, &found.row),
-                    _ => evaluator.since.react(found.tx, found.n, &found.row),
+                    _ => live,
                 };
                 let firing = fired.filter(|one| (one.tx.bits(), one.n, one.reflex.0) > replaying.after);
                 replaying.ready.extend(firing.map(|one| super::react::derived_row(&one, &found.row)));
@@ -207,12 +245,26 @@ impl Shard {
         Ok(Step::More)
     }
 
-    /// No row is left in the buffers: looks whether more were applied meanwhile.
+    /// The stretch is at its end: goes on with what was applied meanwhile, if anything was.
     fn catch_up(&self, replaying: &mut Replaying) -> Result<Step, ReplayError> {
+        if replaying.basis == self.group.applied_tx() {
+            return Ok(Step::Done);
+        }
+        let grown = (self.markets.len(), self.reflexes.version()) != (replaying.markets, replaying.registrations);
+        if grown {
+            // Markets or reflexes that came meanwhile have a say behind this stretch.
+            let behind = replaying.after.max((replaying.basis.bits(), u32::MAX, u64::MAX));
+            let mut further = self.replay_from(replaying.reflex, behind, false)?;
+            further.back_test = replaying.back_test;
+            further.ready = std::mem::take(&mut replaying.ready);
+            *replaying = further;
+            return Ok(Step::More);
+        }
+        replaying.basis = self.group.applied_tx();
         for at in 0..replaying.feeds.len() {
             self.fill(replaying, at)?;
         }
-        Ok(if replaying.turns.is_empty() { Step::Done } else { Step::More })
+        Ok(Step::More)
     }
 }
 

@@ -12,6 +12,7 @@ use myelin_datom::Tick;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 pub(crate) const SETUP: &str = "JetStream, file storage; answers BEFORE it syncs";
@@ -35,14 +36,15 @@ pub(crate) fn round(settings: &Settings) -> Result<Figures> {
     let socket = TcpStream::connect(server.address)?;
     request(socket.try_clone()?, "$JS.API.STREAM.CREATE.T", CREATE)?;
     let empty = || request(TcpStream::connect(server.address)?, "$JS.API.STREAM.PURGE.T", "");
-    measure(server.address, settings, || Plain, empty)
+    measure(server.address, settings, Plain::new, empty)
 }
 
 /// Asks the server's API once. **Errors:** also when the answer names an error.
 fn request(mut socket: TcpStream, subject: &str, body: &str) -> Result<()> {
     socket.set_read_timeout(Some(ANSWER))?;
-    Plain.hello(&mut socket)?;
-    write!(socket, "PUB {subject} _A {}\r\n{body}\r\n", body.len())?;
+    let mut plain = Plain::new();
+    plain.hello(&mut socket)?;
+    write!(socket, "PUB {subject} {} {}\r\n{body}\r\n", plain.inbox, body.len())?;
     let mut lines = BufReader::new(socket);
     let mut line = String::new();
     lines.read_line(&mut line)?;
@@ -54,12 +56,22 @@ fn request(mut socket: TcpStream, subject: &str, body: &str) -> Result<()> {
     Ok(())
 }
 
-/// The client protocol of text.
-struct Plain;
+/// The client protocol of text. Answers come to a subject of this connection's own: all who listen to one get them all.
+struct Plain {
+    inbox: String,
+}
+
+impl Plain {
+    fn new() -> Self {
+        static CONNECTIONS: AtomicU32 = AtomicU32::new(0);
+        Self { inbox: format!("_I.{}", CONNECTIONS.fetch_add(1, Ordering::Relaxed)) }
+    }
+}
 
 impl Dialect for Plain {
     fn hello(&mut self, socket: &mut TcpStream) -> Result<()> {
-        socket.write_all(b"CONNECT {\"verbose\":false,\"pedantic\":false}\r\nSUB _A 1\r\nPING\r\n")?;
+        let inbox = &self.inbox;
+        write!(socket, "CONNECT {{\"verbose\":false,\"pedantic\":false}}\r\nSUB {inbox} 1\r\nPING\r\n")?;
         let mut lines = BufReader::with_capacity(1 << 12, socket);
         let mut line = String::new();
         while line != "PONG\r\n" {
@@ -72,14 +84,16 @@ impl Dialect for Plain {
 
     fn ask(&mut self, ticks: &[Tick], out: &mut Vec<u8>) -> usize {
         for tick in ticks {
-            out.extend_from_slice(b"PUB ticks _A 64\r\n");
+            out.extend_from_slice(b"PUB ticks ");
+            out.extend_from_slice(self.inbox.as_bytes());
+            out.extend_from_slice(b" 64\r\n");
             out.extend_from_slice(bytemuck::bytes_of(tick));
             out.extend_from_slice(b"\r\n");
         }
         ticks.len()
     }
 
-    /// `MSG _A 1 26\r\n{"stream":"T", "seq":1234}\r\n`
+    /// `MSG _I.7 1 26\r\n{"stream":"T", "seq":1234}\r\n`
     fn hear(&mut self, bytes: &[u8]) -> Result<(usize, usize)> {
         let (mut at, mut answers) = (0, 0);
         while let Some(end) = bytes[at..].iter().position(|byte| *byte == b'\n').map(|end| at + end + 1) {
@@ -111,12 +125,12 @@ mod tests {
 
     #[test]
     fn only_whole_acks_are_answers() {
-        let ack = b"MSG _A 1 22\r\n{\"stream\":\"T\",\"seq\":1}\r\n";
+        let ack = b"MSG _I.7 1 22\r\n{\"stream\":\"T\",\"seq\":1}\r\n";
         let twice = [&ack[..], ack].concat();
-        for (upto, expected) in [(5, (0, 0)), (20, (0, 0)), (37, (37, 1)), (60, (37, 1)), (74, (74, 2))] {
-            assert_eq!(Plain.hear(&twice[..upto]).unwrap(), expected);
+        for (upto, expected) in [(5, (0, 0)), (20, (0, 0)), (39, (39, 1)), (60, (39, 1)), (78, (78, 2))] {
+            assert_eq!(Plain::new().hear(&twice[..upto]).unwrap(), expected);
         }
-        assert!(Plain.hear(b"-ERR 'Slow Consumer'\r\n").is_err());
-        assert!(Plain.hear(b"MSG _A 1 12\r\n{\"error\":{}}\r\n").is_err());
+        assert!(Plain::new().hear(b"-ERR 'Slow Consumer'\r\n").is_err());
+        assert!(Plain::new().hear(b"MSG _I.7 1 12\r\n{\"error\":{}}\r\n").is_err());
     }
 }

@@ -63,6 +63,9 @@ pub enum Lost {
     /// The connection was lost and did not come back in time.
     #[error("the connection was lost before the answer came")]
     Connection,
+    /// The shard stopped while it was under way; a recovery may bring it back.
+    #[error("the shard stopped before the answer came")]
+    Stopped,
     /// The node forgot the session while the answer was under way.
     #[error("the session expired before the answer came")]
     Session,

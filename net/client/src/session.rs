@@ -240,6 +240,13 @@ impl<T> Session<T> {
                 entry.settle(State::Done, fate(reply), settled);
                 self.busy_since = None;
             }
+            Meaning::Doubt => {
+                // It may be in the log and be executed by a recovery: the number is neither free nor known to be spent, so
+                // nothing may ever be sent under it again.
+                entry.settle(State::Gone, Fate::Unknown(Lost::Stopped), settled);
+                self.expired = true;
+                self.drain(request, Duration::ZERO);
+            }
             Meaning::Unspent => {
                 entry.settle(State::Gone, Fate::Refused(Refusal::read(&reply.header, &reply.body)), settled);
                 self.drain(request, Duration::ZERO);
@@ -377,6 +384,8 @@ enum Meaning {
     Done(fn(Reply) -> Fate),
     /// Refused before the log: its number is free.
     Unspent,
+    /// The shard stopped: whether it was executed shows after a recovery.
+    Doubt,
     /// Not executed; it may be later.
     Later(Duration),
     /// The node does not know the session.
@@ -393,6 +402,7 @@ fn meaning(reply: &Reply) -> Meaning {
         Some(Code::NotLeader | Code::Stopping) => Meaning::Later(Duration::from_millis(20)),
         Some(Code::SessionGap) => Meaning::Later(Duration::from_millis(1)),
         Some(Code::SessionExpired) => Meaning::Expired,
+        Some(Code::Unavailable) => Meaning::Doubt,
         Some(Code::OutcomeForgotten) => Meaning::Done(|_| Fate::Unknown(Lost::Outcome)),
         Some(
             Code::UnknownMarket

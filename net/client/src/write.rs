@@ -123,6 +123,9 @@ impl Sent {
     }
 }
 
+/// Markets that a node creates by one frame at most.
+const MARKETS_PER_FRAME: usize = 4096;
+
 /// One shard's names in one body, each with where it stood.
 struct PartNames {
     shard: u16,
@@ -211,8 +214,10 @@ impl Client {
             let shard = self.shard_of_name(spec.name).ok_or_else(|| own(Code::WrongShard))?;
             let mut item = Vec::new();
             markets_body(&mut item, [*spec]);
-            let fits = |body: &Vec<u8>| body.len() + item.len() <= self.welcome().max_body as usize;
-            match parts.iter_mut().rev().find(|part| part.shard == shard).filter(|part| fits(&part.body)) {
+            let max_body = self.welcome().max_body as usize;
+            let fits =
+                |part: &PartNames| part.places.len() < MARKETS_PER_FRAME && part.body.len() + item.len() <= max_body;
+            match parts.iter_mut().rev().find(|part| part.shard == shard).filter(|part| fits(part)) {
                 Some(part) => {
                     part.places.push(n);
                     part.body.extend_from_slice(&item);

@@ -78,7 +78,7 @@ impl Failure {
             Self::Client(Error::Unreachable { .. } | Error::Unknown(Lost::Connection) | Error::Closed) => {
                 Exit::Unreachable
             }
-            Self::Client(Error::Unknown(Lost::Session | Lost::Outcome)) => Exit::Conflict,
+            Self::Client(Error::Unknown(Lost::Session | Lost::Outcome | Lost::Stopped)) => Exit::Conflict,
             Self::Client(Error::Protocol(_)) => Exit::Integrity,
             Self::Client(Error::Refused(refusal)) => of_refusal(refusal),
             Self::Feed(FeedError::Corrupt { .. }) => Exit::Integrity,
