@@ -38,12 +38,13 @@ pub(crate) const MARKETS: u32 = 100;
 /// Of the tapes. **Units:** Unix nanoseconds.
 const START_NS: i64 = 1_723_161_254_000_000_000;
 /// Key, ticks in a batch, connections.
-pub(crate) const THROUGHPUTS: [(&str, usize, usize); 5] = [
+pub(crate) const THROUGHPUTS: [(&str, usize, usize); 6] = [
     ("batch_1000", 1000, 1),
     ("batch_1000_by_4", 1000, 4),
     ("batch_100", 100, 1),
     ("batch_100_by_4", 100, 4),
     ("singles", 1, 1),
+    ("singles_by_4", 1, 4),
 ];
 
 /// Myelin beside its peers: the same ticks, in one run. Nothing else should be running.

@@ -7,12 +7,13 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 
 /// Key and what it is. Ticks per second, or microseconds.
-pub(crate) const ROWS: [(&str, &str); 9] = [
+pub(crate) const ROWS: [(&str, &str); 10] = [
     ("batch_1000", "durable ticks/s, batches of 1000, 1 connection"),
     ("batch_1000_by_4", "durable ticks/s, batches of 1000, 4 connections"),
     ("batch_100", "durable ticks/s, batches of 100, 1 connection"),
     ("batch_100_by_4", "durable ticks/s, batches of 100, 4 connections"),
     ("singles", "durable ticks/s, singles pipelined, 1 connection"),
+    ("singles_by_4", "durable ticks/s, singles pipelined, 4 connections"),
     ("ack_p50_us", "ack of one tick, one at a time, p50 us"),
     ("ack_p99_us", "ack of one tick, one at a time, p99 us"),
     ("open_p50_us", "ack at 10,000 singles/s offered, p50 us"),
