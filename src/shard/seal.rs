@@ -81,6 +81,9 @@ pub enum SealError {
 
 /// Runs that are merged at once.
 const MERGED_AT_ONCE: usize = 8;
+/// Rows that are merged at once: a third of a second, so that sealing is not kept waiting. What a busy core seals is larger
+/// and stays as it is.
+const MERGED_ROWS_MAX: u64 = 2_000_000;
 
 /// The runs of one shard that are open, by kind, oldest first.
 #[derive(Clone, Default)]
@@ -202,7 +205,9 @@ impl Merging {
     ) -> Result<Option<Merged>, IndexError> {
         assert!(open.len() == names.len(), "the manifest names what is open");
         let small = |run: &Arc<Run>| run.meta().rows < self.small_rows;
-        let Some(at) = open.windows(MERGED_AT_ONCE).position(|side_by_side| side_by_side.iter().all(small)) else {
+        let short = |runs: &[Arc<Run>]| runs.iter().map(|run| run.meta().rows).sum::<u64>() <= MERGED_ROWS_MAX;
+        let fits = |runs: &[Arc<Run>]| runs.iter().all(small) && short(runs);
+        let Some(at) = open.windows(MERGED_AT_ONCE).position(fits) else {
             return Ok(None);
         };
         let kind = if R::KIND == Kind::Tick { "merged.ticks" } else { "merged.quotes" };
