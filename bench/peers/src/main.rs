@@ -133,7 +133,9 @@ fn run(mut settings: Settings) -> Result<()> {
             let who = (round + turn) % systems;
             let system = &mut report.systems[who];
             eprintln!("peers: round {} of {}, {}", round + 1, settings.rounds, system.name);
-            system.rounds.push(rounds[who](settings).context(system.name)?);
+            let figures = rounds[who](settings).context(system.name)?;
+            eprintln!("peers: {}", serde_json::to_string(&figures)?);
+            system.rounds.push(figures);
         }
     }
     report.bare_sync_p50_us = report::median(report.bare_sync_p50_us_rounds.clone());
