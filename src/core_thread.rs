@@ -165,12 +165,9 @@ impl CorePlan {
         let Restored { shards, recovered, manifest, open } = restored;
         let Recovered { mut tail, mut syncer, mut preparer, .. } = recovered;
         if tail.spares() == 0 {
-            match preparer.prepare() {
-                Ok(spare) => tail.offer(spare),
-                // Reads are served, writes are told `Busy`, and sealing makes room.
-                Err(error @ WalError::Full { .. }) => tracing::warn!(error = %describe(&error), "no room for the log"),
-                Err(error) => return Err(error.into()),
-            }
+            // A first segment that cannot be made ends the start. To go on and try again is no way: after a failed sync
+            // the cache may take for written what is not.
+            tail.offer(preparer.prepare()?);
         }
         let applied = tail.synced_upto();
         let number = self.number;
