@@ -39,11 +39,6 @@ impl<T> Producer<T> {
         self.bell.wake();
         Ok(())
     }
-
-    /// True when the consumer is gone.
-    pub fn is_abandoned(&self) -> bool {
-        self.ring.is_abandoned()
-    }
 }
 
 impl<T> Drop for Producer<T> {
@@ -98,11 +93,6 @@ impl<T> ThreadProducer<T> {
         self.ring.push(item).map_err(|rtrb::PushError::Full(item)| item)?;
         self.thread.unpark();
         Ok(())
-    }
-
-    /// Room left in the ring.
-    pub fn slots(&self) -> usize {
-        self.ring.slots()
     }
 }
 

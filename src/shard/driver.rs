@@ -732,12 +732,6 @@ impl Core {
         self.turn();
         self.wake_readers();
     }
-
-    /// True when the core's shards have stopped.
-    #[must_use]
-    pub const fn has_failed(&self) -> bool {
-        self.failed
-    }
 }
 
 /// An error and its causes in one line.

@@ -23,6 +23,9 @@ pub struct Position {
     pub tx: Tx,
 }
 
+/// Voters of a group at most.
+const VOTERS_MAX: usize = 7;
+
 /// One group as its leader sees it.
 #[derive(Clone, Debug)]
 pub struct Group {
@@ -139,7 +142,10 @@ impl Group {
     }
 
     fn advance_commit(&mut self) {
-        let mut ascending = self.synced.clone();
+        // On the stack: this runs for every record.
+        let mut places = [LogIndex(0); VOTERS_MAX];
+        let ascending = &mut places[..self.synced.len()];
+        ascending.copy_from_slice(&self.synced);
         ascending.sort_unstable();
         // A majority of voters sits at this slot or above it.
         let on_majority = ascending[(ascending.len() - 1) / 2];
