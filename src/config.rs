@@ -78,6 +78,9 @@ pub struct Limits {
     pub block_cache_bytes: usize,
     /// Items a ring between two threads holds.
     pub ring_items: usize,
+    /// How long a core's CPU is kept from halting while its log syncs; a quarter of it once the sync is done. Only idle
+    /// time is used, and power; 0 where either is rationed. **Units:** microseconds.
+    pub awake_us: u64,
 }
 
 impl Default for Limits {
@@ -104,6 +107,7 @@ impl Default for Limits {
             unsealed_rows_max: 4_000_000,
             block_cache_bytes: 64 << 20,
             ring_items: 1024,
+            awake_us: 200,
         }
     }
 }
@@ -120,6 +124,7 @@ impl Limits {
             unsealed_rows_max: 500_000,
             block_cache_bytes: 8 << 20,
             firings_at_hand: 1 << 13,
+            awake_us: 0,
             ..Self::default()
         }
     }

@@ -14,6 +14,7 @@ use crate::config::Limits;
 use crate::endpoint;
 use crate::health::{CoreHealth, Stage};
 use crate::identity::{Identity, make_folder};
+use crate::runtime::awake::Keeper;
 use crate::runtime::net::Listener;
 use crate::runtime::ring::{self, Consumer, Producer};
 use crate::runtime::threads::{self, Role};
@@ -178,7 +179,7 @@ impl CorePlan {
         let sync = threads::spawn(Role::Sync, format!("myelin-sync-{number}"), move || {
             // A thread that only waits for the disk starves nobody, and a log that waits for a time slice starves all.
             threads::make_realtime(Role::Sync);
-            while let Some(batch) = batches_out.pop(true) {
+            while let Some(batch) = batches_out.pop() {
                 let before = clock::monotonic_ns() / 1000;
                 let result = syncer.sync(&batch);
                 let at_us = clock::monotonic_ns() / 1000;
@@ -200,7 +201,7 @@ impl CorePlan {
         let (wants, mut wants_out) = ring::thread_ring::<()>(8);
         let (mut spares_in, spares) = ring::ring::<Result<Spare, WalError>>(8);
         let prepare = threads::spawn(Role::Seal, format!("myelin-prepare-{number}"), move || {
-            while wants_out.pop(false).is_some() {
+            while wants_out.pop().is_some() {
                 let spare = loop {
                     match preparer.step() {
                         Ok(Step::More) => {}
@@ -223,8 +224,10 @@ impl CorePlan {
             shard_cores: (0..self.identity.shards).map(|shard| self.identity.core_of(shard)).collect(),
             slots: self.identity.slots(),
         };
+        let keeper = (self.limits.awake_us > 0).then(|| Keeper::start(format!("myelin-keeper-{number}"))).flatten();
         let core = Core::new(Parts {
             station: number,
+            keeper,
             limits: self.limits.clone(),
             welcome,
             shards,

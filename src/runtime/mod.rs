@@ -10,6 +10,7 @@
 //! woken from another thread by its `Waker`, which both executors honour. Deliberately absent: executor-specific types in
 //! any signature, channels that lock.
 
+pub mod awake;
 pub mod clock;
 pub mod entropy;
 pub mod net;

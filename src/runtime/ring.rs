@@ -84,9 +84,6 @@ pub struct ThreadConsumer<T> {
     ring: rtrb::Consumer<T>,
 }
 
-/// How often a consumer thread looks again before it parks: about 20 µs, and only after recent work.
-const SPINS: u32 = 400;
-
 impl<T> ThreadProducer<T> {
     /// Hands the item over, or gives it back when the ring is full.
     pub fn push(&mut self, item: T) -> Result<(), T> {
@@ -105,9 +102,8 @@ impl<T> Drop for ThreadProducer<T> {
 impl<T> ThreadConsumer<T> {
     /// Waits for the next item; `None` when the producer is gone and the ring is empty.
     ///
-    /// `spin` looks for about 20 µs before the thread parks.
-    pub fn pop(&mut self, spin: bool) -> Option<T> {
-        let mut spins = if spin { SPINS } else { 0 };
+    /// It parks at once: a sync thread that looked again for 20 µs kept its own core from the batch it had just finished.
+    pub fn pop(&mut self) -> Option<T> {
         loop {
             let abandoned = self.ring.is_abandoned();
             if let Ok(item) = self.ring.pop() {
@@ -116,14 +112,9 @@ impl<T> ThreadConsumer<T> {
             if abandoned {
                 return None;
             }
-            if spins > 0 {
-                spins -= 1;
-                std::hint::spin_loop();
-            } else {
-                // The bound of a park covers the one wake that cannot be seen: a producer that is dropped between the
-                // unpark in its `drop` and the moment its ring counts as abandoned.
-                std::thread::park_timeout(std::time::Duration::from_millis(200));
-            }
+            // The bound of a park covers the one wake that cannot be seen: a producer that is dropped between the unpark in
+            // its `drop` and the moment its ring counts as abandoned.
+            std::thread::park_timeout(std::time::Duration::from_millis(200));
         }
     }
 }
@@ -158,7 +149,7 @@ mod tests {
         let (producer, mut consumer) = thread_ring(4);
         let thread = spawn(Role::Probe, "ring-test".to_owned(), move || {
             let mut seen = Vec::new();
-            while let Some(item) = consumer.pop(true) {
+            while let Some(item) = consumer.pop() {
                 seen.push(item);
             }
             seen

@@ -80,6 +80,7 @@ limits!(
     unsealed_rows_max,
     block_cache_bytes,
     ring_items,
+    awake_us,
 );
 
 /// The verbs.

@@ -149,6 +149,10 @@ struct Half {
 /// Half of the window. **Units:** microseconds.
 const HALF_US: u64 = 50_000;
 
+/// From here on a sync that does not return is a stuck disk. Shared disks show single syncs of 50 to 130 ms every ten
+/// seconds or so; credits bound what gathers behind one. **Units:** microseconds.
+const STUCK_US: u64 = 400_000;
+
 impl Default for Delay {
     fn default() -> Self {
         Self { halves: [Half { number: 0, smallest_us: 0 }; 2] }
@@ -167,7 +171,7 @@ impl Delay {
     }
 
     /// The smallest admit-to-commit time of the last 100 ms; with nothing committed in that time, the age of the oldest
-    /// that waits. **Units:** microseconds.
+    /// that waits once that is no single slow sync any more. **Units:** microseconds.
     #[must_use]
     pub fn standing_us(&self, now_us: u64, oldest_waiting_us: Option<u64>) -> u64 {
         let number = now_us / HALF_US;
@@ -175,7 +179,8 @@ impl Delay {
         match (recent, oldest_waiting_us) {
             (_, None) => 0,
             (Some(smallest), Some(_)) => smallest,
-            (None, Some(age)) => age,
+            (None, Some(age)) if age >= STUCK_US => age,
+            (None, Some(_)) => 0,
         }
     }
 }
@@ -212,6 +217,7 @@ mod tests {
         delay.note(1_110_000, 40_000);
         assert_eq!(delay.standing_us(1_120_000, Some(1)), 40_000);
         assert_eq!(delay.standing_us(1_120_000, None), 0, "nothing waits, nothing stands");
+        assert_eq!(delay.standing_us(9_000_000, Some(130_000)), 0, "one slow sync does not stand");
         assert_eq!(delay.standing_us(9_000_000, Some(500_000)), 500_000, "a stuck disk shows by age");
     }
 }

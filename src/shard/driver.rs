@@ -17,6 +17,7 @@ use super::seal::{SealJob, Sealed};
 use super::{Committed, ConnId, Now, Refusal, Shard, refuse_bytes};
 use crate::config::Limits;
 use crate::health::{CoreHealth, Stage};
+use crate::runtime::awake::Keeper;
 use crate::runtime::clock;
 use crate::runtime::ring::{Producer, ThreadProducer};
 use crate::shard::replicate::LogIndex;
@@ -107,6 +108,8 @@ pub struct Parts {
     pub peers: Vec<Option<Producer<Parcel>>>,
     /// Where we say how we are.
     pub health: Arc<CoreHealth>,
+    /// Keeps our CPU awake while a sync is under way, where that can be had.
+    pub keeper: Option<Keeper>,
     /// The place of the checkpoint we started from.
     pub checkpoint: Lsn,
     /// Everything below was replayed.
@@ -142,6 +145,7 @@ pub struct Core {
     /// The end of the log when it was last marked.
     marked: Lsn,
     health: Arc<CoreHealth>,
+    keeper: Option<Keeper>,
 }
 
 enum Sealing {
@@ -186,6 +190,7 @@ impl Core {
             failed: false,
             marked: Lsn::ZERO,
             health: parts.health,
+            keeper: parts.keeper,
         }
     }
 
@@ -534,6 +539,8 @@ impl Core {
         }
         if let Some(batch) = self.log.take_batch() {
             self.sync_under_way = true;
+            // A sync that takes longer than this is not worth a CPU that stays awake.
+            self.stay_awake(self.limits.awake_us);
             let pushed = self.to_sync.push(batch);
             assert!(pushed.is_ok(), "one batch is under way at a time");
         }
@@ -575,6 +582,15 @@ impl Core {
         self.push_firings();
         self.wake_readers();
         self.seal_if_due(done);
+        // Who was answered may have the next request at hand.
+        self.stay_awake(self.limits.awake_us / 4);
+    }
+
+    /// Keeps our CPU from halting that long from now. **Units:** microseconds.
+    fn stay_awake(&self, us: u64) {
+        if let Some(keeper) = &self.keeper {
+            keeper.stay_until(Self::now().mono_us + us);
+        }
     }
 
     /// One slice of firings; the react task goes on if there are more.

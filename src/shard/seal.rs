@@ -111,7 +111,7 @@ pub struct Sealer {
 impl Sealer {
     /// The thread's whole life.
     pub fn run(mut self, mut jobs: ThreadConsumer<SealJob>, mut done: Producer<Sealed>) {
-        while let Some(job) = jobs.pop(false) {
+        while let Some(job) = jobs.pop() {
             let result = if job.sealings.is_empty() { self.merge() } else { self.seal(&job) };
             if done.push(Sealed { job, result }).is_err() {
                 return;
