@@ -1,7 +1,7 @@
 //! What ingesting, sealing and reading cost, in nanoseconds a row.
 //!
 //! `cargo bench -p myelin-index` prints every line of the table in `README.md`; an argument selects lines by their first
-//! word (`ingest`, `seal`, `read`, `aggregate`). Deliberately absent: statistics; each line is the best of its rounds.
+//! word (`ingest`, `seal`, `read`, `aggregate`, `growth`). Deliberately absent: statistics; each line is the best of its rounds.
 #![expect(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
 #![expect(clippy::unwrap_used, reason = "a benchmark may stop")]
 
@@ -295,6 +295,51 @@ fn aggregate() {
     }
 }
 
+/// What a million and a hundred million rows cost: the same ingest and the same point reads, at both sizes. A run of a
+/// million rows each, never merged: the worst a reader meets.
+fn growth() {
+    let (stretch, markets) = (1_000_000, 100);
+    let pattern = rows(markets, stretch, true);
+    let mut columns = columns(markets);
+    let mut clock = Clock(0);
+    let mut at = Vec::new();
+    for n in 0..=100_u64 {
+        let shifted = |row: &Tick| Tick {
+            id: row.id + n * (1 << 32),
+            event_time_ns: row.event_time_ns + n as i64 * 1_000_000_000_000,
+            ..*row
+        };
+        let rows: Vec<Tick> = pattern.iter().map(shifted).collect();
+        let ingest = best(1, stretch, || insert_all(&mut columns, &rows, 1000, &mut clock));
+        at.push(columns.last_tx());
+        if n == 1 || n == 100 {
+            let mut random = Random(9);
+            let reads = 20_000;
+            let mut point = |moments: &[Tx]| {
+                best(3, reads, || {
+                    for _ in 0..reads {
+                        let moment = moments[random.below(moments.len() as u64) as usize];
+                        let ix = MarketIx::first(random.below(markets as u64) as u32, &columns);
+                        let view = columns.view(ix, moment).unwrap();
+                        black_box(view.cell(view.end_row() - 1 - random.below(64) as u32, 2).unwrap());
+                    }
+                })
+            };
+            let (anywhere, newest) = (point(&at), point(&at[at.len() - 1..]));
+            println!(
+                "growth     {n:3} M rows sealed: check+insert {ingest:.1} ns/tick; one attribute as of a random moment {:.2} us, as of now {:.2} us",
+                anywhere / 1000.0,
+                newest / 1000.0
+            );
+        }
+        let path = file(&format!("growth-{n}"));
+        let frozen = columns.freeze().unwrap();
+        frozen.write_run(&path, &mut ()).unwrap();
+        columns.install(frozen, Arc::new(Run::open(&path).unwrap()));
+    }
+    (0..=100).for_each(|n| std::fs::remove_file(file(&format!("growth-{n}"))).unwrap());
+}
+
 trait First {
     fn first(n: u32, columns: &Columns<Tick>) -> MarketIx;
 }
@@ -307,7 +352,9 @@ impl First for MarketIx {
 
 fn main() {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
-    for (name, run) in [("ingest", ingest as fn()), ("seal", seal), ("read", read), ("aggregate", aggregate)] {
+    for (name, run) in
+        [("ingest", ingest as fn()), ("seal", seal), ("read", read), ("aggregate", aggregate), ("growth", growth)]
+    {
         if wanted.is_empty() || wanted.iter().any(|word| word == name) {
             run();
         }
