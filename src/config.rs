@@ -72,7 +72,8 @@ pub struct Limits {
     /// Log written since the last checkpoint at which a core seals, however few rows. Bounds the replay at a start.
     /// **Units:** bytes.
     pub seal_log_bytes: u64,
-    /// Rows in memory, sealing ones included, at which a core answers `Busy`. **Units:** rows of 64 bytes.
+    /// Rows that no run holds yet at which a core answers `Busy`. Memory holds them and the part that is being sealed, so
+    /// at most twice as many. **Units:** rows of 64 bytes.
     pub unsealed_rows_max: u64,
     /// Decoded blocks kept per shard and kind. **Units:** bytes.
     pub block_cache_bytes: usize,
@@ -104,7 +105,7 @@ impl Default for Limits {
             max_segments: 64,
             seal_rows: 1_000_000,
             seal_log_bytes: 128 << 20,
-            unsealed_rows_max: 4_000_000,
+            unsealed_rows_max: 3_000_000,
             block_cache_bytes: 64 << 20,
             ring_items: 1024,
             awake_us: 200,

@@ -332,11 +332,10 @@ impl Shard {
         log.note(&mut self.group, EntryKind::Lead, tx)
     }
 
-    /// Rows that are in memory only (and in the log).
+    /// Rows that no run holds yet: they are in memory and in the log.
     #[must_use]
     pub fn unsealed_rows(&self) -> u64 {
-        let ticks = self.ticks.newest_rows() + self.ticks.frozen().iter().map(|frozen| frozen.rows()).sum::<u64>();
-        ticks + self.quotes.newest_rows() + self.quotes.frozen().iter().map(|frozen| frozen.rows()).sum::<u64>()
+        self.ticks.unsealed_rows() + self.quotes.unsealed_rows()
     }
 }
 

@@ -1,7 +1,10 @@
 //! The part that was newest until it was frozen: immutable, readable, on its way into a run.
 //!
-//! Invariants: shared by count, so that the seal thread writes it while the data core and scan threads read it.
+//! Invariants: shared by count, so that the seal thread writes it while the data core and scan threads read it; all that
+//! changes is how far the writer has come.
 //! Deliberately absent: the bytes of a run (`write.rs`).
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use myelin_datom::{EntityId, Tx};
 
@@ -16,6 +19,8 @@ pub struct Frozen<R> {
     pub(crate) rows: u64,
     /// The transaction it was frozen after: nothing in it is newer.
     pub(crate) upto: Tx,
+    /// Rows that the writer has put into its run so far.
+    pub(crate) written: AtomicU64,
 }
 
 /// One market of a frozen part.
@@ -32,6 +37,13 @@ impl<R: ColumnRow> Frozen<R> {
     #[must_use]
     pub fn rows(&self) -> u64 {
         self.rows
+    }
+
+    /// Rows that its run does not hold yet: what a caller that pushes back goes by, so that load is let in as fast as
+    /// rows are written and not a whole part at a time.
+    #[must_use]
+    pub fn unwritten_rows(&self) -> u64 {
+        self.rows.saturating_sub(self.written.load(Relaxed))
     }
 
     /// The last transaction before it was frozen.

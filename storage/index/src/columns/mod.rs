@@ -37,6 +37,7 @@ mod wire;
 mod write;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use myelin_datom::{EntityId, Tx};
 
@@ -155,6 +156,12 @@ impl<R: ColumnRow> Columns<R> {
         self.newest_rows
     }
 
+    /// Rows that no run holds yet, those that are being written included as far as they are not.
+    #[must_use]
+    pub fn unsealed_rows(&self) -> u64 {
+        self.newest_rows + self.frozen.iter().map(|frozen| frozen.unwritten_rows()).sum::<u64>()
+    }
+
     /// **Units:** bytes of memory held by rows (newest and frozen), free chunks and decoded pages, rounded.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
@@ -162,6 +169,18 @@ impl<R: ColumnRow> Columns<R> {
         let frozen: usize =
             self.frozen.iter().flat_map(|frozen| &frozen.markets).map(|market| market.part.bytes()).sum();
         newest + frozen + self.free.len() * part::CHUNK_ROWS * 64 + self.cache.bytes()
+    }
+
+    /// Memory for the next rows of a market, to be made on a thread that has the time; see [`Columns::stock`].
+    #[must_use]
+    pub fn chunk() -> Vec<R> {
+        Vec::with_capacity(part::CHUNK_ROWS)
+    }
+
+    /// Takes chunks for rows to come, as many as its limits allow.
+    pub fn stock(&mut self, chunks: &mut Vec<Vec<R>>) {
+        let room = self.config.free_chunks_max.saturating_sub(self.free.len());
+        self.free.extend(chunks.drain(..).take(room));
     }
 
     /// Swaps the newest part out; it stays readable. `None` when it holds nothing.
@@ -180,7 +199,7 @@ impl<R: ColumnRow> Columns<R> {
         }
         markets.sort_unstable_by_key(|market| market.id);
         let rows = core::mem::take(&mut self.newest_rows);
-        let frozen = Arc::new(Frozen { markets, rows, upto: self.last_tx });
+        let frozen = Arc::new(Frozen { markets, rows, upto: self.last_tx, written: AtomicU64::new(0) });
         self.frozen.push(Arc::clone(&frozen));
         Some(frozen)
     }

@@ -10,6 +10,7 @@
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering::Relaxed;
 
 use myelin_datom::{EntityId, Tx};
 use xxhash_rust::xxh3::Xxh3;
@@ -43,6 +44,8 @@ impl<R: ColumnRow> Frozen<R> {
     pub fn write_run(&self, path: &Path, sink: &mut dyn Sink) -> Result<RunMeta, IndexError> {
         let mut writer = RunWriter::<R>::create(path, sink)?;
         let mut draft = Draft::default();
+        // An attempt before this one may have failed half-way.
+        self.written.store(0, Relaxed);
         for market in &self.markets {
             let rows = market.part.rows();
             for from in (0..rows).step_by(BLOCK_ROWS) {
@@ -62,6 +65,7 @@ impl<R: ColumnRow> Frozen<R> {
                         .map(|run| TxRun { tx: run.tx, first: run.first.saturating_sub(from) }),
                 );
                 writer.block(market.id, market.first + from, &draft)?;
+                self.written.fetch_add(draft.rows as u64, Relaxed);
             }
         }
         writer.finish()
