@@ -14,6 +14,7 @@ use crate::config::Limits;
 use crate::endpoint;
 use crate::health::{CoreHealth, Stage};
 use crate::identity::{Identity, make_folder};
+use crate::recovery;
 use crate::runtime::awake::Keeper;
 use crate::runtime::net::Listener;
 use crate::runtime::ring::{self, Consumer, Producer};
@@ -22,12 +23,9 @@ use crate::runtime::{self, Executor, clock, spawn_local};
 use crate::shard::append::Appender;
 use crate::shard::driver::{Core, Parcel, Parts, Synced, describe};
 use crate::shard::manifest::{Manifest, runs_dir};
-use crate::shard::replicate::LogIndex;
 use crate::shard::seal::{OpenRuns, Sealed, Sealer};
-use crate::shard::{Committed, Shard, ShardError};
-use anyhow::Context as _;
+use crate::shard::{Shard, ShardError};
 use futures_lite::future;
-use myelin_datom::Tx;
 use myelin_wal::{Directory, Disk, HardStateFile, Recovered, Spare, Start, Step, WalError};
 use myelin_wire::Welcome;
 use std::cell::RefCell;
@@ -115,26 +113,7 @@ impl CorePlan {
         }
         let start =
             Start { from: manifest.as_ref().map_or_else(Default::default, Manifest::lsn), synced: hard_state.synced };
-        let mut failed: Option<ShardError> = None;
-        let recovered = myelin_wal::recover(Arc::clone(&disk), &wal, start, &mut |record| {
-            let Some(shard) = record.header.group.checked_sub(1) else { return Ok(()) };
-            let Some(shard) = shards.iter_mut().find(|one| one.number() == shard) else { return Ok(()) };
-            let entry = Committed {
-                index: LogIndex(record.header.index),
-                tx: Tx::from_bits(record.header.tx),
-                kind: record.header.kind,
-                payload: record.payload,
-            };
-            shard.replay(entry).map_err(|error| {
-                let text = error.to_string();
-                failed = Some(error);
-                text.into()
-            })
-        });
-        if let Some(error) = failed {
-            return Err(error).context("the log's tail cannot be applied");
-        }
-        let recovered = recovered?;
+        let recovered = recovery::replay_tail(&disk, &wal, start, &mut shards)?;
         // It is stored before anything is served, so a core that remembers anything has one.
         if hard_state.groups.is_empty() && (manifest.is_some() || recovered.report.records > 0) {
             return Err(

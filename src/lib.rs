@@ -16,6 +16,7 @@ pub mod health;
 pub mod identity;
 pub mod market;
 pub mod node;
+pub mod recovery;
 pub mod reflex;
 pub mod runtime;
 pub mod settings;

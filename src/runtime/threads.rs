@@ -6,6 +6,7 @@
 //! | core    | pinned to its CPU        | SCHED_RR 20 with `--realtime`     |
 //! | gateway | any CPU of the process   | SCHED_OTHER, whatever was started |
 //! | seal    | any CPU of the process   | SCHED_OTHER, whatever was started |
+//! | reader  | any CPU of the process   | SCHED_OTHER; gone once it serves  |
 //! | keeper  | on its core's CPU        | SCHED_IDLE, or it does not run    |
 //!
 //! A thread inherits the place of who starts it, and a core is pinned: what has no place of its own is let go, else it
@@ -14,7 +15,7 @@
 //! replication will stand above them all. Real time is asked for, never assumed: what was granted is reported.
 
 use std::io;
-use std::thread::{Builder, JoinHandle};
+use std::thread::{Builder, JoinHandle, Scope, ScopedJoinHandle};
 use thread_priority::{
     NormalThreadSchedulePolicy, RealtimeThreadSchedulePolicy, ThreadPriority, ThreadPriorityValue,
     ThreadSchedulePolicy, set_thread_priority_and_policy, thread_native_id,
@@ -31,6 +32,8 @@ pub enum Role {
     Gateway,
     /// Seals columns, prepares segments: blocking work without a deadline.
     Seal,
+    /// Reads the log at a start: see `recovery.rs`.
+    Reader,
     /// Keeps a core's CPU awake: see `awake.rs`.
     Keeper,
     /// Tries something out at start and ends.
@@ -42,14 +45,14 @@ impl Role {
         match self {
             Self::Sync => Some(30),
             Self::Core => Some(20),
-            Self::Gateway | Self::Seal | Self::Keeper | Self::Probe => None,
+            Self::Gateway | Self::Seal | Self::Reader | Self::Keeper | Self::Probe => None,
         }
     }
 
     /// Work without a deadline never inherits the class the process was started with: a seal thread in a real-time class
     /// would hold up the very core it works for.
     const fn is_background(self) -> bool {
-        matches!(self, Self::Gateway | Self::Seal | Self::Probe)
+        matches!(self, Self::Gateway | Self::Seal | Self::Reader | Self::Probe)
     }
 }
 
@@ -60,16 +63,34 @@ pub fn spawn<T: Send + 'static>(
     body: impl FnOnce() -> T + Send + 'static,
 ) -> io::Result<JoinHandle<T>> {
     Builder::new().name(name).spawn(move || {
-        if role.is_background() {
-            let policy = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Other);
-            // The ordinary class at the ordinary priority: at the lowest one sealing falls behind beside any other work,
-            // and `Busy` follows. Where the system does not let us, the thread keeps what it has.
-            let ordinary = ThreadPriorityValue::try_from(50).map_or(ThreadPriority::Min, ThreadPriority::Crossplatform);
-            let _kept = set_thread_priority_and_policy(thread_native_id(), ordinary, policy);
-            let _stays = unpin();
-        }
+        settle(role);
         body()
     })
+}
+
+/// The same for a thread that ends within `scope`.
+pub fn spawn_scoped<'scope, T: Send + 'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    role: Role,
+    name: String,
+    body: impl FnOnce() -> T + Send + 'scope,
+) -> io::Result<ScopedJoinHandle<'scope, T>> {
+    Builder::new().name(name).spawn_scoped(scope, move || {
+        settle(role);
+        body()
+    })
+}
+
+/// Takes a background thread out of the class and off the CPU of who started it.
+fn settle(role: Role) {
+    if role.is_background() {
+        let policy = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Other);
+        // The ordinary class at the ordinary priority: at the lowest one sealing falls behind beside any other work, and
+        // `Busy` follows. Where the system does not let us, the thread keeps what it has.
+        let ordinary = ThreadPriorityValue::try_from(50).map_or(ThreadPriority::Min, ThreadPriority::Crossplatform);
+        let _kept = set_thread_priority_and_policy(thread_native_id(), ordinary, policy);
+        let _stays = unpin();
+    }
 }
 
 /// Gives this thread the real-time priority of its role. True when it was granted.

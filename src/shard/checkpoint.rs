@@ -112,6 +112,11 @@ impl Shard {
         Ok(shard)
     }
 
+    /// Takes memory for the ticks that the log will bring back.
+    pub fn stock(&mut self, chunks: &mut Vec<Vec<Tick>>) {
+        self.ticks.stock(chunks);
+    }
+
     /// An entry that the log brought back at a start. In a group of one voter what its own disk holds is committed.
     pub fn replay(&mut self, entry: super::Committed<'_>) -> Result<(), ShardError> {
         if entry.index <= self.group.applied() {
