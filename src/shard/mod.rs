@@ -19,6 +19,7 @@ pub mod ask;
 pub mod checkpoint;
 pub mod driver;
 pub mod entry;
+pub mod facts;
 pub mod manifest;
 pub mod react;
 pub mod replay;
@@ -34,7 +35,7 @@ use admit::{Delay, Gates};
 use append::{Appender, NoRoom};
 use entry::{EntryKind, Proposal, Senseless};
 use myelin_datom::{Quote, SLOTS, Tick, Tx};
-use myelin_index::{Columns, ColumnsConfig, IndexError};
+use myelin_index::{Columns, ColumnsConfig, Facts, IndexError};
 use myelin_wire::{Code, Frame, Header, Kind, WireError};
 use react::Subscribers;
 use replicate::{Group, LogIndex, Position};
@@ -154,6 +155,7 @@ pub struct Shard {
     markets: Markets,
     ticks: Columns<Tick>,
     quotes: Columns<Quote>,
+    facts: Facts,
     reflexes: Reflexes,
     subscribers: Subscribers,
     waiting: ask::Waiting,
@@ -180,6 +182,7 @@ impl Shard {
             markets: Markets::default(),
             ticks: Columns::new(columns_config(limits)),
             quotes: Columns::new(columns_config(limits)),
+            facts: Facts::new(),
             reflexes: Reflexes::new(react::limits(limits)),
             subscribers: Subscribers::new(limits),
             waiting: ask::Waiting::default(),
@@ -227,6 +230,7 @@ impl Shard {
             Kind::Markets => self.write(now, from, frame, EntryKind::Markets, log),
             Kind::Register => self.write(now, from, frame, EntryKind::Register, log),
             Kind::Remove => self.write(now, from, frame, EntryKind::Remove, log),
+            Kind::Transact => self.write(now, from, frame, EntryKind::Transact, log),
             Kind::Resume => self.gates.resume(from, frame.header.session, frame.header.aux),
             Kind::Subscribe => self.subscribe(from, frame)?,
             Kind::Credit => self.subscribers.grant(from, frame.header.session, frame.header.count),
@@ -238,6 +242,8 @@ impl Shard {
             | Kind::ListMarkets
             | Kind::ListReflexes
             | Kind::Now
+            | Kind::Datoms
+            | Kind::Pull
             | Kind::Status => self.ask(now, from, frame, log)?,
             _ => self.refuse(from, &frame.header, Refusal::of(Code::UnknownKind)),
         }
@@ -335,7 +341,7 @@ impl Shard {
     /// Rows that no run holds yet: they are in memory and in the log.
     #[must_use]
     pub fn unsealed_rows(&self) -> u64 {
-        self.ticks.unsealed_rows() + self.quotes.unsealed_rows()
+        self.ticks.unsealed_rows() + self.quotes.unsealed_rows() + self.facts.unsealed() * facts::ROWS_PER_DATOM
     }
 }
 

@@ -75,6 +75,12 @@ kinds! {
     Now = 18;
     /// What the shard has counted about itself.
     Status = 19;
+    /// A transaction of facts.
+    Transact = 20;
+    /// Datoms of an order as of `tx`, a page at a time.
+    Datoms = 21;
+    /// What holds about one entity as of `tx`, a page at a time.
+    Pull = 22;
     /// Answer to a hello.
     Welcome = 129;
     /// Durable and applied.

@@ -656,7 +656,7 @@ fn every_flipped_byte_of_a_run_is_an_error_with_its_name() {
     let bytes = std::fs::read(&path).unwrap();
     assert!(FactRun::open(&path).unwrap().meta().blocks > 8, "a few blocks of each order");
     let bad = dir.path().join("bad.facts");
-    for at in (0..bytes.len()).step_by(61).chain(bytes.len() - 200..bytes.len()).chain(0..80) {
+    for at in (0..bytes.len()).step_by(331).chain(bytes.len() - 160..bytes.len()).chain(0..64) {
         let mut broken = bytes.clone();
         broken[at] ^= 0x10;
         std::fs::write(&bad, &broken).unwrap();

@@ -83,6 +83,7 @@ pub(crate) struct Draft<'a> {
     facts: &'a Facts,
     changes: BTreeMap<(EntityId, EntityId, Vec<u8>), Change>,
     pub(crate) next: Counters,
+    datoms_max: usize,
 }
 
 impl Facts {
@@ -90,7 +91,8 @@ impl Facts {
     ///
     /// **Errors:** a run that cannot be read. **Panics** when an attribute is unknown or of another type: these are ours.
     pub fn note(&self, notes: &[Note]) -> Result<Plan, IndexError> {
-        let mut draft = Draft::new(self);
+        // As many as the rows of a frame give cause for: those are bounded at the door.
+        let mut draft = Draft { datoms_max: usize::MAX, ..Draft::new(self) };
         for note in notes {
             let e = note.about.unwrap_or_else(|slot| draft.allocate(Kind::Ordinary, slot));
             for (a, value) in &note.facts {
@@ -110,7 +112,7 @@ impl Facts {
 
 impl<'a> Draft<'a> {
     pub(crate) fn new(facts: &'a Facts) -> Self {
-        Self { facts, changes: BTreeMap::new(), next: Counters::new() }
+        Self { facts, changes: BTreeMap::new(), next: Counters::new(), datoms_max: DATOMS_PER_TX_MAX }
     }
 
     /// A new id.
@@ -145,7 +147,7 @@ impl<'a> Draft<'a> {
             }
             return Ok(());
         }
-        if self.changes.len() >= DATOMS_PER_TX_MAX {
+        if self.changes.len() >= self.datoms_max {
             return Err(FactWhy::TooLarge.of(op));
         }
         let before = self.facts.view(Tx::MAX).holds(a, e, v)?;

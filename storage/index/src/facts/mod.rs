@@ -129,6 +129,12 @@ impl Facts {
         self.last_tx
     }
 
+    /// Datoms stored so far, retractions included; what every shard is born with is not counted.
+    #[must_use]
+    pub fn datoms(&self) -> u64 {
+        self.runs.iter().map(|run| run.meta().rows).sum::<u64>() + self.unsealed()
+    }
+
     /// Datoms in memory, those on their way into a run included: when to freeze is the caller's policy.
     #[must_use]
     pub fn unsealed(&self) -> u64 {
