@@ -244,11 +244,9 @@ fn a_partition_lives_on_the_shard_of_its_name_with_a_schema_of_its_own() {
     assert_eq!(Code::from_number(refused.code), Some(Code::WrongShard));
 }
 
-fn dense(client: &Client) -> impl Future<Output = EntityId> {
-    async {
-        let spec = MarketSpec { flags: MarketFlags(MarketFlags::DENSE), name: "dense:{X}" };
-        client.markets(&[spec]).await.unwrap()[0]
-    }
+async fn dense(client: &Client) -> EntityId {
+    let spec = MarketSpec { flags: MarketFlags(MarketFlags::DENSE), name: "dense:{X}" };
+    client.markets(&[spec]).await.unwrap()[0]
 }
 
 #[test]
