@@ -1,6 +1,6 @@
 //! Facts through the real binary: said, read as of any moment, kept through kills, restarts and seals.
 
-use crate::node::{Node, Setup, markets, run, tick};
+use crate::node::{Node, Setup, markets, run, tick, wait_for};
 use crate::sessions::Line;
 use myelin_client::{At, Client, Error, Mode, Place};
 use myelin_datom::{AttributeName, Datom, Decimal, Entity, EntityId, Kind, Slot, Transaction, Tx, Value};
@@ -97,12 +97,7 @@ fn what_was_said_is_read_as_of_since_and_as_history_through_kill_seal_and_restar
     run(async {
         // Enough to be sealed: 5,000 rows' worth.
         let client = node.client().await;
-        for page in 0..8 {
-            let ops: Vec<String> = (0..200)
-                .map(|n| format!(r#"{{"op":"assert","e":"?{n}","a":"person/name","v":"filler {page} {n}"}}"#))
-                .collect();
-            client.transact(&transaction(&format!("[{}]", ops.join(",")))).await.unwrap();
-        }
+        fill_from(&client, 0, 8).await;
     });
     node.wait_for_checkpoints(1);
     assert!(
@@ -137,6 +132,48 @@ fn what_was_said_is_read_as_of_since_and_as_history_through_kill_seal_and_restar
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Says so many pages of new names, two hundred a transaction.
+async fn fill_from(client: &Client, first: usize, pages: usize) {
+    for page in first..first + pages {
+        let ops: Vec<String> = (0..200)
+            .map(|n| format!(r#"{{"op":"assert","e":"?{n}","a":"person/name","v":"filler {page} {n}"}}"#))
+            .collect();
+        client.transact(&transaction(&format!("[{}]", ops.join(",")))).await.unwrap();
+    }
+}
+
+#[test]
+fn many_small_runs_of_facts_become_one_and_every_fact_is_still_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let setup = Setup::new(dir.path());
+    let mut node = setup.start();
+    run(async {
+        let client = node.client().await;
+        client.transact(&transaction(SCHEMA)).await.unwrap();
+        for seal in 1..=9 {
+            fill_from(&client, seal * 10, 7).await;
+            node.wait_for_checkpoints(seal as u64);
+        }
+    });
+    wait_for("runs of facts to be merged", || {
+        let mut runs = std::fs::read_dir(dir.path().join("core-0000/runs")).unwrap();
+        runs.any(|run| run.unwrap().file_name().to_string_lossy().ends_with("merged.facts")).then_some(())
+    });
+    for killed in [false, true] {
+        if killed {
+            node.kill();
+            node = setup.start();
+        }
+        run(async {
+            let names = DatomsAsked { order: 3, a: Some(AttributeName::ident("person/name")), ..DatomsAsked::all(0) };
+            let client = node.client().await;
+            let found = client.datoms(Place::Partition("main"), &names, At::NOW, usize::MAX).await.unwrap().value;
+            assert_eq!(found.datoms.len(), 9 * 7 * 200);
+            assert!(found.datoms.is_sorted_by_key(|datom| datom.v.clone()), "by value");
+        });
+    }
 }
 
 fn code(error: Error) -> (Option<Code>, Option<u32>) {
@@ -288,6 +325,20 @@ fn a_skipped_id_of_a_dense_feed_becomes_a_fact_of_the_same_transaction() {
             assert!(read(before).await.datoms.is_empty());
         });
     }
+    // Whoever likes may say more about the market: its name is its partition.
+    run(async {
+        let text = format!(
+            r#"{{"partition":"dense:{{X}}","ops":[{{"op":"assert","e":"{market}","a":"market/event","v":"X wins"}}]}}"#
+        );
+        let client = node.client().await;
+        client.transact(&transaction(&text)).await.unwrap();
+        let nobody = EntityId::market(market.slot(), 77).to_string();
+        let error = client.transact(&transaction(&text.replace(&market.to_string(), &nobody))).await.unwrap_err();
+        assert_eq!(code(error), (Some(Code::NoEntity), Some(0)), "no such market");
+    });
+    let (status, body) = node.get("/v2/query/as_of/now?attribute=market/event&market=dense:%7BX%7D");
+    let answer: Json = serde_json::from_str(&body).unwrap();
+    assert_eq!((status, &answer["datoms"][0]["value"]), (200, &"X wins".into()), "{body}");
     let (status, body) = node.get(&format!("/v2/query/as_of/{gap_tx}?attribute=feed/gap&market=dense:%7BX%7D"));
     let answer: Json = serde_json::from_str(&body).unwrap();
     assert_eq!((status, answer["datoms"].as_array().unwrap().len()), (200, 1), "{body}");

@@ -20,10 +20,14 @@ use serde_json::{Value as Json, json};
 /// True when the question is none about rows.
 pub fn is_about_facts(asked: &Parameters) -> bool {
     let of_rows = asked.attribute.as_deref().map(|name| Attribute::from_name(name).is_some());
-    let market = |text: &String| text.parse().is_ok_and(|bits| EntityId::from_bits(bits).kind() == Some(Kind::Market));
+    // Ticks and quotes are rows, and a market alone asks for its newest one.
+    let of_facts = |text: &String| {
+        let kind = text.parse().ok().and_then(|bits| EntityId::from_bits(bits).kind());
+        matches!(kind, Some(Kind::Ordinary | Kind::Transaction | Kind::System))
+    };
     match (of_rows, &asked.entity) {
         (Some(of_rows), _) => !of_rows,
-        (None, Some(entity)) => !market(entity) || asked.history || asked.since.is_some(),
+        (None, Some(entity)) => of_facts(entity) || asked.history || asked.since.is_some(),
         (None, None) => false,
     }
 }

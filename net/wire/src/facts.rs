@@ -11,7 +11,7 @@
 //! Deliberately absent: what a place says: only the shard that gave it reads it.
 
 use crate::body::{Cursor, Short, put_text};
-use myelin_datom::{AttributeName, Bytes, Datom, Entity, EntityId, FactError, Tx, Value};
+use myelin_datom::{AttributeName, Bytes, Datom, Entity, EntityId, FactError, FactFlaw, Tx, Value};
 use std::collections::BTreeMap;
 
 const HISTORY: u8 = 1;
@@ -68,11 +68,19 @@ impl<'a> DatomsAsked<'a> {
         let mut input = Bytes::new(body);
         let (order, flags) = (input.u8()?, input.u8()?);
         let (slot, limit, since) = (input.u16()?, input.u32()?, Tx::from_bits(input.u64()?));
-        let e = if input.u8()? == 1 { Some(Entity::read(&mut input)?) } else { None };
-        let a = if input.u8()? == 1 { Some(AttributeName::read(&mut input)?) } else { None };
-        let v = if input.u8()? == 1 { Some(Value::read(&mut input)?) } else { None };
+        let e = if is_given(&mut input)? { Some(Entity::read(&mut input)?) } else { None };
+        let a = if is_given(&mut input)? { Some(AttributeName::read(&mut input)?) } else { None };
+        let v = if is_given(&mut input)? { Some(Value::read(&mut input)?) } else { None };
         let place = body.get(input.at()..).unwrap_or_default();
         Ok(Self { order, history: flags & HISTORY != 0, slot, limit, since, e, a, v, place })
+    }
+}
+
+fn is_given(input: &mut Bytes<'_>) -> Result<bool, FactError> {
+    match input.u8()? {
+        0 => Ok(false),
+        1 => Ok(true),
+        _ => Err(input.flaw(FactFlaw::Tag)),
     }
 }
 

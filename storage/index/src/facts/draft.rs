@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 
 use myelin_datom::{Datom, EntityId, Kind, Slot, Tx, Value};
 
+use super::schema::born;
 use super::verdict::{FactWhy, Stop};
 use super::{Attribute, Counters, DATOMS_PER_TX_MAX, Facts, first_number, id_of};
 use crate::IndexError;
@@ -135,6 +136,13 @@ impl<'a> Draft<'a> {
         self.set(a, e, v, true, op)
     }
 
+    /// True for an entity that this transaction made: nothing is stored about it, so nothing has to be looked up.
+    fn is_new(&self, e: EntityId) -> bool {
+        matches!(e.kind(), Some(Kind::Ordinary | Kind::System | Kind::Transaction))
+            && !born::is_born(e)
+            && !self.facts.was_given_out(&Counters::new(), e)
+    }
+
     /// Says that a fact holds, or does not.
     pub(crate) fn set(&mut self, a: &Attribute, e: EntityId, v: &Value<'_>, after: bool, op: u32) -> Result<(), Stop> {
         let mut key = Vec::new();
@@ -150,7 +158,7 @@ impl<'a> Draft<'a> {
         if self.changes.len() >= self.datoms_max {
             return Err(FactWhy::TooLarge.of(op));
         }
-        let before = self.facts.view(Tx::MAX).holds(a, e, v)?;
+        let before = !self.is_new(e) && self.facts.view(Tx::MAX).holds(a, e, v)?;
         if before || after {
             self.changes.insert(key, Change { before, after, value: v.clone().into_owned(), op });
         }
@@ -166,7 +174,9 @@ impl<'a> Draft<'a> {
     pub(crate) fn values(&self, a: &Attribute, e: EntityId) -> Result<Vec<Value<'static>>, IndexError> {
         let mut values = Vec::new();
         let view = self.facts.view(Tx::MAX);
-        if a.many {
+        if self.is_new(e) {
+            // Only what this transaction says.
+        } else if a.many {
             for datom in view.of_entity(e, Some(a)) {
                 values.push(datom?.v.into_owned());
             }
@@ -207,6 +217,9 @@ impl<'a> Draft<'a> {
         let first = (e, EntityId::NONE, Vec::new());
         if self.changes.range(first..).take_while(|((of, ..), _)| *of == e).any(|(_, change)| change.after) {
             return Ok(true);
+        }
+        if self.is_new(e) {
+            return Ok(false);
         }
         for datom in self.facts.view(Tx::MAX).of_entity(e, None) {
             let datom = datom?;
