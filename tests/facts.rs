@@ -458,3 +458,58 @@ fn campaign_mutated_transactions_are_refused_or_applied_alike_by_a_replay() {
     assert_eq!(all(&node), before);
     report("mutated-transactions", count);
 }
+
+#[test]
+fn campaign_a_counter_that_was_acked_is_never_lost_or_doubled_when_the_node_is_killed() {
+    let dir = tempfile::tempdir().unwrap();
+    let setup = Setup::new(dir.path());
+    let mut node = setup.start();
+    let anna = run(async {
+        let client = node.client().await;
+        client.transact(&transaction(SCHEMA)).await.unwrap();
+        person(&client, "Anna", 0).await.1
+    });
+    let kills = trials(4, 60, 600);
+    let (mut known, mut doubt) = (0, false);
+    let next = async |client: Client, from: i64| {
+        let ops = format!(
+            r#"[{{"op":"compare-and-set","e":"{anna}","a":"person/age","expected":{from},"new":{}}}]"#,
+            from + 1
+        );
+        client.transact(&transaction(&ops)).await
+    };
+    for kill in 0..kills {
+        run(async {
+            let client = node.hasty_client().await;
+            let Some(Value::I64(found)) = age_of(&client, anna, At::NOW).await else { panic!("she has no age") };
+            assert!(found == known || (doubt && found == known + 1), "{found}, acked up to {known}");
+            known = found;
+            for _ in 0..1 + kill % 7 {
+                next(client.clone(), known).await.unwrap();
+                known += 1;
+            }
+            // One more is under way when the node is killed: it counts, or it does not, but never twice.
+            let last = next(client.clone(), known);
+            let killed = async {
+                for _ in 0..kill % 5 {
+                    tokio::task::yield_now().await;
+                }
+                node.kill();
+            };
+            let (last, ()) = tokio::join!(last, killed);
+            doubt = last.is_err();
+            known += i64::from(!doubt);
+        });
+        node = setup.start();
+    }
+    run(async {
+        let client = node.client().await;
+        let history = told(&client, &asked(true, Tx::ZERO, Entity::Id(anna)), At::NOW).await;
+        let ages: Vec<_> = history.into_iter().filter(|(a, _, added)| a == "person/age" && *added).collect();
+        let Some(Value::I64(last)) = ages.first().map(|(_, v, _)| v.clone()) else { panic!("she has no age") };
+        assert!(last == known || (doubt && last == known + 1));
+        let values = ages.into_iter().map(|(_, v, _)| v);
+        assert!(values.eq((0..=last).rev().map(Value::I64)), "every step once, none left out");
+    });
+    report("kill-9-facts", kills);
+}
