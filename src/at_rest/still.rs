@@ -45,6 +45,11 @@ impl Disk for Still {
         let file = File::open(self.dir.join(name))?;
         Ok(Arc::new(StillFile { file, unwritten: Arc::clone(&self.unwritten) }))
     }
+
+    fn discard(&self, _: &str) -> io::Result<()> {
+        self.unwritten.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
 }
 
 #[derive(Debug)]

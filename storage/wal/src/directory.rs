@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::blocks::Buffer;
+use crate::error::is_full;
 use crate::map::Map;
 use crate::{BLOCK_BYTES, Disk, DiskFile};
 
@@ -95,8 +96,8 @@ impl Disk for Directory {
     fn allocate(&self, name: &str, bytes: u64) -> io::Result<()> {
         let file = OpenOptions::new().create(true).truncate(false).write(true).open(self.path.join(name))?;
         reserve(&file, bytes)?;
-        file.sync_all()?;
-        sync_directory(&self.path)
+        synced(file.sync_all())?;
+        synced(sync_directory(&self.path))
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
@@ -105,6 +106,14 @@ impl Disk for Directory {
         let reader = File::open(&path)?;
         let writer = if direct { open_direct(&path)? } else { OpenOptions::new().write(true).open(&path)? };
         Ok(Arc::new(OnDisk { path, reader, writer, direct }))
+    }
+
+    fn discard(&self, name: &str) -> io::Result<()> {
+        match fs::remove_file(self.path.join(name)) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+            // Also when it was gone: the removal may be one that no sync covered.
+            _ => synced(sync_directory(&self.path)),
+        }
     }
 }
 
@@ -130,7 +139,7 @@ impl DiskFile for OnDisk {
         assert!(blocks.len().is_multiple_of(BLOCK_BYTES), "a write is whole blocks");
         assert!(blocks.as_ptr().addr().is_multiple_of(BLOCK_BYTES), "a write comes from aligned memory");
         self.writer.write_all_at(blocks, offset)?;
-        if self.direct { Ok(()) } else { self.writer.sync_data() }
+        if self.direct { Ok(()) } else { synced(self.writer.sync_data()) }
     }
 
     fn settle(&self) -> io::Result<()> {
@@ -150,23 +159,32 @@ impl fmt::Debug for OnDisk {
     }
 }
 
+/// A sync that fails for want of room is a failed sync: nobody may take it for a refusal and try again.
+fn synced(done: io::Result<()>) -> io::Result<()> {
+    done.map_err(|error| if is_full(&error) { io::Error::other(error) } else { error })
+}
+
 fn sync_directory(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
 
-/// Writes a block directly and reads it back. Only a refusal of direct writes is an answer; the rest are errors.
+/// Writes a block directly and reads it back. A refusal of direct writes is an answer, and so is a disk without room for a
+/// block: what the log has is still to be served, and the way through the page cache is never wrong. The rest are errors.
 fn probe(path: &Path) -> io::Result<AppendPath> {
     let path = path.join(PROBE);
     let mut block = Buffer::new(BLOCK_BYTES);
     block.bytes_mut().fill(0x5a);
-    fs::write(&path, vec![0; BLOCK_BYTES])?;
+    if let Err(error) = fs::write(&path, vec![0; BLOCK_BYTES]) {
+        let _removed_at_the_next_start = fs::remove_file(&path);
+        return if is_full(&error) { Ok(AppendPath::Synced { why: format!("not tried, {error}") }) } else { Err(error) };
+    }
     let written = open_direct(&path).and_then(|file| file.write_all_at(block.bytes(), 0));
     let read_back = fs::read(&path)?;
     fs::remove_file(&path)?;
     match written {
         Ok(()) if read_back == block.bytes() => Ok(AppendPath::Direct),
         Ok(()) => Ok(AppendPath::Synced { why: "what was written was not read back".to_owned() }),
-        Err(error) if matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported) => {
+        Err(error) if is_full(&error) || matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported) => {
             Ok(AppendPath::Synced { why: error.to_string() })
         }
         Err(error) => Err(error),

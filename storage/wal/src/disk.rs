@@ -1,13 +1,18 @@
-//! The seam: all that the log asks of a disk, in eight methods.
+//! The seam: all that the log asks of a disk, in nine methods.
 //!
 //! ```text
-//!   Disk      list . allocate . open           one directory
+//!   Disk      list . allocate . open . discard one directory
 //!   DiskFile  bytes . read_at . write_at . settle . map
 //! ```
 //!
 //! A write is durable when it returns; how that is done (`O_DIRECT|O_DSYNC`, or a sync after it) is the decision of one
-//! implementation, `directory.rs`. `sim.rs` is the other, for tests. Deliberately absent: rename, remove, truncate and
-//! append. The log never needs them, so no state of a directory has to survive a crash but a file's existence.
+//! implementation, `directory.rs`. `sim.rs` is the other, for tests.
+//!
+//! `StorageFull` and `QuotaExceeded` mean: refused, before any sync. The same call may be made again. A sync that fails for
+//! want of room is a failed sync and bears another kind: the page cache then takes for written what is not.
+//!
+//! Deliberately absent: rename, truncate and append. The log never needs them, so no state of a directory has to survive a
+//! crash but a file's existence.
 
 use std::fmt;
 use std::io;
@@ -26,6 +31,9 @@ pub trait Disk: Send + Sync + fmt::Debug {
 
     /// Opens a file that exists, to read and to write.
     fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>>;
+
+    /// Removes a file that holds nothing and may not be what it seems; durable when this returns. No file is no error.
+    fn discard(&self, name: &str) -> io::Result<()>;
 }
 
 /// One open file of fixed size.

@@ -4,7 +4,7 @@
 //! Deliberately absent: retries. What may be retried says so below, and the caller decides when.
 
 use std::error::Error;
-use std::io;
+use std::io::{self, ErrorKind};
 
 use crate::Lsn;
 
@@ -70,7 +70,7 @@ pub enum WalError {
     /// The operating system refused. After a write this is final: whoever reported it is poisoned.
     #[error("{file}: {during} at byte {offset} failed: {source}")]
     Io {
-        /// `list`, `allocate`, `open`, `read`, `write`, `settle` or `map`.
+        /// `list`, `allocate`, `open`, `read`, `write`, `settle`, `discard` or `map`.
         during: &'static str,
         /// The file.
         file: String,
@@ -101,4 +101,9 @@ impl WalError {
         let file = file.to_owned();
         move |source| Self::Io { during, file, offset, source }
     }
+}
+
+/// A refusal for want of room: as the seam promises (`disk.rs`), nothing was synced, so the same may be tried again.
+pub(crate) fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
 }

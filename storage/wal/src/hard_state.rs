@@ -20,6 +20,7 @@ use std::sync::Arc;
 use bytemuck::Zeroable;
 
 use crate::blocks::Buffer;
+use crate::error::is_full;
 use crate::planted::{self, Bug};
 use crate::{BLOCK_BYTES, Config, Disk, DiskFile, Lsn, WalError};
 
@@ -105,10 +106,13 @@ impl HardStateFile {
     /// again. **Errors:** [`WalError::Corrupt`] if a state was stored once and neither copy is valid: the replica has
     /// lost its vote and must come back under a new id.
     pub fn open(disk: &dyn Disk, config: &Config) -> Result<(Self, HardState), WalError> {
-        disk.allocate(FILE, (COPIES * BLOCK_BYTES) as u64).map_err(WalError::io("allocate", FILE, 0))?;
-        let file = disk.open(FILE).map_err(WalError::io("open", FILE, 0))?;
-        file.settle().map_err(WalError::io("settle", FILE, 0))?;
-        let copies = [read_copy(&*file, config, 0)?, read_copy(&*file, config, 1)?];
+        let names = disk.list().map_err(WalError::io("list", ".", 0))?;
+        let (mut file, mut copies) = read_copies(disk, config)?;
+        if names.iter().any(|name| name == FILE) && matches!(copies, [Copy::Blank, Copy::Blank]) {
+            // An earlier life made it and got no further: perhaps its name or size was never durable.
+            disk.discard(FILE).map_err(WalError::io("discard", FILE, 0))?;
+            (file, copies) = read_copies(disk, config)?;
+        }
         let mut this = Self { file, core: config.core, log_id: config.log_id, generation: 0, poisoned: false };
         let [first, second] = &copies;
         let (generation, state) = match (first, second) {
@@ -133,7 +137,8 @@ impl HardStateFile {
     }
 
     /// Makes a state durable; before this returns nothing may be promised on it. **Panics** beyond [`GROUPS_MAX`].
-    /// **Errors:** [`WalError::Io`] once, and [`WalError::Poisoned`] ever after.
+    /// **Errors:** [`WalError::Io`] once, and [`WalError::Poisoned`] ever after; [`WalError::Full`] where a disk has no room
+    /// even for what was there: the state before stands, and this one may be stored again.
     pub fn store(&mut self, state: &HardState) -> Result<(), WalError> {
         if self.poisoned {
             return Err(WalError::Poisoned);
@@ -165,9 +170,22 @@ impl HardStateFile {
         bytes[CRC_AT..].copy_from_slice(&crc.to_le_bytes());
         let offset = (copy * BLOCK_BYTES) as u64;
         let written = self.file.write_at(offset, block.bytes());
-        self.poisoned = written.is_err();
+        let full = written.as_ref().is_err_and(is_full);
+        self.poisoned = written.is_err() && !full;
+        if full {
+            return Err(WalError::Full { file: FILE.to_owned(), bytes: BLOCK_BYTES as u64, limit: "device" });
+        }
         written.map_err(WalError::io("write", FILE, offset))
     }
+}
+
+/// The file, made if need be, and what it holds.
+fn read_copies(disk: &dyn Disk, config: &Config) -> Result<(Arc<dyn DiskFile>, [Copy; COPIES]), WalError> {
+    disk.allocate(FILE, (COPIES * BLOCK_BYTES) as u64).map_err(WalError::io("allocate", FILE, 0))?;
+    let file = disk.open(FILE).map_err(WalError::io("open", FILE, 0))?;
+    file.settle().map_err(WalError::io("settle", FILE, 0))?;
+    let copies = [read_copy(&*file, config, 0)?, read_copy(&*file, config, 1)?];
+    Ok((file, copies))
 }
 
 fn read_copy(file: &dyn DiskFile, config: &Config, copy: usize) -> Result<Copy, WalError> {

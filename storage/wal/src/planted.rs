@@ -32,6 +32,8 @@ pub enum Bug {
     NoLookBehindTheCut,
     /// Recovery does not mind segments that are not there.
     NoEpochGapCheck,
+    /// A slot whose preparation failed at a sync is prepared again under the same name.
+    SlotTriedAgain,
 }
 
 #[cfg(feature = "planted")]

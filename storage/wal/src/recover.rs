@@ -99,7 +99,7 @@ pub fn recover(
 ) -> Result<Recovered, WalError> {
     let Found { survey, end, report } = replay(&*disk, config, start, visit)?;
     scrub(&survey, &end)?;
-    let Survey { run, spares, blank, next_slot } = survey;
+    let Survey { run, spares, unprepared, next_slot } = survey;
     let ends = run.iter().skip(1).map(|next| Some(next.header.previous_end)).chain([None]);
     let in_use: VecDeque<_> =
         run.iter().zip(ends).map(|(used, end)| InUse::new(used.slot, used.header.epoch, end)).collect();
@@ -114,7 +114,7 @@ pub fn recover(
     Ok(Recovered {
         tail: Tail::resume(config, resume),
         syncer: Syncer::new(Arc::clone(&disk)),
-        preparer: Preparer::new(disk, config, blank, next_slot),
+        preparer: Preparer::new(disk, config, unprepared, next_slot),
         report,
     })
 }

@@ -3,15 +3,18 @@
 //! ```text
 //!   arm(n, PowerLoss(keep))   the n-th write from now leaves the sectors that `keep` chooses, then the power is gone
 //!   arm(n, Fail(kind))        the n-th write from now changes nothing and errs; later ones succeed, as kernels do
+//!   arm(n, Unsynced)          the n-th write from now is in the cache, which takes it for clean: it errs, later syncs do not
+//!   lose_allocation()         the same of the next file that is allocated: its name and size go with the power
 //!   arm(n, Lost | Misdirected(file, offset))      answers Ok and lies
 //!   restart()                 the same bytes, power back, nothing armed
 //!   flip / fill / bytes       damage at rest, and looking at it
 //! ```
 //!
-//! Writes are durable when they return, as the seam says; what a crash may leave of the one under way is the point.
+//! Writes are durable when they return, as the seam says; what a crash may leave of the one under way is the point. After
+//! a failed sync the cache lies until the file is settled or the power goes: then the device's own bytes show.
 //! Deliberately absent: randomness of its own (a [`Keep::Seed`] is the caller's), and time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io::{self, ErrorKind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -42,6 +45,8 @@ pub enum Keep {
 pub enum Fault {
     /// It changes nothing and errs.
     Fail(ErrorKind),
+    /// It errs, and reads show it until the power goes or the file is settled: its sync failed.
+    Unsynced,
     /// Part of it remains, and every later call fails until [`SimDisk::restart`].
     PowerLoss(Keep),
     /// It answers Ok and nothing was written.
@@ -56,7 +61,13 @@ pub struct SimDisk(Arc<Mutex<State>>);
 
 #[derive(Clone, Default)]
 struct State {
+    /// As reads show them.
     files: BTreeMap<String, Vec<u8>>,
+    /// Blocks, by file and offset, that the device has otherwise.
+    unsynced: BTreeMap<String, BTreeMap<usize, Vec<u8>>>,
+    /// Files whose name and size the device never got.
+    phantoms: BTreeSet<String>,
+    next_allocation_is_lost: bool,
     writes: u64,
     armed: Vec<(u64, Fault)>,
     power_is_gone: bool,
@@ -72,16 +83,18 @@ impl SimDisk {
         Self::default()
     }
 
-    /// Another disk with the same bytes, power on, nothing armed.
+    /// Another disk with the bytes that would survive a loss of power, power on, nothing armed.
     #[must_use]
     pub fn copy(&self) -> Self {
-        let state = State { files: self.state().files.clone(), ..State::default() };
-        Self(Arc::new(Mutex::new(state)))
+        let mut all = self.state().clone();
+        all.forget_caches();
+        Self(Arc::new(Mutex::new(State { files: all.files, ..State::default() })))
     }
 
-    /// Power is back; nothing is armed any more.
+    /// Power is back; what no sync covered is gone, and nothing is armed any more.
     pub fn restart(&self) {
         let mut state = self.state();
+        state.forget_caches();
         *state = State { files: std::mem::take(&mut state.files), capacity: state.capacity, ..State::default() };
     }
 
@@ -101,6 +114,11 @@ impl SimDisk {
     /// From now on `allocate` errs, or does not.
     pub fn fail_allocations(&self, kind: Option<ErrorKind>) {
         self.state().allocations_fail = kind;
+    }
+
+    /// The next `allocate` errs at its sync: the file seems to be there, now and whatever follows, until the power goes.
+    pub fn lose_allocation(&self) {
+        self.state().next_allocation_is_lost = true;
     }
 
     /// From now on `read_at` errs, or does not.
@@ -162,6 +180,11 @@ impl State {
         match fault {
             None => self.store(name, offset, blocks, &Keep::All),
             Some(Fault::Fail(kind)) => Err(kind.into()),
+            Some(Fault::Unsynced) => {
+                self.keep_aside(name, offset, blocks.len())?;
+                self.put(name, offset, blocks, &Keep::All)?;
+                Err(io::Error::other("the sync failed"))
+            }
             Some(Fault::Lost) => Ok(()),
             Some(Fault::Misdirected(elsewhere, at)) => self.store(&elsewhere, at, blocks, &Keep::All),
             Some(Fault::PowerLoss(keep)) => {
@@ -172,7 +195,46 @@ impl State {
         }
     }
 
+    /// Notes what the device has where the cache is about to lie.
+    fn keep_aside(&mut self, name: &str, offset: u64, length: usize) -> io::Result<()> {
+        let offset = usize::try_from(offset).map_err(io::Error::other)?;
+        let file = self.files.get(name).ok_or(ErrorKind::NotFound)?;
+        let aside = self.unsynced.entry(name.to_owned()).or_default();
+        for at in (offset..offset + length).step_by(BLOCK_BYTES) {
+            let block = file.get(at..at + BLOCK_BYTES).ok_or(ErrorKind::UnexpectedEof)?;
+            aside.entry(at).or_insert_with(|| block.to_vec());
+        }
+        Ok(())
+    }
+
+    /// Reads show the device's own bytes of a file again.
+    fn settle(&mut self, name: &str) {
+        let file = self.files.get_mut(name);
+        for (file, blocks) in file.into_iter().zip(self.unsynced.remove(name)) {
+            for (at, block) in blocks {
+                file[at..at + block.len()].copy_from_slice(&block);
+            }
+        }
+    }
+
+    fn forget_caches(&mut self) {
+        let lying: Vec<_> = self.unsynced.keys().cloned().collect();
+        lying.iter().for_each(|name| self.settle(name));
+        for phantom in std::mem::take(&mut self.phantoms) {
+            self.files.remove(&phantom);
+        }
+    }
+
     fn store(&mut self, name: &str, offset: u64, blocks: &[u8], keep: &Keep) -> io::Result<()> {
+        // What is written again is dirty again, and this time its sync covers it.
+        if let Some(aside) = self.unsynced.get_mut(name) {
+            let written = offset..offset + blocks.len() as u64;
+            aside.retain(|at, _| !written.contains(&(*at as u64)));
+        }
+        self.put(name, offset, blocks, keep)
+    }
+
+    fn put(&mut self, name: &str, offset: u64, blocks: &[u8], keep: &Keep) -> io::Result<()> {
         let offset = usize::try_from(offset).map_err(io::Error::other)?;
         let file = self.file(name)?;
         let Some(place) = file.get_mut(offset..offset + blocks.len()) else {
@@ -227,10 +289,26 @@ impl Disk for SimDisk {
         if state.capacity.is_some_and(|capacity| (others + length) as u64 > capacity) {
             return Err(ErrorKind::StorageFull.into());
         }
+        let is_new = !state.files.contains_key(name);
         let file = state.files.entry(name.to_owned()).or_default();
         if file.len() < length {
             file.resize(length, 0);
         }
+        if std::mem::take(&mut state.next_allocation_is_lost) {
+            if is_new {
+                state.phantoms.insert(name.to_owned());
+            }
+            return Err(io::Error::other("the sync failed"));
+        }
+        Ok(())
+    }
+
+    fn discard(&self, name: &str) -> io::Result<()> {
+        let mut state = self.state();
+        state.powered()?;
+        state.files.remove(name);
+        state.unsynced.remove(name);
+        state.phantoms.remove(name);
         Ok(())
     }
 
@@ -273,7 +351,10 @@ impl DiskFile for SimFile {
     }
 
     fn settle(&self) -> io::Result<()> {
-        self.disk.state().powered()
+        let mut state = self.disk.state();
+        state.powered()?;
+        state.settle(&self.name);
+        Ok(())
     }
 
     fn map(&self) -> io::Result<Map> {

@@ -4,7 +4,7 @@
 //!   slots on disk    7   2*  8   -   5   0   6         number: epoch    0: spare    -: no valid header
 //!   run              5 6 7 8                           from the checkpoint's epoch to the newest, none absent
 //!   spares           2, 0                              * released long ago
-//!   blank            -                                 prepared again, unless records in use are found in it: damage
+//!   unprepared       -, and numbers without a file     made from nothing, unless records in use are found in it: damage
 //! ```
 //!
 //! Deliberately absent: any belief in file names beyond the slot's number, and in sizes beyond "large enough".
@@ -37,7 +37,8 @@ pub(crate) struct Survey {
     /// The segments that matter, oldest first, epochs without a gap.
     pub(crate) run: Vec<Used>,
     pub(crate) spares: Vec<u32>,
-    pub(crate) blank: Vec<u32>,
+    /// Numbers below `next_slot` that hold nothing.
+    pub(crate) unprepared: Vec<u32>,
     pub(crate) next_slot: u32,
 }
 
@@ -66,8 +67,11 @@ pub(crate) fn survey(disk: &dyn Disk, config: &Config, from: Lsn) -> Result<Surv
     for (slot, file) in &blank {
         refuse_orphans(*slot, file, first, config)?;
     }
-    let blank = blank.into_iter().map(|(slot, _)| slot).collect();
-    Ok(Survey { run, spares, blank, next_slot: slots.last().map_or(0, |last| last + 1) })
+    let next_slot = slots.last().map_or(0, |last| last + 1);
+    // A number without a file was given up in an earlier life, or its making never became durable.
+    let absent = (0..next_slot).filter(|slot| slots.binary_search(slot).is_err());
+    let unprepared = blank.into_iter().map(|(slot, _)| slot).chain(absent).collect();
+    Ok(Survey { run, spares, unprepared, next_slot })
 }
 
 fn look_at(disk: &dyn Disk, config: &Config, slot: u32) -> Result<Slot, WalError> {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::crash::log_of_256;
 use crate::harness::{Log, open, said, shown};
 use myelin_wal::sim::{Fault, Keep, SimDisk};
-use myelin_wal::{Config, GroupState, HardState, HardStateFile, Lsn, MappedSegment, Start, Step, WalError, inspect};
+use myelin_wal::{Config, Disk as _, GroupState, HardState, HardStateFile, Lsn, MappedSegment, Start, Step, WalError, inspect};
 
 fn is_corrupt<T>(outcome: &Result<T, WalError>) -> bool {
     matches!(outcome, Err(WalError::Corrupt { .. }))
@@ -58,6 +58,132 @@ fn a_crash_while_a_slot_is_prepared_costs_nothing() {
         again.write(n, &[&[8000; 3], &[8000; 3]]);
         assert_eq!(again.shown().expect("sound"), again.acked);
     }
+}
+
+/// The slots of a disk, by number.
+fn slots(disk: &SimDisk) -> Vec<String> {
+    let mut names = disk.list().expect("power");
+    names.retain(|name| name.starts_with("segment-"));
+    names
+}
+
+/// Rows 22 and 24. The sync of a slot in the making fails; the next one "succeeds", and the power takes the whole log with
+/// the name or the size that was never durable. So the number rests until the next start, which makes it from nothing.
+#[test]
+fn a_slot_whose_making_failed_is_given_up_and_made_from_nothing_at_the_next_start() {
+    type Fail = fn(&SimDisk);
+    let failures: [(&str, Fail); 4] = [
+        ("the sync of its allocation", SimDisk::lose_allocation),
+        ("its allocation", |disk| disk.fail_allocations(Some(ErrorKind::Other))),
+        ("the sync of its zeros", |disk| disk.arm(0, Fault::Unsynced)),
+        ("the sync of its header", |disk| disk.arm(1, Fault::Unsynced)),
+    ];
+    for (story, fail) in failures {
+        let mut log = Log::new(Config::tiny(0), 1);
+        let n = log.write(0, &[&[100]]);
+        fail(&log.disk);
+        assert!(matches!(log.prepare(1), Err(WalError::Io { file, .. }) if file == "segment-0001"), "{story}");
+        log.disk.fail_allocations(None);
+        log.prepare(1).expect("the device is well again");
+        assert_eq!(slots(&log.disk), ["segment-0000", "segment-0002"], "{story}");
+        let n = log.write(n, &[&[8000; 3], &[8000; 3], &[8000; 3]]);
+        log.disk.restart();
+        assert_eq!(log.shown().expect("sound"), log.acked, "{story}");
+        let mut again = Log::on(log.disk.clone(), log.config.clone(), 1);
+        assert_eq!(slots(&again.disk), ["segment-0000", "segment-0001", "segment-0002"], "{story}");
+        again.write(n, &[&[8000; 3], &[8000; 3], &[8000; 3]]);
+        again.disk.restart();
+        assert_eq!(again.shown().expect("sound"), again.acked, "{story}");
+    }
+}
+
+/// Row 24. What a failed sync left in the cache of a process that died looks prepared to the next one, until it is settled.
+#[test]
+fn a_header_that_only_the_cache_has_does_not_make_a_spare() {
+    let mut log = Log::new(Config::tiny(0), 1);
+    let n = log.write(0, &[&[100]]);
+    let made = log.preparer.step().expect("room");
+    assert_eq!((made, log.preparer.step().expect("zeroed")), (Step::More, Step::More));
+    // As if the process died before it removed the slot: the header is in the cache, and nowhere else.
+    let header = log.disk.copy();
+    let whole = Log::on(header.clone(), log.config.clone(), 1);
+    drop(whole);
+    let prepared = header.bytes("segment-0001")[..4096].to_vec();
+    log.disk.arm(0, Fault::Unsynced);
+    let file = log.disk.open("segment-0001").expect("there");
+    let mut block = Box::new(AlignedBlock([0; 4096]));
+    block.0.copy_from_slice(&prepared);
+    file.write_at(0, &block.0).expect_err("its sync fails");
+    assert_eq!(log.disk.bytes("segment-0001")[..8], *b"MyelnWal");
+    let (_, mut recovered) = open(Arc::new(log.disk.clone()), &log.config, Start::default()).expect("sound");
+    assert_eq!(recovered.tail.spares(), 0, "a slot that is not prepared");
+    let mut again = Log::on(log.disk.clone(), log.config.clone(), 1);
+    again.write(n, &[&[8000; 3], &[8000; 3], &[8000; 3]]);
+    again.disk.restart();
+    assert_eq!(again.shown().expect("sound"), again.acked);
+}
+
+/// As the seam wants what is written.
+#[repr(align(4096))]
+struct AlignedBlock([u8; 4096]);
+
+/// Row 29. A full disk is asked again and again; that costs no number and nothing that was written.
+#[test]
+fn a_full_disk_costs_no_slot_however_often_it_is_asked() {
+    let mut log = Log::new(Config { max_segments: 3, ..Config::tiny(0) }, 1);
+    log.disk.limit(log.config.segment_bytes);
+    for _ in 0..100 {
+        assert!(matches!(log.preparer.step(), Err(WalError::Full { limit: "device", .. })));
+    }
+    log.disk.limit(2 * log.config.segment_bytes);
+    // Also where a file system promised too much: while it is zeroed, and at the header.
+    for _ in ["allocated", "zeroed"] {
+        assert_eq!(log.preparer.step().expect("room"), Step::More);
+        for kind in [ErrorKind::StorageFull, ErrorKind::QuotaExceeded].repeat(50) {
+            log.disk.arm(0, Fault::Fail(kind));
+            assert!(matches!(log.preparer.step(), Err(WalError::Full { file, .. }) if file == "segment-0001"));
+        }
+    }
+    log.prepare(2).expect("the same slot goes on");
+    assert_eq!(slots(&log.disk), ["segment-0000", "segment-0001"]);
+}
+
+/// Row 22. A device that keeps failing is not asked for ever, and its numbers are there again at the next start.
+#[test]
+fn a_device_that_fails_every_slot_is_left_alone_and_costs_the_log_no_room() {
+    let mut log = Log::new(Config { max_segments: 3, ..Config::tiny(0) }, 1);
+    log.disk.fail_allocations(Some(ErrorKind::Other));
+    let refusals: Vec<_> = (0..20).map(|_| log.preparer.prepare().expect_err("the device fails")).collect();
+    let given_up = refusals.iter().filter(|refusal| matches!(refusal, WalError::Io { .. })).count();
+    assert_eq!(given_up, 8);
+    assert!(refusals[given_up..].iter().all(|refusal| matches!(refusal, WalError::Poisoned)));
+    log.disk.fail_allocations(None);
+    let again = Log::on(log.disk.clone(), log.config.clone(), 3);
+    assert_eq!(slots(&again.disk), ["segment-0000", "segment-0001", "segment-0002"]);
+    // Some fail, then the device is well: what failed does not count against the limit.
+    let mut log = Log::new(Config { max_segments: 3, ..Config::tiny(0) }, 1);
+    for _ in 0..3 {
+        log.disk.lose_allocation();
+        log.preparer.prepare().expect_err("the device fails");
+    }
+    log.prepare(3).expect("three segments are allowed");
+    assert!(matches!(log.preparer.prepare(), Err(WalError::Full { limit: "max_segments", .. })));
+}
+
+/// Rows 22 and 31. A hard state whose making failed is made from nothing, and what is stored in it stays.
+#[test]
+fn a_hard_state_whose_making_failed_is_made_from_nothing_at_the_next_start() {
+    let (disk, config) = (SimDisk::new(), Config::tiny(0));
+    disk.lose_allocation();
+    assert!(matches!(HardStateFile::open(&disk, &config), Err(WalError::Io { during: "allocate", .. })));
+    let (mut file, new) = HardStateFile::open(&disk, &config).expect("the device is well again");
+    assert_eq!(new, HardState::default());
+    let state = HardState { synced: Lsn::from_bits(64), ..HardState::default() };
+    disk.arm(1, Fault::Fail(ErrorKind::StorageFull));
+    assert!(matches!(file.store(&state), Err(WalError::Full { .. })), "a full disk may be asked again");
+    file.store(&state).expect("room again");
+    disk.restart();
+    assert_eq!(HardStateFile::open(&disk, &config).expect("sound").1, state);
 }
 
 /// Row 25. A later block may reach the medium without an earlier one; whole records behind a hole prove nothing.

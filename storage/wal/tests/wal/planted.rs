@@ -20,7 +20,7 @@ fn is_red(bug: Option<Bug>, check: fn() -> Verdict) -> bool {
 
 #[test]
 fn every_planted_bug_turns_its_check_red_and_without_it_the_check_is_green() {
-    let rows: [Row; 13] = [
+    let rows: [Row; 14] = [
         (Bug::CutTheMiddle, "flipped bits", || crash::flipped_bits(500)),
         (Bug::WatermarkAhead, "sector subsets", || crash::sector_subsets(200)),
         (Bug::AckBeforeSync, "histories", || crash::histories(7, 200)),
@@ -34,6 +34,7 @@ fn every_planted_bug_turns_its_check_red_and_without_it_the_check_is_green() {
         (Bug::RecycleWhileRead, "a reader on a released segment", reader_on_a_released_segment),
         (Bug::OneHardState, "a damaged copy of a vote", damaged_copy_of_a_vote),
         (Bug::NoEpochGapCheck, "a missing segment", missing_segment),
+        (Bug::SlotTriedAgain, "a slot whose making failed", slot_whose_making_failed),
     ];
     // Red by failed assertion is expected here; its message would only alarm.
     let hook = std::panic::take_hook();
@@ -86,6 +87,19 @@ fn missing_segment() -> Verdict {
     log.write(0, &[&[8000; 3], &[8000; 3], &[8000; 3], &[8000; 3], &[8000; 3], &[8000; 3]]);
     log.disk.remove("segment-0000");
     if shown(&log.disk, &log.config).is_err() { Ok(1) } else { Err("a third of the log is gone".to_owned()) }
+}
+
+fn slot_whose_making_failed() -> Verdict {
+    let mut log = Log::new(Config::tiny(0), 1);
+    let n = log.write(0, &[&[100]]);
+    log.disk.lose_allocation();
+    assert!(log.prepare(1).is_err(), "its sync failed");
+    log.prepare(1).map_err(|error| error.to_string())?;
+    // A roll: the last of these lie in the slot that was made second.
+    log.write(n, &[&[8000; 3], &[8000; 3], &[8000; 3]]);
+    log.disk.restart();
+    let shown = log.shown().map_err(|error| error.to_string())?;
+    if shown == log.acked { Ok(1) } else { Err(format!("{} of {} are there", shown.len(), log.acked.len())) }
 }
 
 /// The simulated disk itself: what is torn is torn, and lies stay lies.
