@@ -96,6 +96,10 @@ fn main() -> ExitCode {
         .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
         .with_env_filter(tracing_subscriber::EnvFilter::try_from_env("MYELIN_LOG").unwrap_or_else(|_| "info".into()))
         .init();
+    #[cfg(target_os = "linux")]
+    if let Err(error) = myelin::runtime::sigbus::install() {
+        tracing::warn!(%error, "a page that goes bad under a map will end the process without a word");
+    }
     let done = match Arguments::parse().verb {
         Verb::Serve(arguments) => serve(arguments),
         Verb::Demo(arguments) => demo::run(&arguments),

@@ -15,6 +15,8 @@ pub mod clock;
 pub mod entropy;
 pub mod net;
 pub mod ring;
+#[cfg(target_os = "linux")]
+pub mod sigbus;
 pub mod threads;
 
 use std::cell::Cell;
