@@ -5,7 +5,7 @@
 //!
 //!   core thread (pinned)   connections, shards, log        sync thread      writes and syncs batches
 //!                                                          seal thread      runs and manifests
-//!                                                          prepare thread   zeroed segments, ahead of need
+//!                                                          upkeep thread    zeroed segments ahead of need, the watermark
 //! ```
 //!
 //! Invariant: nothing is served before everything the log holds is applied, and the new term is durable.
@@ -25,8 +25,9 @@ use crate::shard::driver::{Core, Parcel, Parts, Synced, describe};
 use crate::shard::manifest::{Manifest, runs_dir};
 use crate::shard::seal::{OpenRuns, Sealed, Sealer};
 use crate::shard::{Shard, ShardError};
+use crate::upkeep::{Chore, Kept, Upkeep};
 use futures_lite::future;
-use myelin_wal::{Directory, Disk, HardStateFile, Recovered, Spare, Start, Step, WalError};
+use myelin_wal::{Directory, Disk, HardState, HardStateFile, Recovered, Start, WalError};
 use myelin_wire::Welcome;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -72,6 +73,8 @@ struct Restored {
     recovered: Recovered,
     manifest: Option<Manifest>,
     open: BTreeMap<u16, OpenRuns>,
+    hard_state_file: HardStateFile,
+    hard_state: HardState,
 }
 
 impl CorePlan {
@@ -141,16 +144,19 @@ impl CorePlan {
             })
             .collect();
         hard_state_file.store(&hard_state)?;
-        Ok(Restored { shards, recovered, manifest, open })
+        Ok(Restored { shards, recovered, manifest, open, hard_state_file, hard_state })
     }
 
     async fn serve(self, restored: Restored, listener: TcpListener, ready: impl FnOnce()) -> anyhow::Result<()> {
-        let Restored { shards, recovered, manifest, open } = restored;
+        let Restored { shards, recovered, manifest, open, hard_state_file, hard_state } = restored;
         let Recovered { mut tail, mut syncer, mut preparer, .. } = recovered;
         if tail.spares() == 0 {
-            // A first segment that cannot be made ends the start. To go on and try again is no way: after a failed sync
-            // the cache may take for written what is not.
-            tail.offer(preparer.prepare()?);
+            match preparer.prepare() {
+                Ok(spare) => tail.offer(spare),
+                // What is there can be read. A write that finds no room is told `Busy` until there is some.
+                Err(error @ WalError::Full { .. }) => self.health.set_spare_error(Some(describe(&error))),
+                Err(error) => return Err(error.into()),
+            }
         }
         let applied = tail.synced_upto();
         let number = self.number;
@@ -179,22 +185,12 @@ impl CorePlan {
         let sealer = Sealer { dir: self.dir.clone(), core: u32::from(number), last: manifest, open, seal_rows };
         let seal =
             threads::spawn(Role::Seal, format!("myelin-seal-{number}"), move || sealer.run(jobs_out, sealed_in))?;
-        // The prepare thread.
-        let (wants, mut wants_out) = ring::thread_ring::<()>(8);
-        let (mut spares_in, spares) = ring::ring::<Result<Spare, WalError>>(8);
-        let prepare = threads::spawn(Role::Seal, format!("myelin-prepare-{number}"), move || {
-            while wants_out.pop().is_some() {
-                let spare = loop {
-                    match preparer.step() {
-                        Ok(Step::More) => {}
-                        Ok(Step::Ready(spare)) => break Ok(spare),
-                        Err(error) => break Err(error),
-                    }
-                };
-                if spares_in.push(spare).is_err() {
-                    return;
-                }
-            }
+        // The upkeep thread.
+        let (chores, chores_out) = ring::thread_ring::<Chore>(8);
+        let (kept_in, kept) = ring::ring::<Kept>(16);
+        let upkeep = Upkeep { preparer, file: hard_state_file, state: hard_state };
+        let upkeep = threads::spawn(Role::Seal, format!("myelin-upkeep-{number}"), move || {
+            upkeep.run(chores_out, kept_in);
         })?;
         let welcome = Welcome {
             node: self.identity.node,
@@ -223,13 +219,13 @@ impl CorePlan {
         });
         let core = Rc::new(RefCell::new(core));
         core.borrow_mut().take_the_lead();
-        let wants = ring::toward(wants, prepare.thread().clone());
+        let chores = ring::toward(chores, upkeep.thread().clone());
         spawn_local(each(Rc::clone(&core), synced, Core::synced));
         spawn_local(each(Rc::clone(&core), sealed, Core::sealed));
         for parcels in self.incoming {
             spawn_local(each(Rc::clone(&core), parcels, Core::unpack));
         }
-        spawn_local(keep_house(Rc::clone(&core), wants, spares));
+        spawn_local(keep_house(Rc::clone(&core), Arc::clone(&self.health), chores, kept));
         spawn_local(react(Rc::clone(&core)));
         let listener = Listener::adopt(listener)?;
         self.health.set_ready();
@@ -265,32 +261,50 @@ async fn each<T>(core: Rc<RefCell<Core>>, mut items: Consumer<T>, handle: impl F
     }
 }
 
-/// Every 20 ms: what is due without an event. Asks for segments ahead of need.
+/// Every 20 ms: what is due without an event. Asks for segments ahead of need, and for a note of how far the log is durable.
 async fn keep_house(
     core: Rc<RefCell<Core>>,
-    mut wants: ring::ThreadProducer<()>,
-    mut spares: Consumer<Result<Spare, WalError>>,
+    health: Arc<CoreHealth>,
+    mut chores: ring::ThreadProducer<Chore>,
+    mut kept: Consumer<Kept>,
 ) {
     /// Segments that should be ready for a roll.
     const SPARES: usize = 3;
-    let mut asked = 0;
+    let (mut asked, mut noting) = (0, false);
     let mut rest = 0_u32;
     loop {
         runtime::sleep(Duration::from_millis(20)).await;
-        while let Some(made) = spares.try_pop() {
-            asked -= 1;
-            match made {
-                Ok(spare) => core.borrow_mut().offer(spare),
-                Err(error) => {
-                    tracing::warn!(error = %describe(&error), "no segment could be prepared");
+        while let Some(kept) = kept.try_pop() {
+            match kept {
+                Kept::Spare(Ok(spare)) => {
+                    asked -= 1;
+                    core.borrow_mut().offer(spare);
+                    health.set_spare_error(None);
+                }
+                Kept::Spare(Err(error)) => {
+                    asked -= 1;
+                    let chain = describe(&error);
+                    tracing::warn!(error = %chain, "no segment could be prepared");
+                    health.set_spare_error(Some(chain));
                     rest = 50;
+                }
+                Kept::Watermark(done) => {
+                    noting = false;
+                    core.borrow_mut().noted(done);
                 }
             }
         }
         core.borrow_mut().housekeeping();
+        if !noting && let Some(watermark) = core.borrow_mut().note_due() {
+            noting = chores.push(Chore::Watermark(watermark)).is_ok();
+        }
         rest = rest.saturating_sub(1);
         let ready = core.borrow_mut().spares();
-        if rest == 0 && ready + asked < SPARES && wants.push(()).is_ok() {
+        if ready >= SPARES {
+            // A checkpoint may have released what could not be made.
+            health.set_spare_error(None);
+        }
+        if rest == 0 && ready + asked < SPARES && chores.push(Chore::Spare).is_ok() {
             asked += 1;
         }
     }

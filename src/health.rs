@@ -98,6 +98,7 @@ pub struct CoreHealth {
     stages: [Histogram; Stage::ALL.len()],
     failed: Mutex<Option<String>>,
     seal_error: Mutex<Option<String>>,
+    spare_error: Mutex<Option<String>>,
 }
 
 impl CoreHealth {
@@ -127,6 +128,11 @@ impl CoreHealth {
         set(&self.seal_error, reason);
     }
 
+    /// The log cannot grow for this reason, or can again.
+    pub fn set_spare_error(&self, reason: Option<String>) {
+        set(&self.spare_error, reason);
+    }
+
     /// Why the core does not serve, or not well; empty when all is well.
     #[must_use]
     pub fn reasons(&self) -> Vec<String> {
@@ -136,6 +142,7 @@ impl CoreHealth {
         }
         reasons.extend(get(&self.failed).map(|reason| format!("shards stopped: {reason}")));
         reasons.extend(get(&self.seal_error).map(|reason| format!("sealing fails: {reason}")));
+        reasons.extend(get(&self.spare_error).map(|reason| format!("no segment can be prepared: {reason}")));
         reasons
     }
 

@@ -21,3 +21,4 @@ pub mod reflex;
 pub mod runtime;
 pub mod settings;
 pub mod shard;
+pub mod upkeep;

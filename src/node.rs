@@ -7,7 +7,7 @@
 //!       segment-*, hard-state  the log (storage/wal)
 //!       manifest-*, runs/      checkpoints (shard/manifest.rs)
 //!
-//!   per core   core thread (pinned) . sync thread . seal thread . prepare thread     (core_thread.rs)
+//!   per core   core thread (pinned) . sync thread . seal thread . upkeep thread      (core_thread.rs)
 //!   per node   gateway thread
 //! ```
 
@@ -25,6 +25,7 @@ use crate::shard::manifest::ManifestError;
 use anyhow::{Context as _, bail};
 use myelin_index::IndexError;
 use myelin_wal::WalError;
+use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::sync::Arc;
@@ -114,12 +115,27 @@ impl Node {
     }
 }
 
-/// Writes `<data-dir>/listening`, for scripts that started us on free ports. Whole or not there.
+/// Writes `<data-dir>/listening`, for scripts that started us on free ports. Whole or not there; on a disk without room for
+/// it the log says the same.
 fn announce(dir: &Path, listen: &[SocketAddr], http: SocketAddr) -> anyhow::Result<()> {
     let (temporary, path) = (dir.join("listening.new"), dir.join("listening"));
-    std::fs::write(&temporary, serde_json::to_vec(&serde_json::json!({ "listen": listen, "http": http }))?)?;
-    std::fs::rename(&temporary, &path)?;
-    Ok(())
+    let text = serde_json::to_vec(&serde_json::json!({ "listen": listen, "http": http }))?;
+    let write = || std::fs::write(&temporary, &text).and_then(|()| std::fs::rename(&temporary, &path));
+    let full = |error: &io::Error| matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded);
+    let mut written = write();
+    if written.as_ref().is_err_and(full) {
+        // An older one names ports that are not ours, and has the page that is missing.
+        let _either_helps = (std::fs::remove_file(&path), std::fs::remove_file(&temporary));
+        written = write();
+    }
+    match written {
+        Err(error) if full(&error) => {
+            let _empty = std::fs::remove_file(&temporary);
+            tracing::warn!(?listen, %http, %error, "no room for the file `listening`");
+            Ok(())
+        }
+        written => Ok(written?),
+    }
 }
 
 /// True for an error that says: what is on disk is not what was written there.

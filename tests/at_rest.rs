@@ -1,6 +1,6 @@
 //! A directory at rest: looked at without being touched, checked to the last byte, compared by one hash.
 
-use crate::node::{Setup, done, markets, run, tick, wait_for};
+use crate::node::{Setup, done, markets, newest_segment, run, tick, wait_for, wait_for_watermark};
 use myelin_client::Mode;
 use myelin_datom::Tick;
 use serde_json::Value;
@@ -77,6 +77,7 @@ fn written(dir: &Path, shards: u16) {
             });
         }
     });
+    wait_for_watermark(dir, 1 << 20);
     node.kill();
 }
 
@@ -156,9 +157,9 @@ fn verify_finds_a_flipped_bit_wherever_it_is_and_names_file_and_offset() {
         );
         assert!(damage["offset"].is_u64() && said.contains(&file), "{said}");
     }
-    // A run that is gone and a hard state that is gone are damage, too. (A newest segment that is gone as a whole is told only
-    // if a checkpoint or the hard state knows of something in it.)
-    for gone in [format!("core-0000/runs/{run}"), "core-0000/hard-state".to_owned()] {
+    // A run, the newest segment and the hard state: what is gone as a whole is damage, too.
+    let newest = newest_segment(dir.path()).0.file_name().unwrap().to_string_lossy().into_owned();
+    for gone in [format!("core-0000/runs/{run}"), format!("core-0000/{newest}"), "core-0000/hard-state".to_owned()] {
         let copied = tempfile::tempdir().unwrap();
         copy(dir.path(), copied.path());
         std::fs::remove_file(copied.path().join(&gone)).unwrap();

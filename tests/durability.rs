@@ -1,6 +1,8 @@
 //! Acked means kept: `kill -9` at any moment, in any phase, and nothing acknowledged is gone or there twice.
 
-use crate::node::{Node, Setup, done, markets, report, run, tick, trials, wait_for};
+use crate::node::{
+    Node, Setup, done, markets, newest_segment, report, run, tick, trials, wait_for, wait_for_watermark,
+};
 use myelin_client::{At, Mode, Outcome};
 use myelin_datom::{EntityId, Tick};
 use myelin_wire::Attribute;
@@ -162,6 +164,38 @@ fn a_hard_state_that_is_gone_is_not_made_up() {
     let (code, said) = setup.refuses_to_start();
     assert_eq!(code, Some(6), "{said}");
     assert!(said.contains("hard state"), "{said}");
+}
+
+/// What the newest segment itself says of what was durable is gone with it; the hard state says it, too, after every roll and
+/// every checkpoint.
+///
+/// Seen red with a watermark that is stored at the start only: the node served, and acknowledged rows were gone.
+#[test]
+fn a_newest_segment_that_is_gone_as_a_whole_is_damage() {
+    for frames in [150, 240] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut setup = Setup::new(dir.path());
+        if frames == 150 {
+            // Rolls alone: nothing is sealed.
+            *setup.more.last_mut().expect("a flag's value") = "1000000".to_owned();
+        }
+        let mut node = setup.start();
+        run(async {
+            let client = node.client().await;
+            let ids = markets(&client, &MARKETS).await;
+            for number in 0..frames {
+                done(&client.ticks(&frame(&ids, number), Mode::Whole).await.unwrap());
+            }
+        });
+        wait_for_watermark(dir.path(), 1 << 20);
+        node.kill();
+        let (newest, epoch) = newest_segment(dir.path());
+        assert!(epoch > 1, "the log has rolled");
+        std::fs::remove_file(newest).unwrap();
+        let (code, said) = setup.refuses_to_start();
+        assert_eq!(code, Some(6), "{said}");
+        assert!(said.contains("segment-") && said.contains("expected"), "{said}");
+    }
 }
 
 #[test]

@@ -187,6 +187,29 @@ pub fn refused(parts: &[Part]) -> Option<myelin_wire::Code> {
     }
 }
 
+/// The newest segment of core 0's log and the number of its use (`storage/wal/README.md` draws the header).
+pub fn newest_segment(dir: &Path) -> (PathBuf, u64) {
+    let entries = std::fs::read_dir(dir.join("core-0000")).expect("a core has a folder").flatten();
+    let segments = entries.map(|entry| entry.path()).filter(|path| path.to_string_lossy().contains("/segment-"));
+    let epoch = |path: &Path| {
+        let mut head = [0; 20];
+        std::fs::File::open(path).and_then(|mut file| std::io::Read::read_exact(&mut file, &mut head)).ok()?;
+        head.starts_with(b"MyelnWal").then(|| head[16..].iter().rev().fold(0, |all, byte| all << 8 | u64::from(*byte)))
+    };
+    let used = segments.filter_map(|path| Some((epoch(&path)?, path)));
+    used.max().map(|(epoch, path)| (path, epoch)).expect("a log has a segment")
+}
+
+/// Waits until the hard state of core 0 knows that something in the newest segment was durable: a node notes that within
+/// some milliseconds of a roll and of a checkpoint.
+pub fn wait_for_watermark(dir: &Path, segment_bytes: u64) {
+    wait_for("a watermark in the newest segment", || {
+        let bytes = std::fs::read(dir.join("core-0000/hard-state")).ok()?;
+        let synced = bytes.get(24..32)?.iter().rev().fold(0, |all, byte| all << 8 | u64::from(*byte));
+        (synced.saturating_sub(1) / segment_bytes == newest_segment(dir).1).then_some(())
+    });
+}
+
 /// Trials of a campaign: few in `cargo test`, more with `MYELIN_CAMPAIGN=ci`, most with `long`.
 pub fn trials(few: u32, ci: u32, long: u32) -> u32 {
     match std::env::var("MYELIN_CAMPAIGN").as_deref() {

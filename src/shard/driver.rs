@@ -144,6 +144,8 @@ pub struct Core {
     failed: bool,
     /// The end of the log when it was last marked.
     marked: Lsn,
+    /// The last watermark that went to the hard state, and the checkpoint there was then.
+    noted: (Lsn, Lsn),
     health: Arc<CoreHealth>,
     keeper: Option<Keeper>,
 }
@@ -189,6 +191,7 @@ impl Core {
             react_bell: None,
             failed: false,
             marked: Lsn::ZERO,
+            noted: (parts.applied, parts.checkpoint),
             health: parts.health,
             keeper: parts.keeper,
         }
@@ -652,6 +655,32 @@ impl Core {
     pub fn offer(&mut self, spare: Spare) {
         self.log.tail().offer(spare);
         self.wake_readers();
+    }
+
+    /// How far the log is durable, when that is worth a note in the hard state: a checkpoint was stored or a segment begun
+    /// since the last one.
+    pub fn note_due(&mut self) -> Option<Lsn> {
+        let synced = self.log.tail().synced_upto();
+        // A segment's first byte stands for the end of the one before.
+        let segment = |lsn: Lsn| lsn.bits().saturating_sub(1) / self.limits.segment_bytes;
+        let (noted, checkpoint) = self.noted;
+        let due = !self.failed && synced > noted && (self.checkpoint > checkpoint || segment(synced) > segment(noted));
+        due.then(|| {
+            self.noted = (synced, self.checkpoint);
+            synced
+        })
+    }
+
+    /// What became of a note. One that failed at its sync stops the core: on that file everything is promised.
+    pub fn noted(&mut self, done: Result<(), WalError>) {
+        match done {
+            Ok(()) => {}
+            // It was there before; the next note tries again.
+            Err(error @ WalError::Full { .. }) => {
+                tracing::warn!(error = %describe(&error), "the watermark was not stored")
+            }
+            Err(error) => self.fail(&error),
+        }
     }
 
     /// Segments ready for a roll.

@@ -170,7 +170,10 @@ impl Sealer {
 
     fn store(&mut self, manifest: Manifest) -> Result<(), SealError> {
         manifest.store(&self.dir)?;
-        manifest.sweep(&self.dir, self.last.as_ref())?;
+        // The checkpoint stands. What could not be removed is in nobody's way but the disk's, and the next sweep finds it.
+        if let Err(error) = manifest.sweep(&self.dir, self.last.as_ref()) {
+            tracing::warn!(%error, "files that no checkpoint names could not be removed");
+        }
         self.last = Some(manifest);
         Ok(())
     }

@@ -83,6 +83,34 @@ fn a_failed_write_of_the_log_stops_the_core_and_no_other() {
     a_failed_log(Op::Write, Failure::Enospc, false);
 }
 
+/// What no checkpoint names any more cannot be removed: that is in nobody's way but the disk's, and the next one finds it.
+///
+/// Seen red with a `sweep` whose failure is the checkpoint's: sealing failed from the third checkpoint on.
+#[test]
+fn files_that_cannot_be_removed_do_not_stop_checkpoints_and_go_when_they_can() {
+    let Some(mut rig) = small_seals() else { return };
+    let node = rig.start();
+    rig.disk.fail(Fault::new(Op::Remove, Failure::Eio).on("core-0000/manifest").always());
+    run(async {
+        let client = node.patient_client().await;
+        let ids = markets(&client, &MARKETS).await;
+        for number in 0..8 * FRAMES_PER_CHECKPOINT {
+            assert_eq!(send(&client, &frame(&ids, number)).await, End::Done(ROWS as u32, 0));
+            if number % FRAMES_PER_CHECKPOINT == FRAMES_PER_CHECKPOINT - 1 {
+                node.wait_for_checkpoints((number + 1) / FRAMES_PER_CHECKPOINT);
+            }
+            if number == 5 * FRAMES_PER_CHECKPOINT {
+                assert!(rig.disk.struck().len() >= 2 && rig.files(CORE, "manifest-").len() >= 4);
+                assert!(node.readiness().1.contains("\"reasons\":[]"), "{}", node.readiness().1);
+                rig.disk.heal();
+            }
+        }
+    });
+    wait_for("older manifests to go", || (rig.files(CORE, "manifest-").len() == 2).then_some(()));
+}
+
+const CORE: &str = "data/core-0000";
+
 /// Operations that a run is failed at.
 const POINTS: [Op; 8] =
     [Op::Write, Op::Sync, Op::SyncDir, Op::Create, Op::Allocate, Op::Truncate, Op::Rename, Op::Remove];

@@ -8,7 +8,7 @@ use myelin_wire::{Attribute, Code};
 use std::fs::File;
 use std::future::Future;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -87,20 +87,15 @@ impl Rig {
         command.arg("--data-dir").arg(self.data()).arg("--shards").arg(self.shards.to_string()).args(&self.more);
         command.env("MYELIN_LOG", "warn").stdin(Stdio::null()).stderr(File::create(&said).expect("a log"));
         let mut child = command.spawn().expect("the binary starts");
-        let read = || serde_json::from_slice::<serde_json::Value>(&std::fs::read(&listening).ok()?).ok();
+        let log = || std::fs::read_to_string(&said).unwrap_or_default();
         let outcome =
             wait_for("the node to serve or to end", || match child.try_wait().expect("a child can be asked") {
                 Some(status) => Some(Err(status)),
-                None => read().map(Ok),
+                None => addresses_in_file(&listening).or_else(|| addresses_in_log(&log())).map(Ok),
             });
         match outcome {
-            Err(status) => Started::Ended(status, std::fs::read_to_string(&said).unwrap_or_default()),
-            Ok(value) => {
-                let address =
-                    |value: &serde_json::Value| value.as_str().and_then(|text| text.parse().ok()).expect("one");
-                let (listen, http) = (address(&value["listen"][0]), address(&value["http"]));
-                Started::Serving(Node { child, said, listen, http })
-            }
+            Err(status) => Started::Ended(status, log()),
+            Ok((listen, http)) => Started::Serving(Node { child, said, listen, http }),
         }
     }
 
@@ -139,6 +134,21 @@ impl Rig {
         found.sort();
         found
     }
+}
+
+/// Where a node listens, from the file it wrote.
+fn addresses_in_file(listening: &Path) -> Option<(SocketAddr, SocketAddr)> {
+    let value: serde_json::Value = serde_json::from_slice(&std::fs::read(listening).ok()?).ok()?;
+    let address = |value: &serde_json::Value| value.as_str()?.parse().ok();
+    Some((address(&value["listen"][0])?, address(&value["http"])?))
+}
+
+/// The same from the log of a node that had no room for the file.
+fn addresses_in_log(log: &str) -> Option<(SocketAddr, SocketAddr)> {
+    let line = log.lines().find(|line| line.contains("no room for the file `listening`") && line.contains("error="))?;
+    let (_, listen) = line.split_once("listen=[")?;
+    let (_, http) = line.split_once("http=")?;
+    Some((listen.split([',', ']']).next()?.parse().ok()?, http.split(' ').next()?.parse().ok()?))
 }
 
 impl Node {

@@ -1,8 +1,9 @@
 //! No space, and no speed: the node degrades by name and goes on when room returns.
 
-use super::rig::{End, MARKETS, ROWS, Rig, Started, count, end, frame, send, sent_again, soon};
+use super::rig::{End, MARKETS, ROWS, Rig, count, end, frame, send, sent_again, soon};
 use crate::node::{markets, run, wait_for};
-use myelin_client::Mode;
+use myelin_client::{Client, Mode};
+use myelin_datom::EntityId;
 use myelin_faultfs::PowerCut;
 use myelin_wire::Code;
 use std::collections::VecDeque;
@@ -45,6 +46,22 @@ fn a_full_disk_stops_sealing_by_name_and_serving_goes_on() {
     });
 }
 
+/// Sends frames until the log of a full disk has no room for one more; gives how many were acknowledged.
+async fn fill_the_log(client: &Client, ids: &[EntityId]) -> u64 {
+    let mut acked = 0;
+    let told = loop {
+        match soon("an ack or a refusal of a full log", send(client, &frame(ids, acked))).await {
+            End::Done(..) => acked += 1,
+            // A sync above 10 ms is a reason for `Busy` as well: it passes.
+            End::Refused(Some(Code::Busy)) if acked < 200 => {}
+            other => break other,
+        }
+        assert!(acked < 1000, "the log is full at some time");
+    };
+    assert_eq!(told, End::Refused(Some(Code::Busy)));
+    acked
+}
+
 /// Row 29: writes are refused by type when the log itself has no room left; reads and probes are served.
 ///
 /// Seen red: connections were no longer read once the log was full, so that neither a write nor a read was answered.
@@ -57,19 +74,10 @@ fn a_full_disk_and_a_full_log_answer_busy_and_reads_go_on() {
         let ids = markets(&client, &MARKETS).await;
         node.wait_for_spares();
         rig.disk.leave_room(Some(0));
-        let mut acked = 0;
-        let told = loop {
-            match soon("an ack or a refusal of a full log", send(&client, &frame(&ids, acked))).await {
-                End::Done(..) => acked += 1,
-                // A sync above 10 ms is a reason for `Busy` as well: it passes.
-                End::Refused(Some(Code::Busy)) if acked < 200 => {}
-                other => break other,
-            }
-            assert!(acked < 1000, "the log is full at some time");
-        };
-        assert_eq!(told, End::Refused(Some(Code::Busy)));
+        let acked = fill_the_log(&client, &ids).await;
         let body = node.readiness().1;
-        assert!(body.contains("No space left") || body.contains("no room"), "{body}");
+        assert!(body.contains("sealing fails") && body.contains("No space left"), "{body}");
+        assert!(body.contains("no segment can be prepared") && body.contains("no room for a segment"), "{body}");
         let other = soon("a new connection", node.patient_client()).await;
         assert_eq!(soon("a count", count(&other)).await, acked * ROWS);
         rig.disk.leave_room(None);
@@ -81,12 +89,21 @@ fn a_full_disk_and_a_full_log_answer_busy_and_reads_go_on() {
     });
 }
 
-/// Row 29: a disk without a single free page costs no row. A hole: the node does not serve on it, as the probe of the log and
-/// the file `listening` want a page each; it says so by name, and starts when there is room.
+/// Takes away every page that a start could find: the disk as it is, and not one page more.
+fn fill(rig: &Rig) {
+    // Whoever starts the node removes it, and its page must not be the room that is found; nor any other that was removed.
+    let _gone = std::fs::remove_file(rig.data().join("listening"));
+    for folder in [rig.data(), rig.data().join("core-0000")] {
+        File::open(folder).and_then(|folder| folder.sync_all()).expect("synced");
+    }
+    rig.disk.leave_room(Some(0));
+}
+
+/// Row 29: a disk without a single free page costs no row and no start.
 ///
-/// Seen red as a test that demands to be served.
+/// Seen red: the probe of the log and the file `listening` want a page each, and the start ended for want of them.
 #[test]
-fn a_start_on_a_full_disk_serves_or_says_why_and_loses_nothing() {
+fn a_node_starts_on_a_full_disk_and_serves_what_it_has() {
     let Some(mut rig) = Rig::new("start-full") else { return };
     let mut node = rig.start();
     let ids = run(async {
@@ -99,26 +116,51 @@ fn a_start_on_a_full_disk_serves_or_says_why_and_loses_nothing() {
     });
     node.wait_for_spares();
     node.kill();
-    // Whoever starts the node removes it, and its page must not be the room that is found; nor any other that was removed.
-    std::fs::remove_file(rig.data().join("listening")).expect("it was there");
-    for folder in [rig.data(), rig.data().join("core-0000")] {
-        File::open(folder).and_then(|folder| folder.sync_all()).expect("synced");
-    }
-    rig.disk.leave_room(Some(0));
-    let node = match rig.try_start() {
-        Started::Serving(node) => node,
-        Started::Ended(status, said) => {
-            assert_eq!(status.code(), Some(7), "{said}");
-            assert!(said.contains("No space left") && !said.contains("panicked"), "{said}");
-            rig.disk.leave_room(None);
-            rig.start()
-        }
-    };
+    fill(&rig);
+    let node = rig.start();
+    assert!(node.said().contains("no room for the file `listening`"), "{}", node.said());
     run(async {
         let client = node.patient_client().await;
         assert_eq!(soon("a count", count(&client)).await, 5 * ROWS);
         // The segments that were made ahead have room.
         assert_eq!(soon("an answer", send(&client, &frame(&ids, 5))).await, End::Done(ROWS as u32, 0));
+        assert_eq!(soon("a count", count(&client)).await, 6 * ROWS);
+    });
+}
+
+/// Row 29: neither the disk nor the log has room. What is there is served, a write is told `Busy`, and the reason is said.
+///
+/// Seen red: the first segment that could not be made ended the start.
+#[test]
+fn a_node_starts_on_a_full_disk_with_a_full_log_reads_and_says_why_it_does_not_write() {
+    let Some(mut rig) = Rig::new("start-no-log") else { return };
+    let mut node = rig.start();
+    let (ids, acked) = run(async {
+        let client = node.client().await;
+        let ids = markets(&client, &MARKETS).await;
+        node.wait_for_spares();
+        rig.disk.leave_room(Some(0));
+        let acked = fill_the_log(&client, &ids).await;
+        (ids, acked)
+    });
+    node.kill();
+    fill(&rig);
+    let node = rig.start();
+    run(async {
+        let client = node.client().await;
+        assert_eq!(soon("a count", count(&client)).await, acked * ROWS);
+        let told = soon("an answer", send(&client, &frame(&ids, acked))).await;
+        assert_eq!(told, End::Refused(Some(Code::Busy)), "{}", node.said());
+        let (status, body) = node.readiness();
+        assert_eq!(status, 200, "{body}");
+        assert!(body.contains("no segment can be prepared") && body.contains("no room for a segment"), "{body}");
+        assert_eq!(soon("a count", count(&client)).await, acked * ROWS);
+        rig.disk.leave_room(None);
+        let patient = node.patient_client().await;
+        let told = soon("room", send(&patient, &frame(&ids, acked))).await;
+        assert_eq!(told, End::Done(ROWS as u32, 0));
+        wait_for("the reasons to go", || node.readiness().1.contains("\"reasons\":[]").then_some(()));
+        assert_eq!(soon("a count", count(&patient)).await, (acked + 1) * ROWS);
     });
 }
 
