@@ -84,12 +84,6 @@ impl Node {
         Client::connect(&self.listen.to_string(), Options::default()).await.expect("a node that serves is connected to")
     }
 
-    /// A client that gives up soon when the node goes away.
-    pub async fn hasty_client(&self) -> Client {
-        let options = Options { reconnect_for: Duration::from_millis(1), ..Options::default() };
-        Client::connect(&self.listen.to_string(), options).await.expect("a node that serves is connected to")
-    }
-
     /// The body of a GET, with its status.
     pub fn get(&self, path: &str) -> (u16, String) {
         use std::io::{Read as _, Write as _};
@@ -121,6 +115,12 @@ impl Node {
         }
         (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
     }
+}
+
+/// A client that gives up soon when the node goes away; none if it is gone already.
+pub async fn hasty_client(listen: SocketAddr) -> Option<Client> {
+    let options = Options { reconnect_for: Duration::from_millis(1), ..Options::default() };
+    Client::connect(&listen.to_string(), options).await.ok()
 }
 
 impl Drop for Node {
