@@ -103,7 +103,12 @@ impl Identity {
     pub fn read(dir: &Path) -> Result<Self, IdentityError> {
         let path = dir.join("node");
         let bytes = fs::read(&path).map_err(io_error(&path))?;
-        let identity: Self = serde_json::from_slice(&bytes).map_err(|error| {
+        Self::decode(&bytes, path)
+    }
+
+    /// The identity of these bytes, which stand at `path`.
+    fn decode(bytes: &[u8], path: PathBuf) -> Result<Self, IdentityError> {
+        let identity: Self = serde_json::from_slice(bytes).map_err(|error| {
             // serde_json counts lines and columns; a reader of bytes wants an offset.
             let lines = bytes.split_inclusive(|byte| *byte == b'\n').take(error.line().saturating_sub(1));
             let offset = lines.map(<[u8]>::len).sum::<usize>() + error.column().saturating_sub(1);
@@ -228,4 +233,61 @@ pub fn make_folder(path: &Path) -> io::Result<()> {
     // Also when it is there: who made it may have died before this. A parent that is not ours may refuse us then.
     let synced = File::open(parent).and_then(|folder| folder.sync_all());
     if missing { synced } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use myelin_mutants::{Depth, campaign, mutant};
+
+    #[test]
+    fn campaign_no_bytes_break_the_reader_of_identities() {
+        let limits = Limits::default();
+        let mut sound = Identity {
+            format: FORMAT,
+            node: 0x1234_5678_9abc_def0,
+            shards: 5,
+            cores: 2,
+            segment_bytes: limits.segment_bytes,
+            sessions_per_shard: limits.sessions_per_shard,
+            markets_per_shard: limits.markets_per_shard,
+            reflexes_per_shard: limits.reflexes_per_shard,
+            check: 0,
+        };
+        sound.check = sound.checksum();
+        let corpus = [serde_json::to_vec_pretty(&sound).unwrap()];
+        campaign("identities", 10_000, 1, |dice| {
+            let mut bytes = mutant(dice, &corpus);
+            // Other numbers under a checksum that fits.
+            let mut other = serde_json::from_slice::<Identity>(&bytes).unwrap_or_else(|_| sound.clone());
+            let sealed = dice.one_in(2);
+            if sealed {
+                match dice.below(5) {
+                    0 => other.cores = dice.number() as u16,
+                    1 => other.shards = dice.number() as u16,
+                    2 => other.segment_bytes = dice.number(),
+                    3 => other.sessions_per_shard = dice.number() as usize,
+                    _ => other.format = dice.below(3) as u32,
+                }
+                other.check = other.checksum();
+                bytes = serde_json::to_vec(&other).unwrap();
+            }
+            match Identity::decode(&bytes, PathBuf::from("node")) {
+                Ok(identity) => {
+                    // What a start makes of it before anything is opened.
+                    let limits = identity.limits(&limits);
+                    let _refused_by_name = identity.wal_config(0, &limits).check();
+                    let owned: usize = (0..identity.shards).map(|shard| identity.slots_of(shard).len()).sum();
+                    assert_eq!(owned, usize::from(SLOTS));
+                    assert_eq!(identity.slots().len(), usize::from(identity.shards));
+                    assert!((0..identity.shards).all(|shard| identity.core_of(shard) < identity.cores));
+                    Depth::Taken
+                }
+                Err(error) => {
+                    assert!(!error.to_string().is_empty());
+                    if sealed { Depth::Inside } else { Depth::Outside }
+                }
+            }
+        });
+    }
 }

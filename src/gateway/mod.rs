@@ -18,6 +18,8 @@
 //! without a bound (`limits.rs`). Deliberately absent: state of its own that would have to survive.
 
 mod body;
+#[cfg(test)]
+mod campaign;
 mod facts;
 mod failure;
 mod guests;

@@ -310,28 +310,4 @@ mod tests {
         assert_eq!(read(Form::Json, None, format!("[{quote}]").as_bytes()).unwrap().quotes.len(), 1);
         assert_eq!(read(Form::Raw, Some(RowKind::Quotes), &[0; 128]).unwrap().quotes.len(), 2);
     }
-
-    #[test]
-    fn campaign_mutated_bodies_never_panic() {
-        let seed = format!("[{ONE},{ONE}]");
-        let mut random = 0x2545_f491_4f6c_dd1d_u64;
-        for round in 0..20_000_u32 {
-            let mut bytes = seed.clone().into_bytes();
-            for _ in 0..1 + round % 4 {
-                random ^= random << 13;
-                random ^= random >> 7;
-                random ^= random << 17;
-                let at = (random >> 8) as usize % bytes.len().max(1);
-                match random % 3 {
-                    _ if bytes.is_empty() => break,
-                    0 => bytes[at] = (random >> 32) as u8,
-                    1 => drop(bytes.remove(at)),
-                    _ => bytes.truncate(at.max(1)),
-                }
-            }
-            for form in [Form::Json, Form::Ndjson, Form::Raw] {
-                drop(read(form, None, &bytes));
-            }
-        }
-    }
 }

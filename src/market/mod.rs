@@ -95,7 +95,8 @@ impl Markets {
         }
     }
 
-    /// Reads what [`Markets::write`] wrote.
+    /// Reads what [`Markets::write`] wrote. **Errors:** also for what could not have been written: a name twice or none at all,
+    /// an id that is not of the name's slot, a market that is older than the one before.
     pub fn read(cursor: &mut Cursor<'_>) -> Result<Self, Short> {
         let mut markets = Self::default();
         for _ in 0..cursor.u32()? {
@@ -103,7 +104,14 @@ impl Markets {
             let id = EntityId::from_bits(cursor.u64()?);
             let _rows = (cursor.u64()?, cursor.u64()?);
             let flags = MarketFlags(cursor.u8()?);
-            markets.insert(Market { id, flags, name: cursor.text()?.into(), created });
+            let text = cursor.text()?;
+            let slot = MarketName::new(text).map(|name| name.slot());
+            let placed = slot.is_ok_and(|slot| id == EntityId::market(slot, id.ordinal()));
+            let in_order = markets.list.last().is_none_or(|last| last.created <= created);
+            if !placed || !in_order || markets.named(text).is_some() {
+                return Err(cursor.senseless());
+            }
+            markets.insert(Market { id, flags, name: text.into(), created });
         }
         Ok(markets)
     }

@@ -111,6 +111,9 @@ impl Shard {
         }
         let position =
             Position { index: LogIndex(cursor.u64().map_err(short)?), tx: Tx::from_bits(cursor.u64().map_err(short)?) };
+        if position.index.0.max(position.tx.bits()) > u64::MAX / 2 {
+            return Err(ShardError::Checkpoint("it is of a position that no log comes to".to_owned()));
+        }
         shard.group = Group::lead(number + 1, term, position);
         shard.sessions = Sessions::read(limits.sessions_per_shard, &mut cursor).map_err(short)?;
         shard.markets = Markets::read(&mut cursor).map_err(short)?;
@@ -122,6 +125,10 @@ impl Shard {
         shard.facts = Facts::restore(facts, from.facts)?;
         shard.reflexes = Reflexes::restore(react::limits(limits), reflexes)
             .map_err(|error| ShardError::Checkpoint(error.to_string()))?;
+        // Parts of one checkpoint, each sound: found by a campaign over mutated ones.
+        if shard.ticks.last_tx().max(shard.quotes.last_tx()) > position.tx {
+            return Err(ShardError::Checkpoint("its rows are younger than its position".to_owned()));
+        }
         Ok(shard)
     }
 

@@ -123,7 +123,8 @@ fn io_error(path: &Path) -> impl FnOnce(io::Error) -> ManifestError + '_ {
 }
 
 impl Manifest {
-    fn encode(&self) -> Vec<u8> {
+    /// The manifest's bytes.
+    pub(crate) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();
         out.extend_from_slice(MAGIC);
         out.extend_from_slice(&VERSION.to_le_bytes());

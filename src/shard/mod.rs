@@ -16,6 +16,8 @@ pub mod admit;
 pub mod append;
 pub mod apply;
 pub mod ask;
+#[cfg(test)]
+mod campaign;
 pub mod checkpoint;
 pub mod driver;
 pub mod entry;

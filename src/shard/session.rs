@@ -142,13 +142,19 @@ impl Sessions {
         }
     }
 
-    /// Reads what [`Sessions::write`] wrote.
+    /// Reads what [`Sessions::write`] wrote. **Errors:** also for what no table could have written: more sessions than `max`,
+    /// one of them twice, not in the order of age, or with outcomes that it cannot have.
     pub fn read(max: usize, cursor: &mut myelin_wire::Cursor<'_>) -> Result<Self, myelin_wire::Short> {
         let mut sessions = Self::new(max);
         for _ in 0..cursor.u64()? {
             let (id, tx, next, count) = (cursor.u64()?, Tx::from_bits(cursor.u64()?), cursor.u64()?, cursor.u64()?);
+            let youngest = sessions.by_age.last().is_none_or(|last| *last < (tx, id));
+            let known = sessions.by_id.contains_key(&id);
+            if sessions.by_id.len() == max || !youngest || known || count > OUTCOMES as u64 || count >= next {
+                return Err(cursor.senseless());
+            }
             let mut outcomes = VecDeque::new();
-            for _ in 0..count.min(OUTCOMES as u64) {
+            for _ in 0..count {
                 outcomes.push_back(bytemuck::pod_read_unaligned(cursor.take(size_of::<Outcome>())?));
             }
             sessions.by_age.insert((tx, id));
@@ -201,6 +207,31 @@ mod tests {
             assert_eq!(table.turn(2, 2), Turn::Expired);
             assert_eq!(table.turn(1, 2), Turn::Repeat(outcome(12)));
             assert_eq!(table.turn(3, 2), Turn::Next);
+        }
+    }
+
+    /// Found by a campaign over mutated checkpoints: a table with a session twice stopped the shard when it was next written,
+    /// and one above its bound grew for ever.
+    #[test]
+    fn a_table_that_nobody_could_have_written_is_refused() {
+        let entry = |id: u64, tx: u64, next: u64, outcomes: u64| {
+            let mut bytes = [id, tx, next, outcomes].map(u64::to_le_bytes).concat();
+            bytes.resize(32 + outcomes as usize * size_of::<Outcome>(), 0);
+            bytes
+        };
+        let read = |entries: &[Vec<u8>]| {
+            let bytes = [(entries.len() as u64).to_le_bytes().to_vec(), entries.concat()].concat();
+            Sessions::read(2, &mut myelin_wire::Cursor::new(&bytes)).map(|sessions| sessions.count()).ok()
+        };
+        for (story, entries, expected) in [
+            ("sound", vec![entry(1, 10, 2, 1), entry(2, 11, 2, 1)], Some(2)),
+            ("a session twice", vec![entry(1, 10, 2, 1), entry(1, 11, 2, 1)], None),
+            ("not by age", vec![entry(1, 11, 2, 1), entry(2, 10, 2, 1)], None),
+            ("above the bound", vec![entry(1, 10, 2, 1), entry(2, 11, 2, 1), entry(3, 12, 2, 1)], None),
+            ("an outcome of nothing", vec![entry(1, 10, 1, 1)], None),
+            ("too many outcomes", vec![entry(1, 10, 5000, OUTCOMES as u64 + 1)], None),
+        ] {
+            assert_eq!(read(&entries), expected, "{story}");
         }
     }
 }

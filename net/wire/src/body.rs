@@ -2,9 +2,9 @@
 //!
 //! Rows never pass here: they are used in place. Strings are a u16 length and UTF-8.
 
-/// The body ended, or a string in it is not UTF-8, at this byte.
+/// The body ended, a string in it is not UTF-8, or what stands there has no sense, at this byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the body is short or not text at byte {at}")]
+#[error("the body is short, not text or without sense at byte {at}")]
 pub struct Short {
     /// Where in the body.
     pub at: usize,
@@ -69,6 +69,12 @@ impl<'a> Cursor<'a> {
         let at = self.at;
         let len = self.u16()?;
         core::str::from_utf8(self.take(usize::from(len))?).map_err(|_| Short { at })
+    }
+
+    /// For who read something that could not have been written.
+    #[must_use]
+    pub const fn senseless(&self) -> Short {
+        Short { at: self.at }
     }
 
     /// What is left.

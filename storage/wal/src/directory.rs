@@ -176,7 +176,11 @@ fn probe(path: &Path) -> io::Result<AppendPath> {
     block.bytes_mut().fill(0x5a);
     if let Err(error) = fs::write(&path, vec![0; BLOCK_BYTES]) {
         let _removed_at_the_next_start = fs::remove_file(&path);
-        return if is_full(&error) { Ok(AppendPath::Synced { why: format!("not tried, {error}") }) } else { Err(error) };
+        return if is_full(&error) {
+            Ok(AppendPath::Synced { why: format!("not tried, {error}") })
+        } else {
+            Err(error)
+        };
     }
     let written = open_direct(&path).and_then(|file| file.write_all_at(block.bytes(), 0));
     let read_back = fs::read(&path)?;

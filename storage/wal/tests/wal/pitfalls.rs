@@ -6,7 +6,9 @@ use std::sync::Arc;
 use crate::crash::log_of_256;
 use crate::harness::{Log, open, said, shown};
 use myelin_wal::sim::{Fault, Keep, SimDisk};
-use myelin_wal::{Config, Disk as _, GroupState, HardState, HardStateFile, Lsn, MappedSegment, Start, Step, WalError, inspect};
+use myelin_wal::{
+    Config, Disk as _, GroupState, HardState, HardStateFile, Lsn, MappedSegment, Start, Step, WalError, inspect,
+};
 
 fn is_corrupt<T>(outcome: &Result<T, WalError>) -> bool {
     matches!(outcome, Err(WalError::Corrupt { .. }))

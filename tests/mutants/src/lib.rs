@@ -1,0 +1,207 @@
+//! Valid inputs, made invalid: what the campaigns of all decoders share.
+//!
+//! ```text
+//!   corpus --mutate--> bytes --(a share is sealed again, so that what is behind the checksum is reached)--> decoder --> Depth
+//!
+//!   campaign wire-frames trials=1000000 failures=0 bound=0.000003
+//!   wire-frames: 312811 refused outside, 441002 behind the checksum, 246187 taken
+//! ```
+//!
+//! | `MYELIN_CAMPAIGN` | trials |
+//! |---|---|
+//! | absent | what the campaign says: a moment of `cargo test` |
+//! | `ci` | a million |
+//! | `long` | twenty million |
+//!
+//! A trial is a function of its number: `MYELIN_TRIAL=N` runs the N-th alone. Memory is bounded by an allocator that counts:
+//! the most that the process ever held at once stays below [`MEMORY_BYTES_MAX`], whatever lengths the bytes claim.
+//! Deliberately absent: guidance by coverage, which is for a fuzzer with days, and threads: tests run side by side already.
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a campaign reports by lines")]
+#![expect(clippy::panic, reason = "what runs campaigns is a test")]
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use peak_alloc::PeakAlloc;
+
+#[global_allocator]
+static MEMORY: PeakAlloc = PeakAlloc;
+
+/// What all campaigns of a process may hold at once. A valid body unpacks to 16 MiB at most, in a buffer that doubles.
+/// **Units:** bytes.
+pub const MEMORY_BYTES_MAX: usize = 128 << 20;
+
+/// Failures after which a campaign gives up.
+const FAILURES_MAX: u64 = 10;
+
+/// SplitMix64 (Steele, Lea, Flood 2014): a number gives a trial, and the number is printed.
+#[derive(Clone, Debug)]
+pub struct Dice(u64);
+
+impl Dice {
+    /// The dice of a trial.
+    #[must_use]
+    pub fn of(trial: u64) -> Self {
+        Self(trial.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+    }
+
+    /// 64 fair bits.
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// Less than `bound`; 0 for a bound of 0.
+    pub fn below(&mut self, bound: usize) -> usize {
+        (self.next() % bound.max(1) as u64) as usize
+    }
+
+    /// True once in so many throws.
+    pub fn one_in(&mut self, chances: usize) -> bool {
+        self.below(chances) == 0
+    }
+
+    /// A number that lengths, counts and offsets have been seen to be mistaken about, or any.
+    pub fn number(&mut self) -> u64 {
+        let any = self.next();
+        if any.is_multiple_of(4) { any } else { *self.pick(&NUMBERS) }
+    }
+
+    /// One of a list. **Panics** on an empty one.
+    pub fn pick<'a, T>(&mut self, list: &'a [T]) -> &'a T {
+        &list[self.below(list.len())]
+    }
+}
+
+/// Numbers that lengths, counts and offsets have been seen to be mistaken about.
+const NUMBERS: [u64; 14] =
+    [0, 1, 2, 7, 8, 63, 64, 65, 0xff, 0xffff, 0x7fff_ffff, 0xffff_ffff, 0x7fff_ffff_ffff_ffff, u64::MAX];
+
+/// Changes one place, in one of the ways that decoders have been seen to fall for. `other` is another valid input.
+pub fn mutate(dice: &mut Dice, bytes: &mut Vec<u8>, other: &[u8]) {
+    let at = dice.below(bytes.len());
+    let run = (1 + dice.below(24)).min(bytes.len() - at);
+    match dice.below(10) {
+        0 | 1 if !bytes.is_empty() => bytes[at] ^= 1 << dice.below(8),
+        2 if !bytes.is_empty() => bytes[at] = dice.next() as u8,
+        3 | 4 => {
+            // A little-endian number, of a width that fields have, at a place where fields begin.
+            let (width, number) = (*dice.pick(&[1, 2, 4, 8]), *dice.pick(&NUMBERS));
+            let number = if dice.one_in(4) { bytes.len() as u64 + number % 64 } else { number };
+            let at = at - at % width;
+            for (to, from) in bytes.iter_mut().skip(at).zip(number.to_le_bytes()).take(width) {
+                *to = from;
+            }
+        }
+        5 => drop(bytes.drain(at..at + run)),
+        6 => {
+            let copy = bytes[at..at + run].to_vec();
+            let to = dice.below(bytes.len() + 1);
+            bytes.splice(to..to, copy);
+        }
+        7 => {
+            let from = dice.below(other.len());
+            let piece = &other[from..other.len().min(from + run)];
+            bytes.splice(at..at + run, piece.iter().copied());
+        }
+        8 => bytes.truncate(at),
+        _ => {
+            let noise: Vec<u8> = (0..dice.below(9)).map(|_| dice.next() as u8).collect();
+            bytes.splice(at..at, noise);
+        }
+    }
+}
+
+/// A mutant of one of the corpus, with up to four changes; now and then with none, so that the sound way stays in use.
+pub fn mutant(dice: &mut Dice, corpus: &[Vec<u8>]) -> Vec<u8> {
+    let mut bytes = dice.pick(corpus).clone();
+    for _ in 0..dice.below(5) {
+        let other = dice.pick(corpus);
+        mutate(dice, &mut bytes, other);
+    }
+    bytes
+}
+
+/// How far bytes came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Depth {
+    /// Refused by a checksum, or before one was looked at.
+    Outside,
+    /// Every checksum fits; refused by what they cover.
+    Inside,
+    /// Taken.
+    Taken,
+}
+
+/// Runs a campaign of `few` inputs, or of as many as `MYELIN_CAMPAIGN` asks for, and prints its line. One trial tries `each`
+/// inputs.
+///
+/// **Panics** when a trial did, when memory ran away, or when nothing came behind the checksum: then nothing was tried.
+pub fn campaign(name: &str, few: u64, each: u64, trial: impl Fn(&mut Dice) -> Depth) {
+    let (first, trials) = asked_for(few, each);
+    let (mut depths, mut failures) = ([0_u64; 3], 0);
+    for number in first..first + trials {
+        match catch_unwind(AssertUnwindSafe(|| trial(&mut Dice::of(number)))) {
+            Ok(depth) => depths[depth as usize] += 1,
+            Err(_) => {
+                failures += 1;
+                eprintln!("campaign {name}: MYELIN_TRIAL={number} failed");
+            }
+        }
+        let peak = MEMORY.peak_usage();
+        assert!(peak < MEMORY_BYTES_MAX, "campaign {name}: MYELIN_TRIAL={number}, {peak} bytes were held at once");
+        assert!(failures < FAILURES_MAX, "campaign {name}: too many failures");
+    }
+    let inputs = trials * each;
+    println!("campaign {name} trials={inputs} failures={failures} bound={:.6}", 3.0 / inputs as f64);
+    let [outside, inside, taken] = depths;
+    println!("{name}: {outside} refused outside, {inside} behind the checksum, {taken} taken");
+    assert!(failures == 0, "campaign {name}: {failures} trials failed");
+    assert!(trials == 1 || (inside > trials / 50 && taken > 0), "campaign {name}: hardly anything was reached");
+}
+
+fn asked_for(few: u64, each: u64) -> (u64, u64) {
+    if let Some(number) = std::env::var("MYELIN_TRIAL").ok().and_then(|number| number.parse().ok()) {
+        return (number, 1);
+    }
+    let trials = match std::env::var("MYELIN_CAMPAIGN").as_deref() {
+        Ok("ci") => 1_000_000,
+        Ok("long") => 20_000_000,
+        _ => few,
+    };
+    (0, trials.div_ceil(each))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn mutants_differ_from_each_other_and_the_same_trial_gives_the_same_one() {
+        let corpus = [b"one of two sound inputs".to_vec(), b"the other one, a little longer".to_vec()];
+        let all: BTreeSet<_> = (0..1000).map(|trial| mutant(&mut Dice::of(trial), &corpus)).collect();
+        assert!(all.len() > 600, "{}", all.len());
+        assert!(corpus.iter().all(|sound| all.contains(sound)));
+        assert_eq!(mutant(&mut Dice::of(7), &corpus), mutant(&mut Dice::of(7), &corpus));
+        let empty = (0..100).map(|trial| mutant(&mut Dice::of(trial), &[Vec::new()])).map(|bytes| bytes.len()).max();
+        assert!(empty.is_some_and(|length| length > 0), "an empty input grows");
+    }
+
+    #[test]
+    #[should_panic(expected = "1 trials failed")]
+    fn a_trial_that_panics_fails_its_campaign() {
+        campaign("mutants-test", 100, 1, |dice| {
+            let drawn = dice.next();
+            assert!(drawn != Dice::of(50).next(), "the fiftieth trial");
+            if drawn % 2 == 0 { Depth::Inside } else { Depth::Taken }
+        });
+    }
+
+    #[test]
+    #[should_panic(expected = "hardly anything was reached")]
+    fn a_campaign_that_never_comes_behind_the_checksum_fails() {
+        campaign("mutants-test", 100, 1, |_| Depth::Outside);
+    }
+}
