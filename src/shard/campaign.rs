@@ -383,10 +383,10 @@ fn campaign_no_bytes_break_the_reader_of_reflex_states() {
     let limits = super::react::limits(&limits());
     campaign("reflex-states", 20_000, 1, |dice| {
         let bytes = mutant(dice, &corpus);
-        match Reflexes::restore(limits.clone(), &bytes) {
+        match Reflexes::restore(limits, &bytes) {
             Ok(reflexes) => {
                 let state = reflexes.state();
-                let again = Reflexes::restore(limits.clone(), &state).map(|again| again.state());
+                let again = Reflexes::restore(limits, &state).map(|again| again.state());
                 assert_eq!(again.as_ref(), Ok(&state));
                 Depth::Taken
             }

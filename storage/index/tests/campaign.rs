@@ -56,7 +56,6 @@ fn quote(n: u64) -> Quote {
         ask_volume: n as f64,
         received_delta_us: received_delta::UNKNOWN,
         source: 1,
-        ..bytemuck::Zeroable::zeroed()
     }
 }
 

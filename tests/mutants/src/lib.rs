@@ -16,8 +16,6 @@
 //! A trial is a function of its number: `MYELIN_TRIAL=N` runs the N-th alone. Memory is bounded by an allocator that counts:
 //! the most that the process ever held at once stays below [`MEMORY_BYTES_MAX`], whatever lengths the bytes claim.
 //! Deliberately absent: guidance by coverage, which is for a fuzzer with days, and threads: tests run side by side already.
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a campaign reports by lines")]
-#![expect(clippy::panic, reason = "what runs campaigns is a test")]
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -45,7 +43,7 @@ impl Dice {
     }
 
     /// 64 fair bits.
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -54,7 +52,7 @@ impl Dice {
 
     /// Less than `bound`; 0 for a bound of 0.
     pub fn below(&mut self, bound: usize) -> usize {
-        (self.next() % bound.max(1) as u64) as usize
+        (self.draw() % bound.max(1) as u64) as usize
     }
 
     /// True once in so many throws.
@@ -64,7 +62,7 @@ impl Dice {
 
     /// A number that lengths, counts and offsets have been seen to be mistaken about, or any.
     pub fn number(&mut self) -> u64 {
-        let any = self.next();
+        let any = self.draw();
         if any.is_multiple_of(4) { any } else { *self.pick(&NUMBERS) }
     }
 
@@ -84,7 +82,7 @@ pub fn mutate(dice: &mut Dice, bytes: &mut Vec<u8>, other: &[u8]) {
     let run = (1 + dice.below(24)).min(bytes.len() - at);
     match dice.below(10) {
         0 | 1 if !bytes.is_empty() => bytes[at] ^= 1 << dice.below(8),
-        2 if !bytes.is_empty() => bytes[at] = dice.next() as u8,
+        2 if !bytes.is_empty() => bytes[at] = dice.draw() as u8,
         3 | 4 => {
             // A little-endian number, of a width that fields have, at a place where fields begin.
             let (width, number) = (*dice.pick(&[1, 2, 4, 8]), *dice.pick(&NUMBERS));
@@ -107,7 +105,7 @@ pub fn mutate(dice: &mut Dice, bytes: &mut Vec<u8>, other: &[u8]) {
         }
         8 => bytes.truncate(at),
         _ => {
-            let noise: Vec<u8> = (0..dice.below(9)).map(|_| dice.next() as u8).collect();
+            let noise: Vec<u8> = (0..dice.below(9)).map(|_| dice.draw() as u8).collect();
             bytes.splice(at..at, noise);
         }
     }
@@ -193,8 +191,8 @@ mod tests {
     #[should_panic(expected = "1 trials failed")]
     fn a_trial_that_panics_fails_its_campaign() {
         campaign("mutants-test", 100, 1, |dice| {
-            let drawn = dice.next();
-            assert!(drawn != Dice::of(50).next(), "the fiftieth trial");
+            let drawn = dice.draw();
+            assert!(drawn != Dice::of(50).draw(), "the fiftieth trial");
             if drawn % 2 == 0 { Depth::Inside } else { Depth::Taken }
         });
     }
