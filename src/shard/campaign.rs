@@ -276,6 +276,7 @@ fn campaign_no_bytes_break_the_reader_of_manifests() {
         shard,
         ticks: vec![run("0000-01.ticks"), run("0000-02.merged.ticks")],
         quotes: vec![run("0000-01.quotes")],
+        facts: vec![run("0000-02.facts")],
         state: vec![9; 50],
     };
     let manifest = |shards| Manifest { number: 3, core: 1, lsn: 4096, shards };
@@ -308,14 +309,14 @@ fn reseal(bytes: &mut [u8]) -> bool {
 struct Parts {
     /// Position, sessions, markets.
     head: Vec<u8>,
-    /// Of ticks, of quotes, of reflexes.
-    tails: [Vec<u8>; 3],
+    /// Of ticks, of quotes, of reflexes, of facts.
+    tails: [Vec<u8>; 4],
 }
 
 impl Parts {
     fn of(shard: &Shard, state: &[u8]) -> Self {
         let (ticks, quotes) = shard.columns();
-        let tails = [ticks.state(), quotes.state(), shard.reflexes.state()];
+        let tails = [ticks.state(), quotes.state(), shard.reflexes.state(), shard.facts.state()];
         let behind: usize = tails.iter().map(|part| 8 + part.len()).sum();
         Self { head: state[..state.len() - behind].to_vec(), tails }
     }
@@ -347,11 +348,11 @@ fn campaign_no_bytes_break_the_reader_of_checkpoints_and_what_is_taken_answers()
     campaign("checkpoint-states", 2_000, 1, |dice| {
         let mut parts = parts.clone();
         let mut inside = true;
-        match dice.below(5) {
+        match dice.below(6) {
             0 | 1 => parts.head = mutant(dice, std::slice::from_ref(&parts.head)),
-            2 => parts.tails[2] = mutant(dice, std::slice::from_ref(&parts.tails[2])),
+            at @ (2 | 3) => parts.tails[at] = mutant(dice, std::slice::from_ref(&parts.tails[at])),
             at => {
-                let part = &mut parts.tails[at - 3];
+                let part = &mut parts.tails[at - 4];
                 *part = mutant(dice, std::slice::from_ref(part));
                 inside = dice.one_in(2) && reseal(part);
             }
@@ -360,7 +361,8 @@ fn campaign_no_bytes_break_the_reader_of_checkpoints_and_what_is_taken_answers()
         if dice.one_in(8) {
             state = mutant(dice, &[state]);
         }
-        let from = Restoring { state, ticks: vec![Arc::clone(&ticks)], quotes: vec![Arc::clone(&quotes)] };
+        let from =
+            Restoring { state, ticks: vec![Arc::clone(&ticks)], quotes: vec![Arc::clone(&quotes)], facts: vec![] };
         let Ok(mut shard) = Shard::restore(0, 2, &limits(), from) else {
             return if inside { Depth::Inside } else { Depth::Outside };
         };
