@@ -90,7 +90,7 @@ fn a_failed_write_of_the_log_stops_the_core_and_no_other() {
 fn files_that_cannot_be_removed_do_not_stop_checkpoints_and_go_when_they_can() {
     let Some(mut rig) = small_seals() else { return };
     let node = rig.start();
-    rig.disk.fail(Fault::new(Op::Remove, Failure::Eio).on("core-0000/manifest").always());
+    rig.disk.fail(Fault::new(Op::Remove, Failure::Eio).on("core-0000").always());
     run(async {
         let client = node.patient_client().await;
         let ids = markets(&client, &MARKETS).await;
@@ -100,7 +100,8 @@ fn files_that_cannot_be_removed_do_not_stop_checkpoints_and_go_when_they_can() {
                 node.wait_for_checkpoints((number + 1) / FRAMES_PER_CHECKPOINT);
             }
             if number == 5 * FRAMES_PER_CHECKPOINT {
-                assert!(rig.disk.struck().len() >= 2 && rig.files(CORE, "manifest-").len() >= 4);
+                let (struck, kept) = (rig.disk.struck(), rig.files(CORE, "manifest-"));
+                assert!(struck.len() >= 2 && kept.len() >= 4, "{struck:?}, {kept:?}");
                 assert!(node.readiness().1.contains("\"reasons\":[]"), "{}", node.readiness().1);
                 rig.disk.heal();
             }
