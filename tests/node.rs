@@ -84,6 +84,11 @@ impl Node {
         Client::connect(&self.listen.to_string(), Options::default()).await.expect("a node that serves is connected to")
     }
 
+    /// A client that gives up soon when the node goes away.
+    pub async fn hasty_client(&self) -> Client {
+        hasty_client(self.listen).await.expect("a node that serves is connected to")
+    }
+
     /// The body of a GET, with its status.
     pub fn get(&self, path: &str) -> (u16, String) {
         use std::io::{Read as _, Write as _};
