@@ -16,3 +16,4 @@ mod python_client;
 mod real_data;
 mod reflexes;
 mod sessions;
+mod tls;

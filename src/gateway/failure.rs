@@ -170,7 +170,7 @@ impl Failure {
         match error {
             Error::Refused(refusal) => Self::refusal(refusal),
             Error::Unknown(lost) => Self::http(HttpCode::UnknownOutcome, format!("{lost}; repeating is safe with ids")),
-            Error::Unreachable { .. } | Error::Protocol(_) | Error::Closed => {
+            Error::Unreachable { .. } | Error::Untrusted { .. } | Error::Protocol(_) | Error::Closed => {
                 Self::http(HttpCode::NotServing, error.to_string())
             }
         }

@@ -115,6 +115,10 @@ codes! {
     Compacted = 55, "compacted", 409;
     /// The node stops: connect again.
     Stopping = 60, "stopping", 503;
+    /// The hello, or a frame that began, was not whole in time: the connection is closed. Send frames in one go.
+    TooSlow = 90, "too_slow", 408;
+    /// The node wants its token, and the hello (over HTTP, the bearer token) did not show it: name it with `--token-file`.
+    Unauthorized = 91, "unauthorized", 401;
 }
 
 impl From<Flaw> for Code {

@@ -4,7 +4,8 @@ use crate::exit::Failure;
 use clap::ValueEnum;
 use myelin_client::datom::{EntityId, Tx};
 use myelin_client::wire::MarketRow;
-use myelin_client::{At, Client, Options};
+use myelin_client::{At, Client, Options, Tls};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// The form of what goes to stdout.
@@ -24,9 +25,15 @@ pub enum Format {
 /// Which node, and how to answer.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Common {
-    /// The node's address for data.
+    /// The node's address for data; tls://HOST:PORT insists on TLS.
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:7400", env = "MYELIN_SERVER")]
     pub server: String,
+    /// The certificate of who signed the node's: speaks TLS.
+    #[arg(long, value_name = "FILE", env = "MYELIN_TLS_CA")]
+    pub tls_ca: Option<PathBuf>,
+    /// A file with the token the node wants.
+    #[arg(long, value_name = "FILE", env = "MYELIN_TOKEN_FILE")]
+    pub token_file: Option<PathBuf>,
     /// How to print.
     #[arg(short, long, value_enum, default_value_t)]
     pub output: Format,
@@ -41,7 +48,15 @@ impl Common {
         let name = concat!("myelin ", env!("CARGO_PKG_VERSION")).to_owned();
         // A node that is started again may have a long log to replay: who waits at a prompt can press Ctrl-C.
         let reconnect_for = Duration::from_secs(30);
-        let options = Options { name, reconnect_for, one_connection: self.one_connection, ..Options::default() };
+        let tls = self.tls_ca.as_deref().map(Tls::trusting).transpose();
+        let tls = tls.map_err(|error| Failure::usage(error.to_string()))?;
+        let read = |path: &PathBuf| match std::fs::read_to_string(path) {
+            Ok(token) => Ok(token.trim().to_owned()),
+            Err(error) => Err(Failure::usage(format!("{} cannot be read: {error}", path.display()))),
+        };
+        let token = self.token_file.as_ref().map(read).transpose()?;
+        let one_connection = self.one_connection;
+        let options = Options { name, tls, token, reconnect_for, one_connection, ..Options::default() };
         Ok(Client::connect(&self.server, options).await?)
     }
 }

@@ -80,6 +80,7 @@ impl Failure {
             }
             Self::Client(Error::Unknown(Lost::Session | Lost::Outcome | Lost::Stopped)) => Exit::Conflict,
             Self::Client(Error::Protocol(_)) => Exit::Integrity,
+            Self::Client(Error::Untrusted { .. }) => Exit::Auth,
             Self::Client(Error::Refused(refusal)) => of_refusal(refusal),
             Self::Feed(FeedError::Corrupt { .. }) => Exit::Integrity,
             Self::Feed(_) => Exit::Usage,
@@ -100,6 +101,9 @@ impl Failure {
                 Some("rows that carry ids can be sent again safely; `myelin count` says what is there".to_owned())
             }
             Self::Client(Error::Protocol(_)) => Some("is this the node's data port, and of this version?".to_owned()),
+            Self::Client(Error::Untrusted { .. }) => {
+                Some("name who signed the node's certificate with --tls-ca FILE; `myelin doctor --tls-cert FILE` says until when one holds".to_owned())
+            }
             Self::Client(Error::Refused(refusal)) => Some(format!("more: myelin explain {}", refusal.name())),
             Self::Feed(_) | Self::Io(_) | Self::Said { .. } | Self::Client(Error::Closed) => None,
         }
@@ -134,7 +138,7 @@ pub(crate) fn of_refusal(refusal: &Refusal) -> Exit {
             Code::BadName | Code::BadReflex | Code::BadBody | Code::UnknownAttribute | Code::Oversize | Code::Flags,
         ) => Exit::Usage,
         Some(Code::BadFrame | Code::WrongVersion | Code::UnknownKind | Code::Unavailable) => Exit::Integrity,
-        Some(Code::HelloExpected) => Exit::Auth,
+        Some(Code::HelloExpected | Code::Unauthorized) => Exit::Auth,
         _ => Exit::Negative,
     }
 }
