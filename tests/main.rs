@@ -16,4 +16,5 @@ mod python_client;
 mod real_data;
 mod reflexes;
 mod sessions;
+mod tail;
 mod tls;

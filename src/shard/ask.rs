@@ -303,6 +303,7 @@ impl Shard {
         line("reflexes", self.reflexes.len() as u64);
         line("sessions", self.sessions.count() as u64);
         line("subscriptions", self.subscribers.count() as u64);
+        line("tails", self.tails.count() as u64);
         line("unsealed_rows", self.unsealed_rows());
         for (code, count) in &self.counters.refused {
             line(&format!("refused_{}", code.name()), *count);

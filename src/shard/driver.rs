@@ -442,7 +442,7 @@ impl Core {
             self.fail(&error);
             self.refuse(from, &frame.header, Refusal::of(Code::Unavailable));
         }
-        if matches!(frame.kind, Kind::Credit | Kind::Subscribe) {
+        if matches!(frame.kind, Kind::Credit | Kind::Subscribe | Kind::Tail) {
             self.ring_react_bell();
         }
     }
@@ -492,7 +492,7 @@ impl Core {
     // ---- replies
 
     fn deliver(&mut self, reply: Reply) {
-        let answers = u32::from(!matches!(reply.said, Said::Firings { .. } | Said::Ended { .. }));
+        let answers = u32::from(!matches!(reply.said, Said::Firings { .. } | Said::Tailed { .. } | Said::Ended { .. }));
         let credit = self.limits.requests_per_connection;
         if reply.to.station == self.station {
             self.put_with(reply.to, answers, |outbox| reply.write(outbox, credit));

@@ -20,12 +20,14 @@ pub mod checkpoint;
 pub mod driver;
 pub mod entry;
 pub mod manifest;
+pub mod merge;
 pub mod react;
 pub mod replay;
 pub mod replicate;
 pub mod reply;
 pub mod seal;
 pub mod session;
+pub mod tail;
 
 use crate::config::Limits;
 use crate::market::Markets;
@@ -42,6 +44,7 @@ use reply::{Reply, Said};
 use session::Sessions;
 use std::collections::VecDeque;
 use std::ops::Range;
+use tail::Tails;
 
 /// A connection of this node: the station that holds it (a core or the gateway), and its place there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -156,6 +159,7 @@ pub struct Shard {
     quotes: Columns<Quote>,
     reflexes: Reflexes,
     subscribers: Subscribers,
+    tails: Tails,
     waiting: ask::Waiting,
     scratch: apply::Scratch,
     effects: VecDeque<Reply>,
@@ -182,6 +186,7 @@ impl Shard {
             quotes: Columns::new(columns_config(limits)),
             reflexes: Reflexes::new(react::limits(limits)),
             subscribers: Subscribers::new(limits),
+            tails: Tails::new(limits),
             waiting: ask::Waiting::default(),
             scratch: apply::Scratch::default(),
             effects: VecDeque::new(),
@@ -229,7 +234,11 @@ impl Shard {
             Kind::Remove => self.write(now, from, frame, EntryKind::Remove, log),
             Kind::Resume => self.gates.resume(from, frame.header.session, frame.header.aux),
             Kind::Subscribe => self.subscribe(from, frame)?,
-            Kind::Credit => self.subscribers.grant(from, frame.header.session, frame.header.count),
+            Kind::Tail => self.tail(from, frame)?,
+            Kind::Credit => {
+                self.subscribers.grant(from, frame.header.session, frame.header.count);
+                self.tails.grant(from, frame.header.session, frame.header.count);
+            }
             Kind::Count
             | Kind::Latest
             | Kind::Vwap
@@ -323,6 +332,7 @@ impl Shard {
     pub fn closed(&mut self, conn: ConnId) {
         self.gates.forget(conn);
         self.subscribers.forget(conn);
+        self.tails.forget(conn);
         self.waiting.forget(conn);
     }
 

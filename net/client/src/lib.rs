@@ -18,6 +18,7 @@ mod session;
 mod split;
 mod subscribe;
 mod subscriptions;
+mod tail;
 mod transport;
 mod write;
 
@@ -28,6 +29,7 @@ pub use read::{Answer, At, Latest, ShardStatus, Stretch, TickPage};
 pub use session::Reply;
 pub use subscribe::{Firing, News, Subscription};
 pub use subscriptions::FiringPlace;
+pub use tail::{Tail, TailNews, TailWanted};
 pub use write::{Ack, Mode, Outcome, Part, RowVerdict, Sent, SentPart};
 
 pub use myelin_datom as datom;

@@ -75,6 +75,8 @@ kinds! {
     Now = 18;
     /// What the shard has counted about itself.
     Status = 19;
+    /// The log as a stream, from any `tx`, then live.
+    Tail = 25;
     /// Answer to a hello.
     Welcome = 129;
     /// Durable and applied.
@@ -89,6 +91,8 @@ kinds! {
     Pong = 134;
     /// A subscription ended, with `code`.
     Ended = 135;
+    /// `count` entries of the log.
+    Tailed = 136;
 }
 
 /// Bits of [`Header::flags`].

@@ -16,6 +16,7 @@ mod code;
 mod firing;
 mod frame;
 mod message;
+mod tail;
 
 pub use body::{Cursor, Short};
 pub use code::Code;
@@ -26,4 +27,8 @@ pub use frame::{
 pub use message::{
     AckBody, Attribute, BarRow, Hello, MarketFlags, MarketRow, MarketSpec, SlotRange, StoredRow, VwapRow, Welcome,
     markets_body, read_market_rows, read_markets, write_market_row,
+};
+pub use tail::{
+    FROM_NOW, Logged, Named, TAIL_HEAD_BYTES, TailAsk, TailEntry, TailHead, read_tail, write_tail_market,
+    write_tail_row,
 };

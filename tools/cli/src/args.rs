@@ -5,6 +5,7 @@ use clap::ValueEnum;
 use myelin_client::datom::{EntityId, Tx};
 use myelin_client::wire::MarketRow;
 use myelin_client::{At, Client, Options, Tls};
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -130,6 +131,32 @@ pub(crate) async fn market_id(client: &Client, name: Option<&str>) -> Result<Opt
     match name {
         Some(name) => Ok(Some(market(client, name).await?.id)),
         None => Ok(None),
+    }
+}
+
+/// Names of markets, read again when one is new.
+pub(crate) struct Names {
+    client: Client,
+    by_id: HashMap<u64, String>,
+}
+
+impl Names {
+    pub fn new(client: Client) -> Self {
+        Self { client, by_id: HashMap::new() }
+    }
+
+    /// What is known already need not be asked.
+    pub fn know(&mut self, id: EntityId, name: &str) {
+        self.by_id.insert(id.bits(), name.to_owned());
+    }
+
+    /// The name, or the id where no market has it.
+    pub async fn of(&mut self, id: u64) -> Result<String, Failure> {
+        if !self.by_id.contains_key(&id) {
+            let markets = self.client.list_markets(At::NOW).await?;
+            self.by_id.extend(markets.into_iter().map(|market| (market.id.bits(), market.name)));
+        }
+        Ok(self.by_id.get(&id).cloned().unwrap_or_else(|| id.to_string()))
     }
 }
 

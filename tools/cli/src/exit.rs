@@ -122,6 +122,12 @@ impl Failure {
     }
 }
 
+/// A stream of one shard ended: why, and from where it can be had again.
+pub(crate) fn sends_no_more(shard: u16, why: &Refusal) -> Failure {
+    let oldest = if why.aux == 0 { String::new() } else { format!(", oldest at hand: --since {}", why.aux) };
+    Failure::Said { exit: of_refusal(why), message: format!("shard {shard} sends no more: {why}{oldest}") }
+}
+
 /// The exit code of a refusal.
 pub(crate) fn of_refusal(refusal: &Refusal) -> Exit {
     match refusal.code {

@@ -21,6 +21,7 @@ mod progress;
 mod query;
 mod reflex;
 mod status;
+mod tail;
 mod watch;
 
 pub use args::{Common, Format};
@@ -58,6 +59,8 @@ pub enum Command {
     Vwap(query::VwapArgs),
     /// Registers a standing question and prints what fires, as it fires.
     Watch(watch::Args),
+    /// Prints what is stored, as it is stored, or from any transaction on.
+    Tail(tail::Args),
     /// Markets: add, list.
     Market(market::Args),
     /// Standing questions: list, remove.
@@ -107,6 +110,7 @@ pub async fn execute(command: Command, house: &House, io: &mut Io<'_>) -> Result
         Command::Bars(args) => query::bars(args, io).await,
         Command::Vwap(args) => query::vwap(args, io).await,
         Command::Watch(args) => watch::run(args, house, io).await,
+        Command::Tail(args) => tail::run(args, io).await,
         Command::Market(args) => market::run(args, io).await,
         Command::Reflex(args) => reflex::run(args, house, io).await,
         Command::Status(args) => status::run(args, io).await,
