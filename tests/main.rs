@@ -18,3 +18,4 @@ mod reflexes;
 mod sessions;
 mod tail;
 mod tls;
+mod top;

@@ -126,6 +126,7 @@ impl Shard {
             Kind::ListMarkets => self.list_markets(read),
             Kind::Vwap => self.vwap(read),
             Kind::Bars => self.bars(read),
+            Kind::Top => self.top(&read.body, read.basis),
             Kind::Latest => self.latest(read),
             Kind::Rows => self.rows(read),
             Kind::ListReflexes => self.list_reflexes(read),
@@ -338,7 +339,7 @@ fn page<R: ColumnRow>(
 }
 
 /// Why there is no answer: the asker's fault, or the storage's.
-enum Unanswered {
+pub(super) enum Unanswered {
     Refused(Refusal),
     Failed(IndexError),
 }
@@ -360,7 +361,7 @@ impl From<IndexError> for Unanswered {
     }
 }
 
-fn bad(_: myelin_wire::Short) -> Unanswered {
+pub(super) fn bad(_: myelin_wire::Short) -> Unanswered {
     Refusal::of(Code::BadBody).into()
 }
 
@@ -368,6 +369,6 @@ fn nothing() -> Said {
     Said::Answer { count: 0, aux: 0, more: false, body: Vec::new() }
 }
 
-fn items<T: bytemuck::NoUninit>(rows: &[T]) -> Said {
+pub(super) fn items<T: bytemuck::NoUninit>(rows: &[T]) -> Said {
     Said::Answer { count: rows.len() as u32, aux: 0, more: false, body: bytemuck::cast_slice(rows).to_vec() }
 }

@@ -28,6 +28,7 @@ pub mod reply;
 pub mod seal;
 pub mod session;
 pub mod tail;
+pub mod top;
 
 use crate::config::Limits;
 use crate::market::Markets;
@@ -246,6 +247,7 @@ impl Shard {
             | Kind::Rows
             | Kind::ListMarkets
             | Kind::ListReflexes
+            | Kind::Top
             | Kind::Now
             | Kind::Status => self.ask(now, from, frame, log)?,
             _ => self.refuse(from, &frame.header, Refusal::of(Code::UnknownKind)),

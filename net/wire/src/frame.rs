@@ -77,6 +77,8 @@ kinds! {
     Status = 19;
     /// The log as a stream, from any `tx`, then live.
     Tail = 25;
+    /// The greatest markets of a shard by a measure.
+    Top = 26;
     /// Answer to a hello.
     Welcome = 129;
     /// Durable and applied.

@@ -17,6 +17,7 @@ mod firing;
 mod frame;
 mod message;
 mod tail;
+mod top;
 
 pub use body::{Cursor, Short};
 pub use code::Code;
@@ -32,3 +33,4 @@ pub use tail::{
     FROM_NOW, Logged, Named, TAIL_HEAD_BYTES, TailAsk, TailEntry, TailHead, read_tail, write_tail_market,
     write_tail_row,
 };
+pub use top::{By, TopAsk, TopRow};

@@ -11,7 +11,7 @@ use core::mem::offset_of;
 use myelin_datom::{EntityId, Quote, Slot, Tick};
 use myelin_wire::{
     AckBody, BarRow, Code, FiringRow, Header, Hello, Kind, MarketFlags, MarketSpec, Named, SlotRange, TailAsk,
-    TailHead, VwapRow, Welcome, decode, markets_body, write_market_row, write_tail_market,
+    TailHead, TopRow, VwapRow, Welcome, decode, markets_body, write_market_row, write_tail_market,
 };
 
 const PAGE: &str = include_str!("../../README.md");
@@ -70,6 +70,7 @@ fn every_offset_that_is_drawn_is_the_types_offset() {
         ),
         ("Ack: 16 bytes", 16, laid_out!(AckBody: duplicates refused first_bad first_code)),
         ("Row of a vwap: 40 bytes", 40, laid_out!(VwapRow: market count notional volume vwap)),
+        ("Row of a top: 56 bytes", 56, laid_out!(TopRow: market count volume notional first last moved)),
         ("Bar: 64 bytes", 64, laid_out!(BarRow: start_ns open high low close volume count market)),
         (
             "Firing: 128 bytes",

@@ -22,6 +22,7 @@ mod query;
 mod reflex;
 mod status;
 mod tail;
+mod top;
 mod watch;
 
 pub use args::{Common, Format};
@@ -57,6 +58,8 @@ pub enum Command {
     Bars(query::BarsArgs),
     /// Volume-weighted average price of a market, or of each.
     Vwap(query::VwapArgs),
+    /// The greatest markets by count, volume, notional, price or move.
+    Top(top::Args),
     /// Registers a standing question and prints what fires, as it fires.
     Watch(watch::Args),
     /// Prints what is stored, as it is stored, or from any transaction on.
@@ -109,6 +112,7 @@ pub async fn execute(command: Command, house: &House, io: &mut Io<'_>) -> Result
         Command::Query(args) => query::run(args, io).await,
         Command::Bars(args) => query::bars(args, io).await,
         Command::Vwap(args) => query::vwap(args, io).await,
+        Command::Top(args) => top::run(args, io).await,
         Command::Watch(args) => watch::run(args, house, io).await,
         Command::Tail(args) => tail::run(args, io).await,
         Command::Market(args) => market::run(args, io).await,
