@@ -20,7 +20,7 @@ mod tail;
 mod top;
 
 pub use body::{Cursor, Short};
-pub use code::Code;
+pub use code::{Code, HttpCode};
 pub use firing::{FIRING_BYTES, FiringRow};
 pub use frame::{
     ALIGN, Frame, HEADER_BYTES, Header, Kind, MAGIC, VERSION, WireError, begin, decode, finish, framed_len, write_frame,
