@@ -105,7 +105,10 @@ impl CorePlan {
             .collect();
         let open = restoring
             .iter()
-            .map(|(shard, from)| (*shard, OpenRuns { ticks: from.ticks.clone(), quotes: from.quotes.clone() }))
+            .map(|(shard, from)| {
+                let (ticks, quotes, facts) = (from.ticks.clone(), from.quotes.clone(), from.facts.clone());
+                (*shard, OpenRuns { ticks, quotes, facts })
+            })
             .collect();
         let term = hard_state.groups.iter().map(|group| group.term).max().unwrap_or(0) + 1;
         let mut shards = Vec::new();

@@ -7,6 +7,7 @@
 
 mod at_rest;
 mod durability;
+mod facts;
 mod faults;
 mod gateway;
 mod hostile;

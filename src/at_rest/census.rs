@@ -151,6 +151,7 @@ pub(super) const fn kind_name(kind: u8) -> &'static str {
         Some(EntryKind::Remove) => "remove",
         Some(EntryKind::Close) => "close",
         Some(EntryKind::Lead) => "lead",
+        Some(EntryKind::Transact) => "transact",
         None => "unknown",
     }
 }

@@ -10,7 +10,7 @@ use super::segments::{self, Segment};
 use super::still::{Still, append_path};
 use super::{Damage, Exit, Fault, Form, conclude, digits, told};
 use crate::shard::manifest::{self, Manifest, runs_dir};
-use myelin_index::Run;
+use myelin_index::{FactRun, Run, RunMeta};
 use myelin_wal::{HardState, HardStateFile, Start, WalError};
 use serde::Serialize;
 use std::collections::BTreeSet;
@@ -119,6 +119,7 @@ struct ManifestShard {
     state_bytes: usize,
     ticks: Vec<String>,
     quotes: Vec<String>,
+    facts: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -257,16 +258,22 @@ fn checkpoints(home: &Home, core: u16, this: &mut CoreTold, damage: &mut Vec<Dam
             state_bytes: files.state.len(),
             ticks: names(&files.ticks),
             quotes: names(&files.quotes),
+            facts: names(&files.facts),
         });
         let (lsn, shards) = (manifest.lsn, shards.collect());
         this.manifests.push(ManifestTold { file, number, lsn, bytes: bytes.len() as u64, shards });
         for files in &manifest.shards {
             let runs =
                 files.ticks.iter().map(|run| ("ticks", run)).chain(files.quotes.iter().map(|run| ("quotes", run)));
+            let runs = runs.chain(files.facts.iter().map(|run| ("facts", run)));
             for (kind, run) in runs.filter(|(_, run)| named.insert(run.name.clone())) {
                 let path = runs_dir(&dir).join(&run.name);
-                match Run::open(&path) {
-                    Ok(open) => this.runs.push(run_told(told::in_core(core, "runs"), files.shard, kind, &open)),
+                let opened = match kind {
+                    "facts" => FactRun::open(&path).map(|run| run.meta().clone()),
+                    _ => Run::open(&path).map(|run| run.meta().clone()),
+                };
+                match opened {
+                    Ok(meta) => this.runs.push(run_told(told::in_core(core, "runs"), files.shard, kind, &meta)),
                     Err(error) => damage.push(told::of_run(&home.dir, &path, error)?),
                 }
             }
@@ -295,8 +302,7 @@ pub(super) fn unnamed(dir: &Path, named: &BTreeSet<String>) -> Result<Vec<String
     Ok(unnamed)
 }
 
-fn run_told(folder: String, shard: u16, kind: &'static str, run: &Run) -> RunTold {
-    let meta = run.meta();
+fn run_told(folder: String, shard: u16, kind: &'static str, meta: &RunMeta) -> RunTold {
     RunTold {
         file: format!("{folder}/{}", file_name(&meta.path)),
         shard,

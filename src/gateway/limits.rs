@@ -61,6 +61,8 @@ pub const ROWS_PER_FRAME: usize = 16 << 10;
 pub const BAD_ROWS: usize = 100;
 /// Bars in one answer.
 pub const BARS: u64 = 100_000;
+/// Facts in one answer: each may hold 16 KiB.
+pub const DATOMS: usize = 2_000;
 /// Names and ids of markets that are remembered; above it they are asked for again.
 pub const MARKETS: usize = 1 << 18;
 

@@ -3,7 +3,7 @@
 //! | route | answer |
 //! |---|---|
 //! | `POST /v2/ingest` | rows in: 202 with the last `tx`, and what became of each part (`ingest.rs`) |
-//! | `GET /v2/query/as_of/{tx}` | counts, newest tick, averages, bars (`query.rs`) |
+//! | `GET /v2/query/as_of/{tx}` | counts, newest tick, averages, bars (`query.rs`); facts (`facts.rs`) |
 //! | `GET /v2/markets` | every market and its rows |
 //! | `GET /v2/watch` | firings as server-sent events (`watch.rs`) |
 //! | `GET /healthz` | 200 while the process lives |
@@ -18,6 +18,7 @@
 //! without a bound (`limits.rs`). Deliberately absent: state of its own that would have to survive.
 
 mod body;
+mod facts;
 mod failure;
 mod guests;
 mod ingest;

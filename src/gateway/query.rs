@@ -5,14 +5,17 @@
 //!   market=NAME | entity=ID                     {"tx","market","entity","tick":{..} | null}     the newest
 //!   vwap=true [market=NAME]                     {"tx","vwap":[{"market","entity","vwap","volume","notional","count"}]}
 //!   bars=60s market=NAME [from=.. to=..]        {"tx","market","entity","bars":[{"start","open",..}]}
+//!   entity=ID, attribute=person/name ..         {"tx","datoms":[{"entity","attribute","value","type","tx","added"}]}
 //!   top=volume [limit=10] [from=.. to=..]       {"tx","by","top":[{"market","entity","count","volume",..}]}
 //! ```
+//! The last are facts: an entity that is no market, or an attribute that is none of rows (`facts.rs`).
+//!
 //!
 //! `{tx}` is a transaction, or `now`, or 0 for the same; `min_tx` is not before that one. Every answer carries the `tx` it
 //! was given at: asking as of that again gives the same. A time is written with its zone, a length with its unit.
 
 use super::failure::{Failure, HttpCode};
-use super::{Shared, limits, parameters};
+use super::{Shared, facts, limits, parameters};
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
@@ -29,9 +32,16 @@ use tokio::time::timeout;
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Parameters {
-    attribute: Option<String>,
-    market: Option<String>,
-    entity: Option<String>,
+    pub(super) attribute: Option<String>,
+    pub(super) market: Option<String>,
+    pub(super) entity: Option<String>,
+    /// Of facts: whose idents and whose facts; main where nothing is said.
+    pub(super) partition: Option<String>,
+    /// Of facts: only what was said after this transaction.
+    pub(super) since: Option<String>,
+    /// Of facts: everything that was ever said.
+    #[serde(default)]
+    pub(super) history: bool,
     #[serde(default)]
     vwap: bool,
     bars: Option<String>,
@@ -61,6 +71,9 @@ pub async fn as_of(
     let at = moment(Some(&tx), asked.min_tx.as_deref())?;
     let client = shared.client().await?;
     in_time(async {
+        if facts::is_about_facts(&asked) {
+            return facts::facts(&shared, client, &asked, at).await;
+        }
         let market = market(&shared, client, &asked).await?;
         match (&asked, market) {
             (Parameters { top: Some(by), attribute: None, vwap: false, bars: None, .. }, None) => {
@@ -116,7 +129,7 @@ async fn in_time<T>(asking: impl Future<Output = Result<T, Failure>>) -> Result<
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "it stands in map_err")]
-fn failed(error: Error) -> Failure {
+pub(super) fn failed(error: Error) -> Failure {
     match &error {
         // A read that was not answered changed nothing.
         Error::Unknown(lost) => Failure::http(HttpCode::NotServing, lost.to_string()),
@@ -124,7 +137,7 @@ fn failed(error: Error) -> Failure {
     }
 }
 
-fn bad(message: impl Into<String>) -> Failure {
+pub(super) fn bad(message: impl Into<String>) -> Failure {
     Failure::http(HttpCode::BadQuery, message)
 }
 

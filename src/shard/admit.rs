@@ -104,8 +104,20 @@ pub fn shape(frame: &Frame<'_>, slots: &Range<u16>) -> Result<(), Refusal> {
             if count == frame.header.count { Ok(()) } else { Err(Refusal::of(Code::BadBody)) }
         }
         Kind::Register => registrations(frame.body),
+        Kind::Transact => transaction(frame.body, slots),
         Kind::Remove if !frame.body.len().is_multiple_of(8) => Err(Refusal::of(Code::BadBody)),
         _ => Ok(()),
+    }
+}
+
+/// Every op can be read, and the partition is placed here.
+fn transaction(body: &[u8], slots: &Range<u16>) -> Result<(), Refusal> {
+    let read = myelin_datom::Transaction::read(body);
+    let transaction = read.map_err(|error| Refusal { first_bad: error.op, ..Refusal::of(Code::BadFact) })?;
+    if slots.contains(&myelin_datom::Slot::of_name(&transaction.partition).number()) {
+        Ok(())
+    } else {
+        Err(Refusal::of(Code::WrongShard))
     }
 }
 

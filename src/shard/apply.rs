@@ -26,9 +26,9 @@ pub struct Scratch {
 }
 
 /// What became of a proposal, before it is told.
-struct Done {
-    outcome: Outcome,
-    said: Said,
+pub(super) struct Done {
+    pub(super) outcome: Outcome,
+    pub(super) said: Said,
 }
 
 impl Shard {
@@ -108,6 +108,7 @@ impl Shard {
             EntryKind::Markets => Ok(self.apply_markets(tx, body)),
             EntryKind::Register => Ok(self.apply_register(tx, body)),
             EntryKind::Remove => Ok(self.apply_remove(tx, body)),
+            EntryKind::Transact => self.apply_transact(tx, body),
             EntryKind::Close | EntryKind::Lead => Err(super::entry::Senseless { kind: kind as u8, at: 0 }.into()),
         }
     }
@@ -117,6 +118,10 @@ impl Shard {
         match (Code::from_number(outcome.code), kind) {
             (Some(code), _) => Said::Refused(Refusal { first_bad: outcome.first_bad, ..Refusal::of(code) }),
             (None, EntryKind::Markets) => self.market_ids(body),
+            // Whom its tempids became is not kept: as of its tx they can be looked up.
+            (None, EntryKind::Transact) => {
+                Said::Answer { count: outcome.accepted, aux: 1, more: false, body: Vec::new() }
+            }
             (None, _) => Said::Ack { outcome, verdicts: None },
         }
     }
@@ -147,6 +152,7 @@ impl Shard {
         }
         self.counters.rows_accepted += u64::from(done.outcome.accepted);
         self.counters.rows_duplicate += u64::from(done.outcome.duplicates);
+        self.state_gaps(tx, "tick", &gaps)?;
         for (n, gap) in gaps.drain(..).enumerate() {
             // Behind the ticks of the transaction, so that a gap's place is no tick's.
             self.react_to_gap(tx, (rows.len() + n) as u32, &gap, received_ns, durable.unix_ns);
@@ -160,8 +166,12 @@ impl Shard {
     fn apply_quotes(&mut self, tx: Tx, proposal: &Proposal, body: &[u8]) -> Result<Done, ShardError> {
         let mut copied = std::mem::take(&mut self.scratch.quotes);
         let mut verdicts = std::mem::take(&mut self.scratch.verdicts);
+        let mut gaps = std::mem::take(&mut self.scratch.gaps);
         let rows = rows_of(body, &mut copied);
-        let done = apply_rows(&mut self.quotes, tx, proposal, rows, &mut verdicts, &mut Vec::new())?;
+        let done = apply_rows(&mut self.quotes, tx, proposal, rows, &mut verdicts, &mut gaps)?;
+        self.state_gaps(tx, "quote", &gaps)?;
+        gaps.clear();
+        self.scratch.gaps = gaps;
         if done.outcome.code == 0 {
             self.tails.stored(&self.quotes, tx, rows, &verdicts);
         }
@@ -278,7 +288,7 @@ fn done(tx: Tx, accepted: u32) -> Done {
     Done { outcome, said: Said::Ack { outcome, verdicts: None } }
 }
 
-fn refused(tx: Tx, refusal: Refusal) -> Done {
+pub(super) fn refused(tx: Tx, refusal: Refusal) -> Done {
     let outcome = Outcome {
         tx: tx.bits(),
         first_bad: refusal.first_bad,

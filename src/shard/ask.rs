@@ -10,6 +10,7 @@
 
 use super::append::Appender;
 use super::entry::EntryKind;
+use super::facts::FACT_READ_BODY_MAX;
 use super::reply::Said;
 use super::{ConnId, Now, Refusal, Shard, ShardError};
 use crate::reflex::ReflexId;
@@ -39,12 +40,12 @@ impl Waiting {
 }
 
 #[derive(Clone, Debug)]
-struct Read {
+pub(super) struct Read {
     from: ConnId,
     header: Header,
     kind: Kind,
-    body: Vec<u8>,
-    basis: Tx,
+    pub(super) body: Vec<u8>,
+    pub(super) basis: Tx,
     /// Applied when this entry is.
     behind: LogIndex,
 }
@@ -70,7 +71,8 @@ impl Shard {
         log: &mut Appender,
     ) -> Result<(), ShardError> {
         let header = frame.header;
-        if frame.body.len() > READ_BODY_MAX {
+        let facts = matches!(frame.kind, Kind::Datoms | Kind::Pull);
+        if frame.body.len() > if facts { FACT_READ_BODY_MAX } else { READ_BODY_MAX } {
             self.refuse(from, &header, Refusal::of(Code::BadBody));
             return Ok(());
         }
@@ -130,6 +132,8 @@ impl Shard {
             Kind::Latest => self.latest(read),
             Kind::Rows => self.rows(read),
             Kind::ListReflexes => self.list_reflexes(read),
+            Kind::Datoms => self.datoms(read),
+            Kind::Pull => self.pull(read),
             Kind::Status => Ok(self.status()),
             _ => Err(Unanswered::Refused(Refusal::of(Code::UnknownKind))),
         };
@@ -304,6 +308,7 @@ impl Shard {
         line("reflexes", self.reflexes.len() as u64);
         line("sessions", self.sessions.count() as u64);
         line("subscriptions", self.subscribers.count() as u64);
+        line("datoms", self.facts.datoms());
         line("tails", self.tails.count() as u64);
         line("unsealed_rows", self.unsealed_rows());
         for (code, count) in &self.counters.refused {

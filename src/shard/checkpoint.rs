@@ -6,25 +6,27 @@
 //!   sealed   <- the runs, in place of the frozen rows                       on the core
 //!   restore  <- state bytes + runs                                          at a start, then the log's tail is replayed
 //!
-//!   state    version:4 | position | sessions | markets | len:8 ticks | len:8 quotes | len:8 reflexes
+//!   state    version:4 | position | sessions | markets | len:8 ticks | len:8 quotes | len:8 reflexes | len:8 facts
 //! ```
 //!
 //! The state is that of one applied entry: what lies behind it is in the log.
 
 use super::replicate::{Group, LogIndex, Position};
-use super::seal::Merged;
+use super::seal::{Merged, NewRuns};
 use super::session::Sessions;
 use super::{Now, Shard, ShardError, columns_config, react};
 use crate::config::Limits;
 use crate::market::Markets;
 use crate::reflex::Reflexes;
 use myelin_datom::{Kind, Quote, Tick, Tx};
-use myelin_index::{Columns, Frozen, Run};
+use myelin_index::{Columns, FactRun, Facts, Frozen, FrozenFacts, Run};
 use myelin_wire::{Cursor, Short};
 use std::sync::Arc;
 
 /// Of the state bytes.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+/// The one without facts, which is read too.
+const WITHOUT_FACTS: u32 = 1;
 
 /// What the seal thread writes for one shard.
 pub struct Sealing {
@@ -34,6 +36,8 @@ pub struct Sealing {
     pub ticks: Option<Arc<Frozen<Tick>>>,
     /// Its newest quotes, if there are any.
     pub quotes: Option<Arc<Frozen<Quote>>>,
+    /// Its newest facts, if there are any.
+    pub facts: Option<Arc<FrozenFacts>>,
     /// Everything else.
     pub state: Vec<u8>,
 }
@@ -47,42 +51,49 @@ pub struct Restoring {
     pub ticks: Vec<Arc<Run>>,
     /// Its runs of quotes, oldest first.
     pub quotes: Vec<Arc<Run>>,
+    /// Its runs of facts, oldest first.
+    pub facts: Vec<Arc<FactRun>>,
 }
 
 impl Shard {
     /// Freezes the newest rows and writes down the rest. Rows that come from now on belong to the next checkpoint.
     pub fn seal(&mut self) -> Sealing {
         self.drain_reflexes();
-        let (ticks, quotes) = (self.ticks.freeze(), self.quotes.freeze());
+        let (ticks, quotes, facts) = (self.ticks.freeze(), self.quotes.freeze(), self.facts.freeze());
         let mut state = Vec::new();
         state.extend_from_slice(&VERSION.to_le_bytes());
         state.extend_from_slice(&self.group.applied().0.to_le_bytes());
         state.extend_from_slice(&self.group.applied_tx().bits().to_le_bytes());
         self.sessions.write(&mut state);
         self.markets.write(&mut state);
-        for part in [self.ticks.state(), self.quotes.state(), self.reflexes.state()] {
+        for part in [self.ticks.state(), self.quotes.state(), self.reflexes.state(), self.facts.state()] {
             state.extend_from_slice(&(part.len() as u64).to_le_bytes());
             state.extend_from_slice(&part);
         }
-        Sealing { shard: self.number, ticks, quotes, state }
+        Sealing { shard: self.number, ticks, quotes, facts, state }
     }
 
     /// The frozen rows are in runs now.
-    pub fn sealed(&mut self, sealing: &Sealing, ticks: Option<Arc<Run>>, quotes: Option<Arc<Run>>) {
+    pub fn sealed(&mut self, sealing: &Sealing, runs: NewRuns) {
         assert!(sealing.shard == self.number, "a run goes back to its shard");
+        let NewRuns { ticks, quotes, facts } = runs;
         if let (Some(frozen), Some(run)) = (&sealing.ticks, ticks) {
             self.ticks.install(Arc::clone(frozen), run);
         }
         if let (Some(frozen), Some(run)) = (&sealing.quotes, quotes) {
             self.quotes.install(Arc::clone(frozen), run);
         }
+        if let (Some(frozen), Some(run)) = (&sealing.facts, facts) {
+            self.facts.install(frozen, run);
+        }
     }
 
     /// Runs became one; no answer changes.
     pub fn merged(&mut self, merged: &Merged) {
-        match merged.kind {
-            Kind::Tick => self.ticks.install_merged(&merged.old, merged.new.clone()),
-            _ => self.quotes.install_merged(&merged.old, merged.new.clone()),
+        match merged {
+            Merged::Rows { kind: Kind::Tick, old, new, .. } => self.ticks.install_merged(old, new.clone()),
+            Merged::Rows { old, new, .. } => self.quotes.install_merged(old, new.clone()),
+            Merged::Facts { old, new, .. } => self.facts.install_merged(old, new.clone()),
         }
     }
 
@@ -95,7 +106,7 @@ impl Shard {
         let short = |Short { at }| ShardError::Checkpoint(format!("short at byte {at}"));
         let mut cursor = Cursor::new(&from.state);
         let version = cursor.u32().map_err(short)?;
-        if version != VERSION {
+        if version != VERSION && version != WITHOUT_FACTS {
             return Err(ShardError::Checkpoint(format!("version {version}, {VERSION} is read")));
         }
         let position =
@@ -105,8 +116,10 @@ impl Shard {
         shard.markets = Markets::read(&mut cursor).map_err(short)?;
         let mut part = || cursor.u64().and_then(|len| cursor.take(len as usize)).map_err(short);
         let (ticks, quotes, reflexes) = (part()?, part()?, part()?);
+        let facts = if version == WITHOUT_FACTS { &[] } else { part()? };
         shard.ticks = Columns::restore(columns_config(limits), ticks, from.ticks)?;
         shard.quotes = Columns::restore(columns_config(limits), quotes, from.quotes)?;
+        shard.facts = Facts::restore(facts, from.facts)?;
         shard.reflexes = Reflexes::restore(react::limits(limits), reflexes)
             .map_err(|error| ShardError::Checkpoint(error.to_string()))?;
         Ok(shard)

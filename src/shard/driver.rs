@@ -720,7 +720,7 @@ impl Core {
             Ok(made) if job.sealings.is_empty() => {
                 self.merge_wanted = !made.merged.is_empty();
                 for merged in &made.merged {
-                    if let Some(shard) = self.shards.iter_mut().find(|shard| shard.number() == merged.shard) {
+                    if let Some(shard) = self.shards.iter_mut().find(|shard| shard.number() == merged.shard()) {
                         shard.merged(merged);
                     }
                 }
@@ -732,7 +732,7 @@ impl Core {
                 self.sealed_us = now.mono_us;
                 for (sealing, runs) in job.sealings.iter().zip(made.runs) {
                     if let Some(shard) = self.shards.iter_mut().find(|shard| shard.number() == sealing.shard) {
-                        shard.sealed(sealing, runs.ticks, runs.quotes);
+                        shard.sealed(sealing, runs);
                     }
                 }
                 // The checkpoint before stays usable: the log is kept from there on.

@@ -1,7 +1,7 @@
 //! What a log entry carries: one or more proposals, each 24 bytes and its body as the client sent it.
 //!
 //! ```text
-//!   record payload   [ proposal:24 | body, padded to 8 ]*        entry kinds Ticks .. Remove
+//!   record payload   [ proposal:24 | body, padded to 8 ]*        entry kinds Ticks .. Remove, Transact
 //!   proposal         0 session:8 | 8 request:8 | 16 count:4 (bit 31: partial) | 20 body CRC:4
 //!   Close            empty; the record's tx is the moment that is closed
 //!   Lead             empty; a leader's first entry in its term
@@ -31,6 +31,8 @@ pub enum EntryKind {
     Close = 6,
     /// A leader's first entry.
     Lead = 7,
+    /// Facts.
+    Transact = 8,
 }
 
 impl EntryKind {
@@ -45,6 +47,7 @@ impl EntryKind {
             5 => Some(Self::Remove),
             6 => Some(Self::Close),
             7 => Some(Self::Lead),
+            8 => Some(Self::Transact),
             _ => None,
         }
     }

@@ -3,8 +3,8 @@
 //! ```text
 //!   manifest-<16 hex digits>
 //!     0 magic "MyelnChk" | 8 version:4 | 12 core:4 | 16 lsn:8 | 24 shards:4 | 28 zero:4
-//!     per shard   shard:2 | zero:6 | ticks:4 | quotes:4 | state bytes:8
-//!                 per run  hash:16 | name bytes:2 | name             (ticks oldest first, then quotes)
+//!     per shard   shard:2 | zero:2 | facts:4 | ticks:4 | quotes:4 | state bytes:8       (version 1: facts are zero)
+//!                 per run  hash:16 | name bytes:2 | name             (ticks oldest first, then quotes, then facts)
 //!                 state
 //!     last 4      CRC-32 of everything before
 //! ```
@@ -14,7 +14,7 @@
 
 use super::checkpoint::Restoring;
 use myelin_datom::{Quote, Tick};
-use myelin_index::{Columns, Run, RunMeta};
+use myelin_index::{Columns, FactRun, Facts, Run, RunMeta};
 use myelin_wal::Lsn;
 use myelin_wire::{Cursor, Short};
 use std::collections::BTreeSet;
@@ -24,7 +24,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 const MAGIC: &[u8; 8] = b"MyelnChk";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+/// The one without facts, which is read too.
+const WITHOUT_FACTS: u32 = 1;
 const PREFIX: &str = "manifest-";
 
 /// A run as a manifest names it.
@@ -54,8 +56,17 @@ pub struct ShardFiles {
     pub ticks: Vec<RunName>,
     /// Its runs of quotes, oldest first.
     pub quotes: Vec<RunName>,
+    /// Its runs of facts, oldest first.
+    pub facts: Vec<RunName>,
     /// Its state.
     pub state: Vec<u8>,
+}
+
+impl ShardFiles {
+    /// All of them: ticks, quotes, facts, each oldest first.
+    pub fn runs(&self) -> impl Iterator<Item = &RunName> {
+        self.ticks.iter().chain(&self.quotes).chain(&self.facts)
+    }
 }
 
 /// A checkpoint of one core.
@@ -122,11 +133,12 @@ impl Manifest {
         out.extend_from_slice(&[0; 4]);
         for files in &self.shards {
             out.extend_from_slice(&files.shard.to_le_bytes());
-            out.extend_from_slice(&[0; 6]);
+            out.extend_from_slice(&[0; 2]);
+            out.extend_from_slice(&(files.facts.len() as u32).to_le_bytes());
             out.extend_from_slice(&(files.ticks.len() as u32).to_le_bytes());
             out.extend_from_slice(&(files.quotes.len() as u32).to_le_bytes());
             out.extend_from_slice(&(files.state.len() as u64).to_le_bytes());
-            for run in files.ticks.iter().chain(&files.quotes) {
+            for run in files.runs() {
                 out.extend_from_slice(&run.hash.to_le_bytes());
                 out.extend_from_slice(&(run.name.len() as u16).to_le_bytes());
                 out.extend_from_slice(run.name.as_bytes());
@@ -148,7 +160,7 @@ impl Manifest {
         if cursor.take(8).map_err(short)? != MAGIC {
             return Err(("it is no manifest", 0));
         }
-        if cursor.u32().map_err(short)? != VERSION {
+        if !matches!(cursor.u32().map_err(short)?, VERSION | WITHOUT_FACTS) {
             return Err(("its version is not read here", 8));
         }
         let mut manifest = Self { number, core: cursor.u32().map_err(short)?, ..Self::default() };
@@ -157,16 +169,23 @@ impl Manifest {
         cursor.take(4).map_err(short)?;
         for _ in 0..shards {
             let mut files = ShardFiles { shard: cursor.u16().map_err(short)?, ..ShardFiles::default() };
-            cursor.take(6).map_err(short)?;
+            cursor.take(2).map_err(short)?;
+            let facts = cursor.u32().map_err(short)?;
             let (ticks, quotes) = (cursor.u32().map_err(short)?, cursor.u32().map_err(short)?);
             let state = cursor.u64().map_err(short)?;
-            for n in 0..u64::from(ticks) + u64::from(quotes) {
+            let (behind_ticks, behind_quotes) = (u64::from(ticks), u64::from(ticks) + u64::from(quotes));
+            for n in 0..behind_quotes + u64::from(facts) {
                 let hash = cursor.take(16).map_err(short)?.try_into().map(u128::from_le_bytes).unwrap_or_default();
                 let name = cursor.text().map_err(short)?.to_owned();
                 if name.contains(['/', '\\', '\0']) || name.starts_with('.') {
                     return Err(("a run's name is a path", n as usize));
                 }
-                if n < u64::from(ticks) { &mut files.ticks } else { &mut files.quotes }.push(RunName { name, hash });
+                let runs = match n {
+                    n if n < behind_ticks => &mut files.ticks,
+                    n if n < behind_quotes => &mut files.quotes,
+                    _ => &mut files.facts,
+                };
+                runs.push(RunName { name, hash });
             }
             files.state = cursor.take(state as usize).map_err(short)?.to_vec();
             manifest.shards.push(files);
@@ -211,21 +230,27 @@ impl Manifest {
 
     /// Opens what the manifest names.
     pub fn restore(&self, dir: &Path) -> Result<Vec<(u16, Restoring)>, ManifestError> {
+        let meant = |run: &RunName, meta: &RunMeta| {
+            let (file, found) = (meta.path.display().to_string(), meta.hash);
+            let wrong = ManifestError::WrongRun { file, expected: run.hash, found };
+            if found == run.hash { Ok(()) } else { Err(wrong) }
+        };
         let open = |run: &RunName| -> Result<Arc<Run>, ManifestError> {
-            let path = runs_dir(dir).join(&run.name);
-            let opened = Run::open(&path)?;
-            let found = opened.meta().hash;
-            if found != run.hash {
-                let file = path.display().to_string();
-                return Err(ManifestError::WrongRun { file, expected: run.hash, found });
-            }
+            let opened = Run::open(&runs_dir(dir).join(&run.name))?;
+            meant(run, opened.meta())?;
+            Ok(Arc::new(opened))
+        };
+        let open_facts = |run: &RunName| -> Result<Arc<FactRun>, ManifestError> {
+            let opened = FactRun::open(&runs_dir(dir).join(&run.name))?;
+            meant(run, opened.meta())?;
             Ok(Arc::new(opened))
         };
         let mut restored = Vec::new();
         for files in &self.shards {
             let ticks = files.ticks.iter().map(open).collect::<Result<_, _>>()?;
             let quotes = files.quotes.iter().map(open).collect::<Result<_, _>>()?;
-            restored.push((files.shard, Restoring { state: files.state.clone(), ticks, quotes }));
+            let facts = files.facts.iter().map(open_facts).collect::<Result<_, _>>()?;
+            restored.push((files.shard, Restoring { state: files.state.clone(), ticks, quotes, facts }));
         }
         Ok(restored)
     }
@@ -242,7 +267,7 @@ impl Manifest {
             .into_iter()
             .flatten()
             .flat_map(|manifest| &manifest.shards)
-            .flat_map(|files| files.ticks.iter().chain(&files.quotes))
+            .flat_map(ShardFiles::runs)
             .map(|run| run.name.as_str())
             .collect();
         for entry in fs::read_dir(runs_dir(dir))? {
@@ -259,6 +284,11 @@ impl super::Shard {
     /// Ticks and quotes, for who compares two copies of a directory at rest.
     pub(crate) const fn columns(&self) -> (&Columns<Tick>, &Columns<Quote>) {
         (&self.ticks, &self.quotes)
+    }
+
+    /// Facts, likewise.
+    pub(crate) const fn facts(&self) -> &Facts {
+        &self.facts
     }
 }
 
@@ -287,8 +317,8 @@ mod tests {
 
     fn manifest(number: u64) -> Manifest {
         let run = |name: &str| RunName { name: name.to_owned(), hash: 7 };
-        let files =
-            ShardFiles { shard: 3, ticks: vec![run("a"), run("b")], quotes: vec![run("c")], state: vec![1, 2, 3] };
+        let (ticks, quotes, facts) = (vec![run("a"), run("b")], vec![run("c")], vec![run("d")]);
+        let files = ShardFiles { shard: 3, ticks, quotes, facts, state: vec![1, 2, 3] };
         Manifest { number, core: 1, lsn: 4096, shards: vec![files, ShardFiles::default()] }
     }
 

@@ -19,6 +19,7 @@ pub mod ask;
 pub mod checkpoint;
 pub mod driver;
 pub mod entry;
+pub mod facts;
 pub mod manifest;
 pub mod merge;
 pub mod react;
@@ -37,7 +38,7 @@ use admit::{Delay, Gates};
 use append::{Appender, NoRoom};
 use entry::{EntryKind, Proposal, Senseless};
 use myelin_datom::{Quote, SLOTS, Tick, Tx};
-use myelin_index::{Columns, ColumnsConfig, IndexError};
+use myelin_index::{Columns, ColumnsConfig, Facts, IndexError};
 use myelin_wire::{Code, Frame, Header, Kind, WireError};
 use react::Subscribers;
 use replicate::{Group, LogIndex, Position};
@@ -158,6 +159,7 @@ pub struct Shard {
     markets: Markets,
     ticks: Columns<Tick>,
     quotes: Columns<Quote>,
+    facts: Facts,
     reflexes: Reflexes,
     subscribers: Subscribers,
     tails: Tails,
@@ -185,6 +187,7 @@ impl Shard {
             markets: Markets::default(),
             ticks: Columns::new(columns_config(limits)),
             quotes: Columns::new(columns_config(limits)),
+            facts: Facts::new(),
             reflexes: Reflexes::new(react::limits(limits)),
             subscribers: Subscribers::new(limits),
             tails: Tails::new(limits),
@@ -233,6 +236,7 @@ impl Shard {
             Kind::Markets => self.write(now, from, frame, EntryKind::Markets, log),
             Kind::Register => self.write(now, from, frame, EntryKind::Register, log),
             Kind::Remove => self.write(now, from, frame, EntryKind::Remove, log),
+            Kind::Transact => self.write(now, from, frame, EntryKind::Transact, log),
             Kind::Resume => self.gates.resume(from, frame.header.session, frame.header.aux),
             Kind::Subscribe => self.subscribe(from, frame)?,
             Kind::Tail => self.tail(from, frame)?,
@@ -249,6 +253,8 @@ impl Shard {
             | Kind::ListReflexes
             | Kind::Top
             | Kind::Now
+            | Kind::Datoms
+            | Kind::Pull
             | Kind::Status => self.ask(now, from, frame, log)?,
             _ => self.refuse(from, &frame.header, Refusal::of(Code::UnknownKind)),
         }
@@ -347,7 +353,7 @@ impl Shard {
     /// Rows that no run holds yet: they are in memory and in the log.
     #[must_use]
     pub fn unsealed_rows(&self) -> u64 {
-        self.ticks.unsealed_rows() + self.quotes.unsealed_rows()
+        self.ticks.unsealed_rows() + self.quotes.unsealed_rows() + self.facts.unsealed() * facts::ROWS_PER_DATOM
     }
 }
 

@@ -15,7 +15,7 @@ use super::checkpoint::Sealing;
 use super::manifest::{Manifest, RunName, ShardFiles, runs_dir};
 use crate::runtime::ring::{Producer, ThreadConsumer};
 use myelin_datom::{Kind, Quote, Tick};
-use myelin_index::{ColumnRow, Floors, IndexError, Run};
+use myelin_index::{ColumnRow, FactRun, Floors, IndexError, Run, RunMeta};
 use myelin_wal::Lsn;
 use std::collections::BTreeMap;
 use std::io;
@@ -31,15 +31,37 @@ pub struct SealJob {
 }
 
 /// Runs that became one.
-pub struct Merged {
-    /// The shard.
-    pub shard: u16,
-    /// Ticks or quotes.
-    pub kind: Kind,
-    /// Side by side, oldest first.
-    pub old: Vec<Arc<Run>>,
-    /// Theirs.
-    pub new: Option<Arc<Run>>,
+pub enum Merged {
+    /// Of ticks or quotes.
+    Rows {
+        /// The shard.
+        shard: u16,
+        /// Ticks or quotes.
+        kind: Kind,
+        /// Side by side, oldest first.
+        old: Vec<Arc<Run>>,
+        /// Theirs.
+        new: Option<Arc<Run>>,
+    },
+    /// Of facts.
+    Facts {
+        /// The shard.
+        shard: u16,
+        /// Side by side, oldest first.
+        old: Vec<Arc<FactRun>>,
+        /// Theirs.
+        new: Option<Arc<FactRun>>,
+    },
+}
+
+impl Merged {
+    /// Whose runs they are.
+    #[must_use]
+    pub const fn shard(&self) -> u16 {
+        match self {
+            Self::Rows { shard, .. } | Self::Facts { shard, .. } => *shard,
+        }
+    }
 }
 
 /// What a job made.
@@ -58,6 +80,8 @@ pub struct NewRuns {
     pub ticks: Option<Arc<Run>>,
     /// Of quotes.
     pub quotes: Option<Arc<Run>>,
+    /// Of facts.
+    pub facts: Option<Arc<FactRun>>,
 }
 
 /// What became of a job.
@@ -92,6 +116,8 @@ pub struct OpenRuns {
     pub ticks: Vec<Arc<Run>>,
     /// Of quotes.
     pub quotes: Vec<Arc<Run>>,
+    /// Of facts.
+    pub facts: Vec<Arc<FactRun>>,
 }
 
 /// What the thread remembers between two jobs.
@@ -133,6 +159,7 @@ impl Sealer {
                 Merging { runs: runs_dir(&self.dir), shard: files.shard, number, small_rows: 8 * self.seal_rows };
             made.merged.extend(folder.merge::<Tick>(&mut open.ticks, &mut files.ticks)?);
             made.merged.extend(folder.merge::<Quote>(&mut open.quotes, &mut files.quotes)?);
+            made.merged.extend(folder.merge_facts(&mut open.facts, &mut files.facts)?);
         }
         if !made.merged.is_empty() {
             self.store(manifest)?;
@@ -166,6 +193,11 @@ impl Sealer {
                 frozen.write_run(&path, &mut ())?;
                 made.quotes = Some(open(&path, &mut files.quotes)?);
             }
+            if let Some(frozen) = &sealing.facts {
+                let path = run_path(&runs, sealing.shard, number, "facts");
+                frozen.write_run(&path, &mut ())?;
+                made.facts = Some(open_facts(&path, &mut files.facts)?);
+            }
             files.state.clone_from(&sealing.state);
             manifest.shards.push(files);
             new.push(made);
@@ -175,6 +207,7 @@ impl Sealer {
             let open = self.open.entry(sealing.shard).or_default();
             open.ticks.extend(runs.ticks.clone());
             open.quotes.extend(runs.quotes.clone());
+            open.facts.extend(runs.facts.clone());
         }
         Ok(Made { runs: new, merged: Vec::new() })
     }
@@ -203,13 +236,7 @@ impl Merging {
         open: &mut Vec<Arc<Run>>,
         names: &mut Vec<RunName>,
     ) -> Result<Option<Merged>, IndexError> {
-        assert!(open.len() == names.len(), "the manifest names what is open");
-        let small = |run: &Arc<Run>| run.meta().rows < self.small_rows;
-        let short = |runs: &[Arc<Run>]| runs.iter().map(|run| run.meta().rows).sum::<u64>() <= MERGED_ROWS_MAX;
-        let fits = |runs: &[Arc<Run>]| runs.iter().all(small) && short(runs);
-        let Some(at) = open.windows(MERGED_AT_ONCE).position(fits) else {
-            return Ok(None);
-        };
+        let Some(at) = self.small_ones(open.iter().map(|run| run.meta()), names) else { return Ok(None) };
         let kind = if R::KIND == Kind::Tick { "merged.ticks" } else { "merged.quotes" };
         let path = run_path(&self.runs, self.shard, self.number, kind);
         let old = open[at..at + MERGED_AT_ONCE].to_vec();
@@ -217,7 +244,33 @@ impl Merging {
         let new = meta.is_some().then(|| Run::open(&path)).transpose()?.map(Arc::new);
         names.splice(at..at + MERGED_AT_ONCE, new.iter().map(|run| RunName::of(run.meta())));
         open.splice(at..at + MERGED_AT_ONCE, new.clone());
-        Ok(Some(Merged { shard: self.shard, kind: R::KIND, old, new }))
+        Ok(Some(Merged::Rows { shard: self.shard, kind: R::KIND, old, new }))
+    }
+
+    /// The same for facts.
+    fn merge_facts(
+        &self,
+        open: &mut Vec<Arc<FactRun>>,
+        names: &mut Vec<RunName>,
+    ) -> Result<Option<Merged>, IndexError> {
+        let Some(at) = self.small_ones(open.iter().map(|run| run.meta()), names) else { return Ok(None) };
+        let path = run_path(&self.runs, self.shard, self.number, "merged.facts");
+        let old = open[at..at + MERGED_AT_ONCE].to_vec();
+        let meta = myelin_index::merge_facts(&old, &path, &mut ())?;
+        let new = meta.is_some().then(|| FactRun::open(&path)).transpose()?.map(Arc::new);
+        names.splice(at..at + MERGED_AT_ONCE, new.iter().map(|run| RunName::of(run.meta())));
+        open.splice(at..at + MERGED_AT_ONCE, new.clone());
+        Ok(Some(Merged::Facts { shard: self.shard, old, new }))
+    }
+
+    /// Where eight small runs stand side by side.
+    fn small_ones<'a>(&self, open: impl Iterator<Item = &'a RunMeta>, names: &[RunName]) -> Option<usize> {
+        let rows: Vec<u64> = open.map(|meta| meta.rows).collect();
+        assert!(rows.len() == names.len(), "the manifest names what is open");
+        let fits = |rows: &[u64]| {
+            rows.iter().all(|rows| *rows < self.small_rows) && rows.iter().sum::<u64>() <= MERGED_ROWS_MAX
+        };
+        rows.windows(MERGED_AT_ONCE).position(fits)
     }
 }
 
@@ -227,6 +280,12 @@ fn run_path(runs: &Path, shard: u16, number: u64, kind: &str) -> PathBuf {
 
 fn open(path: &Path, names: &mut Vec<RunName>) -> Result<Arc<Run>, IndexError> {
     let run = Run::open(path)?;
+    names.push(RunName::of(run.meta()));
+    Ok(Arc::new(run))
+}
+
+fn open_facts(path: &Path, names: &mut Vec<RunName>) -> Result<Arc<FactRun>, IndexError> {
+    let run = FactRun::open(path)?;
     names.push(RunName::of(run.meta()));
     Ok(Arc::new(run))
 }

@@ -1,4 +1,4 @@
-//! The Rust client of Myelin: markets, ticks and quotes in, counts and bars and firings out.
+//! The Rust client of Myelin: markets, ticks, quotes and facts in, counts, bars, datoms and firings out.
 //!
 //! ```text
 //!   Client --split by slot--> Link (sans-IO: sessions, reads, subscriptions) <--frames--> driver (a task) <--> socket
@@ -11,6 +11,7 @@
 mod client;
 mod driver;
 mod error;
+mod facts;
 mod link;
 mod options;
 mod read;
@@ -24,6 +25,7 @@ mod write;
 
 pub use client::Client;
 pub use error::{Error, Lost, Refusal};
+pub use facts::{Facts, Place, Transacted};
 pub use options::{Options, Tls};
 pub use read::{Answer, At, Latest, ShardStatus, Stretch, TickPage};
 pub use session::Reply;

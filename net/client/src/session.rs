@@ -412,7 +412,17 @@ fn meaning(reply: &Reply) -> Meaning {
             | Code::NothingToCorrect
             | Code::TooMany
             | Code::UnknownReflex
-            | Code::BadReflex,
+            | Code::BadReflex
+            | Code::UnknownAttribute
+            | Code::NoEntity
+            | Code::ValueType
+            | Code::CheckFailed
+            | Code::NotUnique
+            | Code::CompareFailed
+            | Code::SchemaForbidden
+            | Code::Contradiction
+            | Code::TooLarge
+            | Code::OtherPartition,
         ) => Meaning::Done(refused),
         // `admit` leaves no trace in the log.
         _ => Meaning::Unspent,

@@ -169,7 +169,7 @@ impl Client {
         Ok(sent)
     }
 
-    async fn send(
+    pub(crate) async fn send(
         &self,
         kind: Kind,
         shard: u16,

@@ -116,6 +116,28 @@ codes! {
     Compacted = 55, "compacted", 409;
     /// The node stops: connect again.
     Stopping = 60, "stopping", 503;
+    /// An op of a transaction cannot be read, or its value is one that nothing may be (NaN, -0.0, too long).
+    BadFact = 70, "bad_fact", 422;
+    /// An op names an entity that does not exist: an id never given out, an ident or lookup that finds nobody.
+    NoEntity = 71, "no_entity", 422;
+    /// A value is of another type than its attribute's.
+    ValueType = 72, "value_type", 422;
+    /// A value is outside of what its attribute allows (db/min, db/max, db/one-of, db/pattern).
+    CheckFailed = 73, "check_failed", 422;
+    /// A value of a unique attribute belongs to another entity.
+    NotUnique = 74, "not_unique", 409;
+    /// A compare-and-set found another value than the expected one: read again and decide anew.
+    CompareFailed = 75, "compare_failed", 409;
+    /// The schema cannot become that: it is unsound, old data stands against it, or only the node states it.
+    SchemaForbidden = 76, "schema_forbidden", 409;
+    /// Two ops of the transaction contradict each other.
+    Contradiction = 77, "contradiction", 422;
+    /// The transaction would store more datoms than one may, its cascades included: split it.
+    TooLarge = 78, "too_large", 422;
+    /// The entity is of another partition than the transaction.
+    OtherPartition = 79, "other_partition", 422;
+    /// The attribute has no index by value (db/index, db/unique).
+    NotIndexed = 80, "not_indexed", 422;
     /// The hello, or a frame that began, was not whole in time: the connection is closed. Send frames in one go.
     TooSlow = 90, "too_slow", 408;
     /// The node wants its token, and the hello (over HTTP, the bearer token) did not show it: name it with `--token-file`.

@@ -75,6 +75,12 @@ kinds! {
     Now = 18;
     /// What the shard has counted about itself.
     Status = 19;
+    /// A transaction of facts.
+    Transact = 20;
+    /// Datoms of an order as of `tx`, a page at a time.
+    Datoms = 21;
+    /// What holds about one entity as of `tx`, a page at a time.
+    Pull = 22;
     /// The log as a stream, from any `tx`, then live.
     Tail = 25;
     /// The greatest markets of a shard by a measure.

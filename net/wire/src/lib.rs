@@ -13,6 +13,7 @@
 
 mod body;
 mod code;
+mod facts;
 mod firing;
 mod frame;
 mod message;
@@ -21,6 +22,7 @@ mod top;
 
 pub use body::{Cursor, Short};
 pub use code::{Code, HttpCode};
+pub use facts::{DatomsAsked, FactsPage, PullAsked, read_tempids, write_tempids};
 pub use firing::{FIRING_BYTES, FiringRow};
 pub use frame::{
     ALIGN, Frame, HEADER_BYTES, Header, Kind, MAGIC, VERSION, WireError, begin, decode, finish, framed_len, write_frame,

@@ -57,10 +57,12 @@ fn core_text(core: &CoreTold) -> String {
     for state in &core.hard_state.groups {
         hard.row([state.group.to_string(), state.term.to_string(), state.vote.to_string(), state.commit.to_string()]);
     }
-    let mut manifests = Table::new(&["manifest", "lsn", "bytes", "shard", "state_bytes", "tick_runs", "quote_runs"]);
+    let mut manifests =
+        Table::new(&["manifest", "lsn", "bytes", "shard", "state_bytes", "tick_runs", "quote_runs", "fact_runs"]);
     for one in &core.manifests {
         for shard in &one.shards {
-            let counts = [usize::from(shard.shard), shard.state_bytes, shard.ticks.len(), shard.quotes.len()];
+            let [ticks, quotes, facts] = [&shard.ticks, &shard.quotes, &shard.facts].map(Vec::len);
+            let counts = [usize::from(shard.shard), shard.state_bytes, ticks, quotes, facts];
             let head = [one.number.to_string(), one.lsn.to_string(), one.bytes.to_string()];
             manifests.row(head.into_iter().chain(counts.map(|number| number.to_string())));
         }

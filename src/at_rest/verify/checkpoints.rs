@@ -7,7 +7,7 @@ use crate::at_rest::home::Home;
 use crate::shard::checkpoint::Restoring;
 use crate::shard::manifest::{self, Manifest, RunName, runs_dir};
 use myelin_datom::Kind;
-use myelin_index::{IndexError, Run};
+use myelin_index::{FactRun, IndexError, Run};
 use myelin_wal::Lsn;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -38,7 +38,7 @@ impl Checkpoints {
     /// Checks all of them, oldest first.
     pub(super) fn check(home: &Home, core: u16, report: &mut Report) -> Result<Self, Fault> {
         let dir = home.core_dir(core);
-        let mut runs = Runs { home, dir: &dir, sound: BTreeMap::new() };
+        let mut runs = Runs { home, dir: &dir, sound: BTreeMap::new(), facts: BTreeMap::new() };
         let mut this = Self { whole: true, ..Self::default() };
         for (number, path) in manifest::numbered(&dir).map_err(Fault::io(&dir))? {
             let file = told::in_core(core, &path.file_name().unwrap_or_default().to_string_lossy());
@@ -64,9 +64,10 @@ impl Checkpoints {
             for files in &manifest.shards {
                 let ticks = runs.all(&files.ticks, Kind::Tick, report)?;
                 let quotes = runs.all(&files.quotes, Kind::Quote, report)?;
-                match (ticks, quotes) {
-                    (Some(ticks), Some(quotes)) => {
-                        let restoring = Restoring { state: files.state.clone(), ticks, quotes };
+                let facts = runs.facts(&files.facts, report)?;
+                match (ticks, quotes, facts) {
+                    (Some(ticks), Some(quotes), Some(facts)) => {
+                        let restoring = Restoring { state: files.state.clone(), ticks, quotes, facts };
                         this.restoring.insert(files.shard, restoring);
                     }
                     _ => this.whole = false,
@@ -77,7 +78,7 @@ impl Checkpoints {
         if this.newest.is_none() && report.damage.iter().any(|damage| damage.file.contains("/manifest-")) {
             this.whole = false;
         }
-        this.named = runs.sound.into_keys().collect();
+        this.named = runs.sound.into_keys().chain(runs.facts.into_keys()).collect();
         Ok(this)
     }
 }
@@ -88,6 +89,8 @@ struct Runs<'a> {
     dir: &'a Path,
     /// By name; none when it is damaged.
     sound: BTreeMap<String, Option<Arc<Run>>>,
+    /// Runs of facts, likewise.
+    facts: BTreeMap<String, Option<Arc<FactRun>>>,
 }
 
 impl Runs<'_> {
@@ -99,6 +102,44 @@ impl Runs<'_> {
                 Some(run) => all = all.map(|all| [all, vec![run]].concat()),
                 None => all = None,
             }
+        }
+        Ok(all)
+    }
+
+    /// The runs of facts of these names; none when one of them cannot be used.
+    fn facts(&mut self, names: &[RunName], report: &mut Report) -> Result<Option<Vec<Arc<FactRun>>>, Fault> {
+        let mut all = Some(Vec::new());
+        for name in names {
+            let path = runs_dir(self.dir).join(&name.name);
+            let run = match self.facts.get(&name.name) {
+                Some(known) => known.clone(),
+                None => {
+                    let run = match open_facts(&path) {
+                        Ok(run) => {
+                            report.checked.runs += 1;
+                            report.checked.blocks += u64::from(run.meta().blocks);
+                            report.checked.run_bytes += run.meta().bytes;
+                            Some(Arc::new(run))
+                        }
+                        Err(error) => {
+                            report.damage.push(told::of_run(&self.home.dir, &path, error)?);
+                            None
+                        }
+                    };
+                    self.facts.insert(name.name.clone(), run.clone());
+                    run
+                }
+            };
+            let run = run.filter(|run| {
+                let found = run.meta().hash;
+                if found != name.hash {
+                    let file = path.strip_prefix(&self.home.dir).unwrap_or(&path).display().to_string();
+                    let what = format!("the content hash is {found:032x}, the manifest says {:032x}", name.hash);
+                    report.damage.push(Damage { file, offset: 0, what });
+                }
+                found == name.hash
+            });
+            all = all.zip(run).map(|(all, run)| [all, vec![run]].concat());
         }
         Ok(all)
     }
@@ -147,6 +188,15 @@ fn open(path: &Path) -> Result<Run, IndexError> {
         forget_cache(&handle);
     }
     let run = Run::open(path)?;
+    run.verify()?;
+    Ok(run)
+}
+
+fn open_facts(path: &Path) -> Result<FactRun, IndexError> {
+    if let Ok(handle) = File::open(path) {
+        forget_cache(&handle);
+    }
+    let run = FactRun::open(path)?;
     run.verify()?;
     Ok(run)
 }

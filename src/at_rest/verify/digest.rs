@@ -1,13 +1,14 @@
 //! A shard as numbers and one hash, so that two copies can be compared without laying them side by side.
 //!
 //! ```text
-//!   state_hash = XXH3-128 of: state bytes of the checkpoint that could be written now | ticks | quotes
+//!   state_hash = XXH3-128 of: state bytes of the checkpoint that could be written now | ticks | quotes | facts
 //!   ticks, quotes:  per market, in the order of their creation:  market id | per row: tx, n, 64 bytes
+//!   facts:          every datom, retractions too, by entity, as it travels
 //! ```
 
 use super::super::digits;
 use crate::shard::Shard;
-use myelin_index::{ColumnRow, Columns, Filter, IndexError};
+use myelin_index::{ColumnRow, Columns, Components, Facts, Filter, IndexError, Order};
 use serde::Serialize;
 use std::ops::ControlFlow;
 use xxhash_rust::xxh3::Xxh3;
@@ -36,6 +37,7 @@ impl ShardDigest {
         let (ticks, quotes) = shard.columns();
         let markets = ticks.markets().len() as u64;
         let (ticks, quotes) = (rows(ticks, &mut hash)?, rows(quotes, &mut hash)?);
+        datoms(shard.facts(), &mut hash)?;
         let group = shard.group();
         Ok(Self {
             shard: number,
@@ -77,4 +79,14 @@ fn rows<R: ColumnRow>(columns: &Columns<R>, hash: &mut Xxh3) -> Result<u64, Inde
         })?;
     }
     Ok(rows)
+}
+
+fn datoms(facts: &Facts, hash: &mut Xxh3) -> Result<(), IndexError> {
+    let mut bytes = Vec::new();
+    for datom in facts.view(facts.last_tx()).history().datoms(Order::Eavt, &Components::default()) {
+        bytes.clear();
+        datom?.write(&mut bytes);
+        hash.update(&bytes);
+    }
+    Ok(())
 }

@@ -2,21 +2,25 @@
 //!
 //! ```text
 //!   columns/   ticks and quotes: per-market columns in tx order, so that `as_of` is a prefix
+//!   facts/     datoms in EAVT, AEVT, AVET and VAET, the newest of a fact first, so that `as_of` is a seek
 //!   exact      sums of floats that are rounded once, whatever the order, block, thread or shard
+//!   file       a file that is sealed when it is finished
 //!   map        the only memory map, and the only unsafe code
 //!   error      one variant per decision of the caller
 //! ```
-//! Facts in EAVT, AEVT, AVET and VAET are a second family beside `columns/`; they share `map`, `error` and the file
-//! conventions of `README.md`.
+//! The two families are built alike (check, insert, freeze, write_run, merge, state) and share `map`, `error` and the
+//! file conventions of `README.md`.
 //!
-//! Nothing here reads a clock or starts a thread: blocking work ([`Frozen::write_run`], [`merge`]) is a function that
-//! the caller runs on its seal thread. Deliberately absent: placement, agreement, durability (the log has it).
+//! Nothing here reads a clock or starts a thread: blocking work ([`Frozen::write_run`], [`merge`],
+//! [`FrozenFacts::write_run`], [`merge_facts`]) is a function that the caller runs on its seal thread. Deliberately absent: placement, agreement, durability (the log has it).
 //!
 //! Source: `design.md`, sections "Facts" and "Storage".
 
 pub mod columns;
 mod error;
 mod exact;
+pub mod facts;
+mod file;
 mod map;
 
 pub use columns::{
@@ -26,3 +30,7 @@ pub use columns::{
 };
 pub use error::IndexError;
 pub use exact::{ExactSum, Gather};
+pub use facts::{
+    Asked, Attribute as FactAttribute, Components, FactRefusal, FactRun, FactWhy, Facts, FactsView, FrozenFacts, Note,
+    Order, Plan, merge_facts,
+};

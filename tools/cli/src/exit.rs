@@ -138,10 +138,20 @@ pub(crate) fn of_refusal(refusal: &Refusal) -> Exit {
             | Code::SessionExpired
             | Code::SessionGap
             | Code::OutcomeForgotten
-            | Code::IdConflict,
+            | Code::IdConflict
+            | Code::CompareFailed
+            | Code::NotUnique,
         ) => Exit::Conflict,
         Some(
-            Code::BadName | Code::BadReflex | Code::BadBody | Code::UnknownAttribute | Code::Oversize | Code::Flags,
+            Code::BadName
+            | Code::BadReflex
+            | Code::BadBody
+            | Code::BadFact
+            | Code::UnknownAttribute
+            | Code::ValueType
+            | Code::NotIndexed
+            | Code::Oversize
+            | Code::Flags,
         ) => Exit::Usage,
         Some(Code::BadFrame | Code::WrongVersion | Code::UnknownKind | Code::Unavailable) => Exit::Integrity,
         Some(Code::HelloExpected | Code::Unauthorized) => Exit::Auth,

@@ -13,6 +13,7 @@ mod args;
 mod count;
 mod exit;
 mod explain;
+mod facts;
 mod ingest;
 mod market;
 mod output;
@@ -68,6 +69,12 @@ pub enum Command {
     Market(market::Args),
     /// Standing questions: list, remove.
     Reflex(reflex::Args),
+    /// States facts: a file of operations, all or nothing.
+    Transact(facts::TransactArgs),
+    /// What holds about an entity, now or as of any transaction, or all that ever did.
+    Entity(facts::EntityArgs),
+    /// Facts of an attribute, of a value, or all of a partition.
+    Datoms(facts::DatomsArgs),
     /// What every shard has counted about itself.
     Status(status::Args),
     /// Says what a refusal's code means, by number or name.
@@ -117,6 +124,9 @@ pub async fn execute(command: Command, house: &House, io: &mut Io<'_>) -> Result
         Command::Tail(args) => tail::run(args, io).await,
         Command::Market(args) => market::run(args, io).await,
         Command::Reflex(args) => reflex::run(args, house, io).await,
+        Command::Transact(args) => facts::transact(args, io).await,
+        Command::Entity(args) => facts::entity(args, io).await,
+        Command::Datoms(args) => facts::datoms(args, io).await,
         Command::Status(args) => status::run(args, io).await,
         Command::Explain(args) => explain::run(&args, io),
         Command::Completions { shell } => {

@@ -4,6 +4,7 @@
 //!   file, stdin -> input -> lines -> csv | json -> draft -> Batch { ticks | quotes, markets, received_time_ns }
 //!                  (gz, zst) (1 MiB)  (columns)     (names)
 //!   seed -------------------------------> tape -> Batch
+//!   JSON -------------------------------> facts -> Transaction
 //! ```
 //!
 //! Invariants: memory is bounded whatever the input (one line, one window of a decompressor, one table of names); no
@@ -16,6 +17,7 @@ mod columns;
 mod csv;
 mod draft;
 mod error;
+pub mod facts;
 mod fields;
 mod format;
 mod input;

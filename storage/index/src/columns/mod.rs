@@ -33,7 +33,7 @@ mod state;
 mod totals;
 mod verdict;
 mod window;
-mod wire;
+pub(crate) mod wire;
 mod write;
 
 use std::sync::Arc;

@@ -1,0 +1,78 @@
+//! Facts over HTTP: what holds about an entity, or of an attribute, as of a transaction.
+//!
+//! ```text
+//!   entity=ID [attribute=..]                    facts about it
+//!   attribute=person/name [partition=people]    facts of a partition's attribute, by entity
+//!   attribute=feed/gap market=NAME              entities that point at the market; any other attribute: facts about it
+//!   .. [since=TX] [history=true]                only what was said later; everything that ever was
+//! ```
+//! At most [`limits::DATOMS`]; with more, `more` is true: ask by entity, or since. Deliberately absent: writing.
+
+use super::failure::Failure;
+use super::query::{Parameters, bad, failed, market_id, tx};
+use super::{Shared, limits};
+use myelin_client::{At, Client, Facts, Place};
+use myelin_datom::{AttributeName, Entity, EntityId, Kind, Value};
+use myelin_feed::facts::{attribute, say};
+use myelin_wire::{Attribute, DatomsAsked};
+use serde_json::{Value as Json, json};
+
+/// True when the question is none about rows.
+pub fn is_about_facts(asked: &Parameters) -> bool {
+    let of_rows = asked.attribute.as_deref().map(|name| Attribute::from_name(name).is_some());
+    // Ticks and quotes are rows, and a market alone asks for its newest one.
+    let of_facts = |text: &String| {
+        let kind = text.parse().ok().and_then(|bits| EntityId::from_bits(bits).kind());
+        matches!(kind, Some(Kind::Ordinary | Kind::Transaction | Kind::System))
+    };
+    match (of_rows, &asked.entity) {
+        (Some(of_rows), _) => !of_rows,
+        (None, Some(entity)) => of_facts(entity) || asked.history || asked.since.is_some(),
+        (None, None) => false,
+    }
+}
+
+/// The answer.
+pub async fn facts(shared: &Shared, client: &Client, asked: &Parameters, at: At) -> Result<Json, Failure> {
+    let since = asked.since.as_deref().map(tx).transpose()?.unwrap_or_default();
+    let attribute = asked.attribute.as_deref().map(attribute).transpose().map_err(|error| bad(error.to_string()))?;
+    let mut question = DatomsAsked { history: asked.history, since, a: attribute, ..DatomsAsked::all(0) };
+    let named = asked.partition.as_deref().unwrap_or("main");
+    let place = match (&asked.entity, &asked.market) {
+        (Some(_), Some(_)) => return Err(bad("say market or entity, not both")),
+        (Some(text), None) => {
+            let id = text.parse().map(EntityId::from_bits);
+            let id = id.map_err(|_| bad(format!("'{text}' is no entity id: a decimal number")))?;
+            question.e = Some(Entity::Id(id));
+            Place::Slot(id.slot())
+        }
+        (None, Some(name)) => {
+            let id = market_id(shared, client, name).await?;
+            if question.a == Some(AttributeName::ident("feed/gap")) {
+                (question.order, question.v) = (4, Some(Value::Ref(id)));
+            } else {
+                question.e = Some(Entity::Id(id));
+            }
+            Place::Slot(id.slot())
+        }
+        (None, None) => {
+            question.order = 2;
+            Place::Partition(named)
+        }
+    };
+    let answer = client.datoms(place, &question, at, limits::DATOMS).await.map_err(failed)?;
+    let Facts { idents, datoms, more } = answer.value;
+    let said = |datom: &myelin_datom::Datom<'_>| {
+        let attribute = idents.get(&datom.a).cloned().unwrap_or_else(|| datom.a.to_string());
+        json!({
+            "entity": datom.e.to_string(),
+            "attribute": attribute,
+            "value": say(&datom.v),
+            "type": datom.v.value_type().name(),
+            "tx": datom.tx.to_string(),
+            "added": datom.added,
+        })
+    };
+    let datoms: Vec<_> = datoms.iter().map(said).collect();
+    Ok(json!({ "tx": answer.basis.to_string(), "datoms": datoms, "more": more }))
+}

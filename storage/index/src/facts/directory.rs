@@ -1,0 +1,172 @@
+//! The frame of a run of facts: header, blocks, one directory entry per block with its first key, footer.
+//!
+//! Every byte is drawn in `README.md`. Invariants: entries ascend by order, then by first key; a parsed directory is sound
+//! (offsets within the file, orders in their turn), so readers need not check it again. Deliberately absent: the keys of
+//! a block (`run.rs`).
+
+use myelin_datom::Tx;
+
+use super::key::{KeyRef, Order};
+use crate::columns::wire::{Input, Malformed};
+
+/// Format version of a run of facts.
+pub(crate) const VERSION: u16 = 1;
+pub(crate) const HEADER_BYTES: usize = 64;
+pub(crate) const ENTRY_BYTES: usize = 32;
+pub(crate) const FOOTER_BYTES: usize = 128;
+pub(crate) const HEADER_MAGIC: &[u8; 8] = b"MYELFCT\n";
+pub(crate) const FOOTER_MAGIC: &[u8; 8] = b"MYELFCT.";
+
+/// One block of a run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct BlockEntry {
+    pub order: Order,
+    pub keys: u32,
+    /// **Units:** bytes from the start of the file.
+    pub offset: u64,
+    pub len: u32,
+    pub crc: u32,
+    /// What its keys begin with or lie behind, and those of the block before do not: as short as that allows.
+    pub first: Box<[u8]>,
+}
+
+impl BlockEntry {
+    pub(crate) fn write(&self, entries: &mut Vec<u8>, firsts: &mut Vec<u8>) {
+        entries.extend_from_slice(&[self.order as u8, 0, 0, 0]);
+        entries.extend_from_slice(&self.keys.to_le_bytes());
+        entries.extend_from_slice(&self.offset.to_le_bytes());
+        entries.extend_from_slice(&self.len.to_le_bytes());
+        entries.extend_from_slice(&self.crc.to_le_bytes());
+        entries.extend_from_slice(&(self.first.len() as u32).to_le_bytes());
+        entries.extend_from_slice(&[0; 4]);
+        firsts.extend_from_slice(&self.first);
+    }
+
+    fn read(input: &mut Input<'_>, firsts: &mut Input<'_>, blocks_end: u64) -> Result<Self, Malformed> {
+        let (number, _) = (input.u8()?, input.take(3)?);
+        let (keys, offset, len, crc) = (input.u32()?, input.u64()?, input.u32()?, input.u32()?);
+        let (first_len, _) = (input.u32()?, input.u32()?);
+        let order = Order::from_number(number);
+        input.expect(
+            "a block's keys",
+            keys > 0 && u64::from(keys) * 4 + 4 <= u64::from(len),
+            len.into(),
+            keys.into(),
+        )?;
+        let end = offset.saturating_add(len.into());
+        input.expect("a block's end", offset >= HEADER_BYTES as u64 && end <= blocks_end, blocks_end, end)?;
+        let first = firsts.take(first_len as usize)?.into();
+        match order {
+            Some(order) => Ok(Self { order, keys, offset, len, crc, first }),
+            None => Err(Malformed { at: input.at(), what: "a block's order", expected: 4, found: number.into() }),
+        }
+    }
+}
+
+/// Reads a directory whose checksum was verified.
+pub(crate) fn read(bytes: &[u8], footer: &Footer) -> Result<Vec<BlockEntry>, Malformed> {
+    let mut input = Input::new(bytes);
+    let mut entries = Input::new(input.take(footer.entries_len())?);
+    let mut firsts = Input::new(input.take(footer.firsts_len as usize)?);
+    let mut blocks: Vec<BlockEntry> = Vec::with_capacity(footer.blocks as usize);
+    let mut datoms = 0_u64;
+    for _ in 0..footer.blocks {
+        let block = BlockEntry::read(&mut entries, &mut firsts, footer.directory_offset)?;
+        if let Some(last) = blocks.last() {
+            let follows = last.order < block.order
+                || last.order == block.order && KeyRef::new(&last.first) < KeyRef::new(&block.first);
+            entries.expect("order of blocks", follows, last.order as u64, block.order as u64)?;
+        }
+        datoms += if block.order == Order::Eavt { u64::from(block.keys) } else { 0 };
+        blocks.push(block);
+    }
+    entries.expect("datoms of all blocks", datoms == footer.datoms, footer.datoms, datoms)?;
+    Ok(blocks)
+}
+
+/// The last bytes of a run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Footer {
+    pub blocks: u32,
+    pub directory_offset: u64,
+    pub firsts_len: u32,
+    pub directory_crc: u32,
+    pub datoms: u64,
+    pub tx_min: Tx,
+    pub tx_max: Tx,
+    /// XXH3-128, seed 0, of everything before the footer.
+    pub hash: u128,
+}
+
+impl Footer {
+    fn entries_len(&self) -> usize {
+        self.blocks as usize * ENTRY_BYTES
+    }
+
+    pub(crate) fn directory_len(&self) -> u64 {
+        self.entries_len() as u64 + u64::from(self.firsts_len)
+    }
+
+    pub(crate) fn write(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(FOOTER_BYTES);
+        out.extend_from_slice(FOOTER_MAGIC);
+        out.extend_from_slice(&VERSION.to_le_bytes());
+        out.extend_from_slice(&[super::FACTS_KIND, 0]);
+        out.extend_from_slice(&self.blocks.to_le_bytes());
+        out.extend_from_slice(&self.directory_offset.to_le_bytes());
+        out.extend_from_slice(&self.firsts_len.to_le_bytes());
+        out.extend_from_slice(&self.directory_crc.to_le_bytes());
+        out.extend_from_slice(&self.datoms.to_le_bytes());
+        out.extend_from_slice(&self.tx_min.bits().to_le_bytes());
+        out.extend_from_slice(&self.tx_max.bits().to_le_bytes());
+        out.extend_from_slice(&self.hash.to_le_bytes());
+        out.resize(FOOTER_BYTES - 4, 0);
+        let crc = crc32fast::hash(&out);
+        out.extend_from_slice(&crc.to_le_bytes());
+        out
+    }
+
+    /// Reads a footer at the end of a file of `file_len` bytes. `Ok(Err(version))` when it is of another version.
+    pub(crate) fn read(bytes: &[u8; FOOTER_BYTES], file_len: u64) -> Result<Result<Self, u16>, Malformed> {
+        let mut input = Input::new(bytes);
+        let magic = input.take(8)? == FOOTER_MAGIC;
+        input.expect("a footer's magic", magic, 1, 0)?;
+        let mut crc_at = Input::new(&bytes[FOOTER_BYTES - 4..]);
+        let (crc, expected) = (crc_at.u32()?, crc32fast::hash(&bytes[..FOOTER_BYTES - 4]));
+        input.expect("a footer's checksum", crc == expected, expected.into(), crc.into())?;
+        let version = input.u16()?;
+        if version != VERSION {
+            return Ok(Err(version));
+        }
+        let _kind = input.u16()?;
+        let (blocks, directory_offset) = (input.u32()?, input.u64()?);
+        let (firsts_len, directory_crc) = (input.u32()?, input.u32()?);
+        let (datoms, tx_min, tx_max) = (input.u64()?, Tx::from_bits(input.u64()?), Tx::from_bits(input.u64()?));
+        let hash = u128::from(input.u64()?) | u128::from(input.u64()?) << 64;
+        let footer = Self { blocks, directory_offset, firsts_len, directory_crc, datoms, tx_min, tx_max, hash };
+        let end = directory_offset.saturating_add(footer.directory_len()).saturating_add(FOOTER_BYTES as u64);
+        input.expect("a directory's end", directory_offset >= HEADER_BYTES as u64 && end == file_len, file_len, end)?;
+        Ok(Ok(footer))
+    }
+}
+
+/// **Shape:** magic 8, version u16, kind u8, zeros, CRC-32 u32.
+pub(crate) fn write_header() -> [u8; HEADER_BYTES] {
+    let mut header = [0; HEADER_BYTES];
+    header[..8].copy_from_slice(HEADER_MAGIC);
+    header[8..10].copy_from_slice(&VERSION.to_le_bytes());
+    header[10] = super::FACTS_KIND;
+    let crc = crc32fast::hash(&header[..HEADER_BYTES - 4]);
+    header[HEADER_BYTES - 4..].copy_from_slice(&crc.to_le_bytes());
+    header
+}
+
+/// Refuses bytes that are no header of this version.
+pub(crate) fn read_header(header: &[u8; HEADER_BYTES]) -> Result<(), Malformed> {
+    let input = Input::new(header);
+    input.expect("a header's magic", &header[..8] == HEADER_MAGIC, 1, 0)?;
+    let (body, crc) = header.split_at(HEADER_BYTES - 4);
+    let expected = crc32fast::hash(body);
+    let found = u32::from_le_bytes([crc[0], crc[1], crc[2], crc[3]]);
+    input.expect("a header's checksum", expected == found, expected.into(), found.into())
+}

@@ -1,0 +1,313 @@
+//! The facts of a shard as of a moment: one value, one entity, or a stretch of an order.
+//!
+//! ```text
+//!   as_of T           a fact holds when the newest of its datoms at or before T asserts it
+//!   .since(S)         of those, the ones said after S
+//!   .history()        every datom after S up to T, retractions too, the newest of a fact first
+//! ```
+//! Invariants: what a view answers does not depend on where its datoms lie, so sealing and merging change no answer; reads
+//! are lazy: a scan holds a key per part and run, a point read touches one block of each run at most. Deliberately
+//! absent: joins, and anything that waits.
+
+use myelin_datom::{Datom, EntityId, Slot, Tx, Value};
+
+use super::key::{self, Key, KeyRef, Order};
+use super::scan::{Merge, Source};
+use super::schema::born;
+use super::{Attribute, Facts};
+use crate::IndexError;
+
+/// An immutable database value.
+#[derive(Clone, Copy)]
+pub struct FactsView<'a> {
+    facts: &'a Facts,
+    as_of: Tx,
+    since: Tx,
+    history: bool,
+}
+
+/// Which datoms: those that agree with all that is given. What an order begins with narrows the scan, the rest filters.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Components<'v> {
+    /// About whom.
+    pub e: Option<EntityId>,
+    /// What about them.
+    pub a: Option<EntityId>,
+    /// What it is.
+    pub v: Option<&'v Value<'v>>,
+}
+
+impl<'a> FactsView<'a> {
+    pub(super) fn new(facts: &'a Facts, as_of: Tx) -> Self {
+        // What every shard is born with was there before every transaction.
+        Self { facts, as_of, since: Tx::ZERO, history: false }
+    }
+
+    /// Only what was said after this transaction.
+    #[must_use]
+    pub fn since(self, since: Tx) -> Self {
+        Self { since, ..self }
+    }
+
+    /// Every datom instead of what holds.
+    #[must_use]
+    pub fn history(self) -> Self {
+        Self { history: true, ..self }
+    }
+
+    /// The value of an attribute of cardinality one. **Cost:** one seek per part and run until it is found.
+    pub fn value(&self, e: EntityId, a: EntityId) -> Result<Option<Value<'a>>, IndexError> {
+        let found = self.newest(e, a)?.filter(|datom| self.since == Tx::ZERO || datom.tx > self.since);
+        Ok(found.map(|datom| datom.v))
+    }
+
+    /// What holds about an entity, or its history.
+    #[must_use]
+    pub fn entity(&self, e: EntityId) -> Datoms<'a, 'static> {
+        self.datoms(Order::Eavt, &Components { e: Some(e), ..Components::default() })
+    }
+
+    /// Datoms in an order.
+    #[must_use]
+    pub fn datoms<'v>(&self, order: Order, components: &Components<'v>) -> Datoms<'a, 'v> {
+        let lower = self.prefix(order, components);
+        let upper = key::behind(&lower);
+        self.between(order, *components, lower, upper)
+    }
+
+    /// Datoms of an indexed attribute by value, from `from` to `to`, both included.
+    #[must_use]
+    pub fn range(&self, a: EntityId, from: Option<&Value<'_>>, to: Option<&Value<'_>>) -> Datoms<'a, 'static> {
+        let bound = |value: Option<&Value<'_>>| {
+            let mut bytes = a.bits().to_be_bytes().to_vec();
+            if let Some(value) = value {
+                value.write_key(&mut bytes);
+            }
+            bytes
+        };
+        let components = Components { a: Some(a), ..Components::default() };
+        self.between(Order::Avet, components, bound(from), key::behind(&bound(to)))
+    }
+
+    /// The entity that goes by this name in a partition.
+    pub fn entity_named(&self, slot: Slot, ident: &str) -> Result<Option<EntityId>, IndexError> {
+        if let Some(id) = self.facts.schema.born_as(ident) {
+            return Ok(Some(id));
+        }
+        let Some(attribute) = self.facts.schema.get(born::IDENT) else { return Ok(None) };
+        self.holder(attribute, &Value::keyword(ident), slot)
+    }
+
+    /// Who of a partition has this value of a unique attribute.
+    pub fn holder(&self, a: &Attribute, v: &Value<'_>, slot: Slot) -> Result<Option<EntityId>, IndexError> {
+        let components = Components { a: Some(a.id), v: Some(v), e: None };
+        for datom in self.datoms(Order::Avet, &components) {
+            let datom = datom?;
+            if datom.e.slot() == slot && (slot.number() != 0 || !born::is_born(datom.e)) {
+                return Ok(Some(datom.e));
+            }
+        }
+        Ok(None)
+    }
+
+    /// What holds about an entity, of one attribute or all.
+    pub(super) fn of_entity(&self, e: EntityId, a: Option<&Attribute>) -> Datoms<'a, 'static> {
+        self.datoms(Order::Eavt, &Components { e: Some(e), a: a.map(|a| a.id), v: None })
+    }
+
+    /// Whether a fact holds.
+    pub(super) fn holds(&self, a: &Attribute, e: EntityId, v: &Value<'_>) -> Result<bool, IndexError> {
+        if !a.many {
+            return Ok(self.newest(e, a.id)?.is_some_and(|datom| datom.v == *v));
+        }
+        let mut group = Vec::new();
+        key::write_group(Order::Eavt, true, e, a.id, v, &mut group);
+        let found = self.decides(Order::Eavt, &group)?;
+        Ok(found.and_then(|key| key::said(key.bytes, group.len())).is_some_and(|(_, added)| added))
+    }
+
+    /// Whether an attribute ever had a datom.
+    pub(super) fn has_data(&self, a: EntityId) -> Result<bool, IndexError> {
+        let components = Components { a: Some(a), ..Components::default() };
+        self.history().datoms(Order::Aevt, &components).next().transpose().map(|found| found.is_some())
+    }
+
+    /// The datom of a cardinality of one that holds, whatever `since` says.
+    #[inline]
+    pub(super) fn newest(&self, e: EntityId, a: EntityId) -> Result<Option<Datom<'a>>, IndexError> {
+        let found = self.decides(Order::Eavt, &key::one_group(e, a))?;
+        Ok(found.and_then(|key| key::read(Order::Eavt, key.bytes)).filter(|datom| datom.added))
+    }
+
+    /// The newest key of a group as of this moment.
+    fn decides(&self, order: Order, group: &[u8]) -> Result<Option<KeyRef<'a>>, IndexError> {
+        let seek = Key::new(&[group, &key::mark(self.as_of, true)].concat());
+        for source in self.facts.sources(self.as_of) {
+            let found = Source::first(source, order, &seek)?;
+            if let Some(key) = found.filter(|key| key.bytes.starts_with(group)) {
+                return Ok(Some(key));
+            }
+        }
+        Ok(None)
+    }
+
+    /// What the keys of the datoms asked for begin with.
+    fn prefix(&self, order: Order, components: &Components<'_>) -> Vec<u8> {
+        let id = |id: Option<EntityId>| id.map(|id| id.bits().to_be_bytes().to_vec());
+        let value = |tagged: bool| {
+            components.v.map(|v| match v {
+                Value::Ref(target) if !tagged => target.bits().to_be_bytes().to_vec(),
+                v => {
+                    let mut key = Vec::new();
+                    v.write_key(&mut key);
+                    key
+                }
+            })
+        };
+        let many = components.a.and_then(|a| self.facts.schema.get(a)).is_some_and(|a| a.many);
+        // Behind entity and attribute a cardinality of one goes on with the mark.
+        let in_entity = || value(true).filter(|_| many).map(|v| [vec![1], v].concat());
+        let parts = match order {
+            Order::Eavt => [id(components.e), id(components.a), in_entity()],
+            Order::Aevt => [id(components.a), id(components.e), in_entity()],
+            Order::Avet => [id(components.a), value(true), id(components.e)],
+            Order::Vaet => [value(false), id(components.a), id(components.e)],
+        };
+        parts.into_iter().map_while(|part| part).collect::<Vec<_>>().concat()
+    }
+
+    fn between<'v>(
+        &self,
+        order: Order,
+        components: Components<'v>,
+        lower: Vec<u8>,
+        upper: Option<Vec<u8>>,
+    ) -> Datoms<'a, 'v> {
+        let (keys, group, last) = (None, Vec::new(), None);
+        Datoms { view: *self, order, components, lower, upper, keys, group, last, visited: 0, done: false }
+    }
+}
+
+/// Datoms, read as they are asked for.
+pub struct Datoms<'a, 'v> {
+    view: FactsView<'a>,
+    order: Order,
+    components: Components<'v>,
+    lower: Vec<u8>,
+    upper: Option<Vec<u8>>,
+    /// None until the first is asked for.
+    keys: Option<Merge<'a>>,
+    /// The group that was decided last.
+    group: Vec<u8>,
+    last: Option<KeyRef<'a>>,
+    visited: u64,
+    done: bool,
+}
+
+impl<'a> Datoms<'a, '_> {
+    /// Goes on behind a [`Datoms::place`] of the same question and moment. False when it is no place of it.
+    #[must_use]
+    pub fn resume(&mut self, place: &[u8]) -> bool {
+        let key = KeyRef::new(place);
+        let within =
+            key >= KeyRef::new(&self.lower) && self.upper.as_ref().is_none_or(|upper| key < KeyRef::new(upper));
+        let Some((mark_at, (tx, _))) =
+            key::mark_at(self.order, place).and_then(|at| Some((at, key::said(place, at)?))).filter(|_| within)
+        else {
+            return false;
+        };
+        if tx <= self.view.as_of {
+            self.group = place[..mark_at].to_vec();
+        }
+        // No key is the beginning of another, so this is behind it and before every other.
+        self.lower = [place, &[0]].concat();
+        true
+    }
+
+    /// How far this has come, for [`Datoms::resume`]; `None` before the first.
+    #[must_use]
+    pub fn place(&self) -> Option<&'a [u8]> {
+        self.last.map(|key| key.bytes)
+    }
+
+    /// Keys looked at so far, those that say nothing included: what a slice of work is measured by.
+    #[must_use]
+    pub const fn visited(&self) -> u64 {
+        self.visited
+    }
+
+    /// The next datom; `Ok(None)` also when `keys` more were looked at and none was found.
+    ///
+    /// **Errors:** a run that cannot be read.
+    pub fn next_within(&mut self, keys: u64) -> Result<Option<Datom<'a>>, IndexError> {
+        if self.keys.is_none() {
+            let sources = self.view.facts.sources(self.view.as_of);
+            self.keys = Some(Merge::new(sources, self.order, &self.lower, self.upper.as_deref())?);
+        }
+        let until = self.visited.saturating_add(keys);
+        while self.visited < until {
+            let Some(merge) = &mut self.keys else { return Ok(None) };
+            let Some(key) = merge.next()? else {
+                self.done = true;
+                return Ok(None);
+            };
+            self.visited += 1;
+            self.last = Some(key);
+            if let Some(datom) = self.says(key) {
+                return Ok(Some(datom));
+            }
+        }
+        Ok(None)
+    }
+
+    /// True when the last datom was given.
+    #[must_use]
+    pub const fn is_done(&self) -> bool {
+        self.done
+    }
+
+    /// The datom of a key, when it is asked for.
+    fn says(&mut self, key: KeyRef<'a>) -> Option<Datom<'a>> {
+        let FactsView { as_of, since, history, .. } = self.view;
+        let mark_at = key::mark_at(self.order, key.bytes)?;
+        let (tx, added) = key::said(key.bytes, mark_at)?;
+        if tx > as_of {
+            return None;
+        }
+        if !history {
+            let group = &key.bytes[..mark_at];
+            if self.group == group {
+                return None;
+            }
+            self.group.clear();
+            self.group.extend_from_slice(group);
+            if !added {
+                return None;
+            }
+        }
+        if since > Tx::ZERO && tx <= since {
+            return None;
+        }
+        let Components { e, a, v } = self.components;
+        key::read(self.order, key.bytes).filter(|datom| {
+            e.is_none_or(|e| e == datom.e) && a.is_none_or(|a| a == datom.a) && v.is_none_or(|v| *v == datom.v)
+        })
+    }
+}
+
+impl<'a> Iterator for Datoms<'a, '_> {
+    type Item = Result<Datom<'a>, IndexError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.done {
+            return None;
+        }
+        match self.next_within(u64::MAX) {
+            Ok(found) => found.map(Ok),
+            Err(error) => {
+                self.done = true;
+                Some(Err(error))
+            }
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! Writing a run of facts: order after order, block after block, then the directory.
+//!
+//! ```text
+//!   [header][EAVT blocks][AEVT blocks][AVET blocks][VAET blocks][directory: entries, first keys][footer]
+//!   block    keys u32 | end of each key u32 .. | keys
+//! ```
+//! Every byte is drawn in `README.md`. Invariants: keys come in ascending order; the file is front to back. Deliberately
+//! absent: when to write, and how fast.
+
+use std::path::Path;
+
+use myelin_datom::Tx;
+
+use super::directory::{BlockEntry, Footer, write_header};
+use super::key::{self, KeyRef, Order};
+use super::{FACTS_KIND, FrozenFacts};
+use crate::file::NewFile;
+use crate::{IndexError, RunMeta, Sink};
+
+/// A block is ended when it has grown to this: one `pread` and one checksum at the first touch. **Units:** bytes.
+const BLOCK_BYTES: usize = 16 << 10;
+
+impl FrozenFacts {
+    /// Writes this part as one run. Blocking: for the seal thread.
+    pub fn write_run(&self, path: &Path, sink: &mut dyn Sink) -> Result<RunMeta, IndexError> {
+        let mut writer = Writer::create(path, sink)?;
+        for order in Order::ALL {
+            for key in self.part.keys(order) {
+                writer.key(order, key.as_ref())?;
+            }
+        }
+        writer.finish()
+    }
+}
+
+/// A run that is being written.
+pub(crate) struct Writer<'a> {
+    file: NewFile<'a>,
+    order: Order,
+    ends: Vec<u32>,
+    keys: Vec<u8>,
+    first: Vec<u8>,
+    /// The last key of the block before, of the same order.
+    last: Vec<u8>,
+    entries: Vec<u8>,
+    firsts: Vec<u8>,
+    blocks: u32,
+    datoms: u64,
+    tx_min: Tx,
+    tx_max: Tx,
+}
+
+impl<'a> Writer<'a> {
+    pub(crate) fn create(path: &Path, sink: &'a mut dyn Sink) -> Result<Self, IndexError> {
+        let mut file = NewFile::create(path, sink)?;
+        file.pending.extend_from_slice(&write_header());
+        Ok(Self {
+            file,
+            order: Order::Eavt,
+            ends: Vec::new(),
+            keys: Vec::new(),
+            first: Vec::new(),
+            last: Vec::new(),
+            entries: Vec::new(),
+            firsts: Vec::new(),
+            blocks: 0,
+            datoms: 0,
+            tx_min: Tx::MAX,
+            tx_max: Tx::ZERO,
+        })
+    }
+
+    /// Adds a key. Orders ascend, and keys within an order.
+    pub(crate) fn key(&mut self, order: Order, key: KeyRef<'_>) -> Result<(), IndexError> {
+        if order != self.order || self.keys.len() >= BLOCK_BYTES {
+            self.end_block()?;
+        }
+        if order != self.order {
+            assert!(order > self.order, "orders ascend");
+            self.order = order;
+            self.last.clear();
+        }
+        if self.ends.is_empty() {
+            // One byte behind what it shares with the key before is enough to tell the blocks apart.
+            let shared = self.last.iter().zip(key.bytes).take_while(|(a, b)| a == b).count();
+            self.first = key.bytes[..(shared + 1).min(key.bytes.len())].to_vec();
+        }
+        let Some((tx, _)) = key::mark_at(order, key.bytes).and_then(|at| key::said(key.bytes, at)) else {
+            unreachable!("only keys are written");
+        };
+        if order == Order::Eavt {
+            self.datoms += 1;
+            self.tx_min = self.tx_min.min(tx);
+            self.tx_max = self.tx_max.max(tx);
+        }
+        self.keys.extend_from_slice(key.bytes);
+        self.ends.push(self.keys.len() as u32);
+        Ok(())
+    }
+
+    fn end_block(&mut self) -> Result<(), IndexError> {
+        let Some(last_end) = self.ends.pop() else { return Ok(()) };
+        let last_from = self.ends.last().copied().unwrap_or(0);
+        self.last = self.keys[last_from as usize..last_end as usize].to_vec();
+        self.ends.push(last_end);
+        let (offset, start) = (self.file.at(), self.file.pending.len());
+        let out = &mut self.file.pending;
+        out.extend_from_slice(&(self.ends.len() as u32).to_le_bytes());
+        self.ends.iter().for_each(|end| out.extend_from_slice(&end.to_le_bytes()));
+        out.extend_from_slice(&self.keys);
+        let bytes = &out[start..];
+        let entry = BlockEntry {
+            order: self.order,
+            keys: self.ends.len() as u32,
+            offset,
+            len: bytes.len() as u32,
+            crc: crc32fast::hash(bytes),
+            first: self.first.as_slice().into(),
+        };
+        entry.write(&mut self.entries, &mut self.firsts);
+        self.blocks += 1;
+        self.ends.clear();
+        self.keys.clear();
+        self.file.hand_over_if_full()
+    }
+
+    /// Gives up: nothing stays behind.
+    pub(crate) fn abandon(self) -> Result<(), IndexError> {
+        self.file.abandon()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.datoms == 0
+    }
+
+    /// Writes directory and footer, syncs, renames, syncs the name.
+    pub(crate) fn finish(mut self) -> Result<RunMeta, IndexError> {
+        self.end_block()?;
+        let directory_offset = self.file.at();
+        let directory = [self.entries.as_slice(), &self.firsts].concat();
+        self.file.pending.extend_from_slice(&directory);
+        let Self { blocks, datoms, tx_min, tx_max, .. } = self;
+        let footer = Footer {
+            blocks,
+            directory_offset,
+            firsts_len: self.firsts.len() as u32,
+            directory_crc: crc32fast::hash(&directory),
+            datoms,
+            tx_min,
+            tx_max,
+            hash: 0,
+        };
+        let (path, bytes, hash) = self.file.finish(|hash| Footer { hash, ..footer }.write())?;
+        Ok(RunMeta { path, bytes, hash, kind: FACTS_KIND, rows: datoms, blocks, tx_min, tx_max })
+    }
+}

@@ -1,0 +1,87 @@
+//! A file that is sealed when it is finished: written under another name, synced, renamed, its name synced.
+//!
+//! ```text
+//!   path.partial: slices of at most 1 MiB, each through Sink --fsync--> rename to path --fsync of the directory
+//! ```
+//! Invariants: whoever was told that a file is finished has it on stable storage under its name; a crash leaves at most a
+//! `.partial`, which the next attempt overwrites. Deliberately absent: when to write, and how fast.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use xxhash_rust::xxh3::Xxh3;
+
+use crate::{IndexError, Sink};
+
+/// **Units:** bytes handed to the operating system at once.
+const SLICE_BYTES: usize = 1 << 20;
+
+/// A file that is being written.
+pub(crate) struct NewFile<'a> {
+    path: PathBuf,
+    partial: PathBuf,
+    file: File,
+    sink: &'a mut dyn Sink,
+    /// Bytes not handed over yet.
+    pub pending: Vec<u8>,
+    /// **Units:** bytes handed over.
+    written: u64,
+    hash: Box<Xxh3>,
+}
+
+impl<'a> NewFile<'a> {
+    pub(crate) fn create(path: &Path, sink: &'a mut dyn Sink) -> Result<Self, IndexError> {
+        let mut partial = path.as_os_str().to_owned();
+        partial.push(".partial");
+        let partial = PathBuf::from(partial);
+        let file = File::create(&partial).map_err(|source| IndexError::io(&partial, 0, source))?;
+        let (path, hash) = (path.to_owned(), Box::new(Xxh3::new()));
+        Ok(Self { path, partial, file, sink, pending: Vec::new(), written: 0, hash })
+    }
+
+    /// Where the next byte goes. **Units:** bytes from the start.
+    pub(crate) fn at(&self) -> u64 {
+        self.written + self.pending.len() as u64
+    }
+
+    /// Hands over what gathered, once that is enough.
+    pub(crate) fn hand_over_if_full(&mut self) -> Result<(), IndexError> {
+        if self.pending.len() >= SLICE_BYTES { self.hand_over() } else { Ok(()) }
+    }
+
+    fn hand_over(&mut self) -> Result<(), IndexError> {
+        for slice in self.pending.chunks(SLICE_BYTES) {
+            self.sink.before_slice(slice.len());
+            self.hash.update(slice);
+            self.file.write_all(slice).map_err(|source| IndexError::io(&self.partial, self.written, source))?;
+            self.written += slice.len() as u64;
+        }
+        self.pending.clear();
+        Ok(())
+    }
+
+    /// Gives up: nothing stays behind.
+    pub(crate) fn abandon(self) -> Result<(), IndexError> {
+        std::fs::remove_file(&self.partial).map_err(|source| IndexError::io(&self.partial, 0, source))
+    }
+
+    /// Ends the file with a footer that knows the hash of everything before it; gives name, length and hash.
+    pub(crate) fn finish(mut self, footer: impl FnOnce(u128) -> Vec<u8>) -> Result<(PathBuf, u64, u128), IndexError> {
+        self.hand_over()?;
+        let hash = self.hash.digest128();
+        let footer = footer(hash);
+        let io = |at: &Path, offset| {
+            let at = at.to_owned();
+            move |source| IndexError::Io { file: at, offset, source }
+        };
+        self.sink.before_slice(footer.len());
+        self.file.write_all(&footer).map_err(io(&self.partial, self.written))?;
+        self.written += footer.len() as u64;
+        self.file.sync_all().map_err(io(&self.partial, self.written))?;
+        std::fs::rename(&self.partial, &self.path).map_err(io(&self.path, 0))?;
+        let parent = self.path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        File::open(parent).and_then(|directory| directory.sync_all()).map_err(io(parent, 0))?;
+        Ok((self.path, self.written, hash))
+    }
+}

@@ -1,0 +1,103 @@
+//! Runs and states as bytes: damage is noticed, and what is drawn is what is written.
+
+use crate::{assert_op, shard, transact};
+use myelin_datom::{Entity, Tx, Value};
+use myelin_index::{Components, FactRun, Facts, IndexError, Order};
+use std::path::Path;
+use std::sync::Arc;
+
+fn sealed(dir: &Path) -> (Facts, std::path::PathBuf) {
+    let (mut facts, ids) = shard(6);
+    for tx in 3..60 {
+        let e = Entity::Id(ids[tx as usize % 6]);
+        let text = format!("{tx:0>700}");
+        transact(
+            &mut facts,
+            tx,
+            &[assert_op(&e, "tag", Value::keyword(format!("t{tx}"))), assert_op(&e, "name", Value::string(text))],
+        )
+        .unwrap();
+    }
+    let path = dir.join("a.facts");
+    let frozen = facts.freeze().unwrap();
+    frozen.write_run(&path, &mut ()).unwrap();
+    (facts, path)
+}
+
+#[test]
+fn every_flipped_byte_of_a_run_is_an_error_with_its_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let (facts, path) = sealed(dir.path());
+    let state = facts.state();
+    let bytes = std::fs::read(&path).unwrap();
+    assert!(FactRun::open(&path).unwrap().meta().blocks > 8, "a few blocks of each order");
+    let bad = dir.path().join("bad.facts");
+    for at in (0..bytes.len()).step_by(331).chain(bytes.len() - 160..bytes.len()).chain(0..64) {
+        let mut broken = bytes.clone();
+        broken[at] ^= 0x10;
+        std::fs::write(&bad, &broken).unwrap();
+        let read = FactRun::open(&bad).and_then(|run| run.verify());
+        assert!(matches!(read, Err(IndexError::Corrupt { .. } | IndexError::Version { .. })), "byte {at}: {read:?}");
+        // And whoever reads it without verifying first is told, not lied to.
+        if let Ok(run) = FactRun::open(&bad)
+            && let Ok(facts) = Facts::restore(&state, vec![Arc::new(run)])
+        {
+            let orders = Order::ALL.map(|order| {
+                facts.view(Tx::MAX).history().datoms(order, &Components::default()).any(|datom| datom.is_err())
+            });
+            assert!(orders.contains(&true), "byte {at} went unnoticed");
+        }
+    }
+    for cut in (0..bytes.len()).step_by(997) {
+        std::fs::write(&bad, &bytes[..cut]).unwrap();
+        assert!(FactRun::open(&bad).is_err());
+    }
+}
+
+#[test]
+fn a_state_that_is_damaged_or_of_other_runs_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let (facts, path) = sealed(dir.path());
+    let state = facts.state();
+    let run = || vec![Arc::new(FactRun::open(&path).unwrap())];
+    assert!(Facts::restore(&state, run()).is_ok());
+    assert!(matches!(Facts::restore(&state, Vec::new()), Err(IndexError::State { .. })));
+    assert!(matches!(Facts::restore(&[], run()), Err(IndexError::State { .. })));
+    for at in 0..state.len() {
+        let mut broken = state.clone();
+        broken[at] ^= 1;
+        assert!(matches!(Facts::restore(&broken, run()), Err(IndexError::State { .. })), "byte {at}");
+        assert!(matches!(Facts::restore(&state[..at], run()), Err(IndexError::State { .. })), "cut {at}");
+    }
+}
+
+#[test]
+fn the_bytes_of_a_run_are_where_the_page_draws_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_, path) = sealed(dir.path());
+    let bytes = std::fs::read(&path).unwrap();
+    let u32_at = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
+    let u64_at = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap());
+    assert_eq!(&bytes[..11], b"MYELFCT\n\x01\0\x03");
+    assert_eq!(u32_at(60), crc32fast::hash(&bytes[..60]));
+    let footer = bytes.len() - 128;
+    assert_eq!(&bytes[footer..footer + 12], b"MYELFCT.\x01\0\x03\0");
+    let (blocks, directory, firsts) = (u32_at(footer + 12), u64_at(footer + 16) as usize, u32_at(footer + 24) as usize);
+    assert_eq!(directory + blocks as usize * 32 + firsts, footer);
+    assert_eq!(u32_at(footer + 28), crc32fast::hash(&bytes[directory..footer]));
+    assert_eq!(u64_at(footer + 40), 1, "tx min");
+    assert_eq!(u64_at(footer + 48), 59, "tx max");
+    assert_eq!(u32_at(footer + 124), crc32fast::hash(&bytes[footer..footer + 124]));
+    let mut datoms = 0;
+    for block in 0..blocks as usize {
+        let entry = directory + 32 * block;
+        let (order, keys, offset) = (bytes[entry], u32_at(entry + 4), u64_at(entry + 8) as usize);
+        let len = u32_at(entry + 16) as usize;
+        assert_eq!(u32_at(entry + 20), crc32fast::hash(&bytes[offset..offset + len]));
+        assert_eq!(u32_at(offset), keys);
+        let last_end = u32_at(offset + 4 * keys as usize) as usize;
+        assert_eq!(len, 4 + 4 * keys as usize + last_end);
+        datoms += if order == 1 { u64::from(keys) } else { 0 };
+    }
+    assert_eq!(u64_at(footer + 32), datoms);
+}
