@@ -1,6 +1,6 @@
 //! Facts through the real binary: said, read as of any moment, kept through kills, restarts and seals.
 
-use crate::node::{Node, Setup, markets, run, tick, wait_for};
+use crate::node::{Node, Setup, markets, report, run, tick, trials, wait_for};
 use crate::sessions::Line;
 use myelin_client::{At, Client, Error, Mode, Place};
 use myelin_datom::{AttributeName, Datom, Decimal, Entity, EntityId, Kind, Slot, Transaction, Tx, Value};
@@ -403,4 +403,113 @@ fn the_command_line_and_http_say_facts_and_read_them() {
     let (_, body) = node.get(&format!("/v2/query/as_of/{tx}?entity={ann}&attribute=person/age"));
     let answer: Json = serde_json::from_str(&body).unwrap();
     assert_eq!((&answer["tx"], &answer["datoms"][0]["value"]), (&tx.into(), &40.into()));
+}
+
+#[test]
+fn campaign_mutated_transactions_are_refused_or_applied_alike_by_a_replay() {
+    let dir = tempfile::tempdir().unwrap();
+    let setup = Setup::new(dir.path());
+    let mut node = setup.start();
+    let count = trials(300, 5_000, 100_000);
+    let people = r#"[
+        {"op":"assert","e":"?a","a":"person/name","v":"Ann"},{"op":"assert","e":"?a","a":"person/age","v":4},
+        {"op":"assert","e":"?b","a":"person/name","v":"Bob"},{"op":"assert","e":"?b","a":"person/friend","v":{"ref":"?a"}},
+        {"op":"compare-and-set","e":["person/name","Ann"],"a":"person/age","expected":4,"new":5},
+        {"op":"retract-entity","e":["person/name","Bob"]},{"op":"assert","e":"tx","a":"person/age","v":1}]"#;
+    let seeds = [SCHEMA, people].map(|text| {
+        let mut body = Vec::new();
+        transaction(text).write(&mut body);
+        body
+    });
+    let mut random = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut draw = |below: usize| {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        random as usize % below
+    };
+    let mut line = Line::open(node.listen);
+    let (mut request, mut applied) = (1, 0);
+    for trial in 0..count {
+        let mut body = seeds[usize::from(trial > 0) * draw(2)].clone();
+        for _ in 0..if trial == 0 { 0 } else { draw(4) } {
+            let at = draw(body.len());
+            body[at] = if draw(2) == 0 { draw(256) as u8 } else { draw(8) as u8 };
+        }
+        let header = Header { session: 3, request, ..Header::new(FrameKind::Transact) };
+        let (answer, _) = line.ask(header, &body);
+        let code = Code::from_number(answer.code);
+        applied += u32::from(code.is_none());
+        // What the door refuses has not used up its number.
+        request += u64::from(!matches!(code, Some(Code::BadFact | Code::WrongShard)));
+        assert!(!matches!(code, Some(Code::SessionGap | Code::Unavailable)), "{code:?}");
+    }
+    assert!(applied > 1, "nothing was applied: the test proves nothing");
+    let all = |node: &Node| {
+        run(async {
+            let asked = DatomsAsked { history: true, ..DatomsAsked::all(0) };
+            let client = node.client().await;
+            client.datoms(Place::Partition("main"), &asked, At::NOW, usize::MAX).await.unwrap().value
+        })
+    };
+    let before = all(&node);
+    node.kill();
+    let node = setup.start();
+    assert_eq!(all(&node), before);
+    report("mutated-transactions", count);
+}
+
+#[test]
+fn campaign_a_counter_that_was_acked_is_never_lost_or_doubled_when_the_node_is_killed() {
+    let dir = tempfile::tempdir().unwrap();
+    let setup = Setup::new(dir.path());
+    let mut node = setup.start();
+    let anna = run(async {
+        let client = node.client().await;
+        client.transact(&transaction(SCHEMA)).await.unwrap();
+        person(&client, "Anna", 0).await.1
+    });
+    let kills = trials(4, 60, 600);
+    let (mut known, mut doubt) = (0, false);
+    let next = async |client: Client, from: i64| {
+        let ops = format!(
+            r#"[{{"op":"compare-and-set","e":"{anna}","a":"person/age","expected":{from},"new":{}}}]"#,
+            from + 1
+        );
+        client.transact(&transaction(&ops)).await
+    };
+    for kill in 0..kills {
+        run(async {
+            let client = node.hasty_client().await;
+            let Some(Value::I64(found)) = age_of(&client, anna, At::NOW).await else { panic!("she has no age") };
+            assert!(found == known || (doubt && found == known + 1), "{found}, acked up to {known}");
+            known = found;
+            for _ in 0..1 + kill % 7 {
+                next(client.clone(), known).await.unwrap();
+                known += 1;
+            }
+            // One more is under way when the node is killed: it counts, or it does not, but never twice.
+            let last = next(client.clone(), known);
+            let killed = async {
+                for _ in 0..kill % 5 {
+                    tokio::task::yield_now().await;
+                }
+                node.kill();
+            };
+            let (last, ()) = tokio::join!(last, killed);
+            doubt = last.is_err();
+            known += i64::from(!doubt);
+        });
+        node = setup.start();
+    }
+    run(async {
+        let client = node.client().await;
+        let history = told(&client, &asked(true, Tx::ZERO, Entity::Id(anna)), At::NOW).await;
+        let ages: Vec<_> = history.into_iter().filter(|(a, _, added)| a == "person/age" && *added).collect();
+        let Some(Value::I64(last)) = ages.first().map(|(_, v, _)| v.clone()) else { panic!("she has no age") };
+        assert!(last == known || (doubt && last == known + 1));
+        let values = ages.into_iter().map(|(_, v, _)| v);
+        assert!(values.eq((0..=last).rev().map(Value::I64)), "every step once, none left out");
+    });
+    report("kill-9-facts", kills);
 }

@@ -145,3 +145,25 @@ impl Shard {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_of_the_version_without_facts_is_read_and_one_of_the_next_is_not() {
+        let limits = Limits::default();
+        let mut shard = Shard::new(3, 1, &limits);
+        let facts = shard.facts.state().len();
+        let mut state = shard.seal().state;
+        state.truncate(state.len() - 8 - facts);
+        let restore = |state: &[u8]| {
+            Shard::restore(3, 1, &limits, Restoring { state: state.to_vec(), ..Restoring::default() }).map(|_| ())
+        };
+        assert!(restore(&state).is_err(), "facts are missing");
+        state[..4].copy_from_slice(&WITHOUT_FACTS.to_le_bytes());
+        assert!(restore(&state).is_ok());
+        state[..4].copy_from_slice(&(VERSION + 1).to_le_bytes());
+        assert!(matches!(restore(&state), Err(ShardError::Checkpoint(_))));
+    }
+}

@@ -22,13 +22,11 @@ use myelin_wire::{Code, DatomsAsked, FactsPage, PullAsked, write_tempids};
 /// A question about facts at most: an entity and a value of 16 KiB each, and a place. **Units:** bytes.
 pub const FACT_READ_BODY_MAX: usize = 96 << 10;
 /// Datoms of a page at most.
-const DATOMS_PER_PAGE: usize = 4096;
+const DATOMS_PER_PAGE: usize = 1024;
 /// A page ends when it has grown to this. **Units:** bytes.
 const PAGE_BYTES: usize = 256 << 10;
 /// Keys looked at for a page at most, those that say nothing included: a slice of a few hundred microseconds.
-const KEYS_PER_PAGE: u64 = 8192;
-/// What a datom in memory counts as, where memory is counted in rows of 64 bytes.
-pub(super) const ROWS_PER_DATOM: u64 = 4;
+const KEYS_PER_PAGE: u64 = 2048;
 
 impl Shard {
     pub(super) fn apply_transact(&mut self, tx: Tx, body: &[u8]) -> Result<Done, ShardError> {
@@ -77,6 +75,11 @@ impl Shard {
         let plan = self.facts.note(notes)?;
         self.facts.insert(tx, &plan);
         Ok(())
+    }
+
+    /// Facts that no run holds yet, counted as the rows of 64 bytes that would take as much memory.
+    pub(super) fn unsealed_facts_as_rows(&self) -> u64 {
+        (self.facts.memory_bytes() as u64).div_ceil(64)
     }
 
     /// `Datoms`: body as `net/wire/src/facts.rs` draws it.

@@ -338,6 +338,18 @@ mod tests {
     }
 
     #[test]
+    fn a_manifest_of_the_version_without_facts_is_read() {
+        let mut older = manifest(5);
+        older.shards.iter_mut().for_each(|files| files.facts.clear());
+        let mut bytes = older.encode();
+        bytes[8..12].copy_from_slice(&WITHOUT_FACTS.to_le_bytes());
+        let content = bytes.len() - 4;
+        let crc = crc32fast::hash(&bytes[..content]);
+        bytes[content..].copy_from_slice(&crc.to_le_bytes());
+        assert_eq!(Manifest::decode(5, &bytes), Ok(older));
+    }
+
+    #[test]
     fn a_damaged_newest_manifest_costs_a_longer_replay_and_nothing_else() {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(runs_dir(dir.path())).unwrap();

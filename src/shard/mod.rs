@@ -353,7 +353,7 @@ impl Shard {
     /// Rows that no run holds yet: they are in memory and in the log.
     #[must_use]
     pub fn unsealed_rows(&self) -> u64 {
-        self.ticks.unsealed_rows() + self.quotes.unsealed_rows() + self.facts.unsealed() * facts::ROWS_PER_DATOM
+        self.ticks.unsealed_rows() + self.quotes.unsealed_rows() + self.unsealed_facts_as_rows()
     }
 }
 

@@ -202,3 +202,13 @@ fn bodies_of_changing_length_have_their_fields_where_the_page_says() {
         drawn("Body of a subscribe").iter().try_fold(0, |at, (offset, size, _)| (*offset == at).then_some(at + size));
     assert_eq!(end, Some(32));
 }
+
+#[test]
+fn the_transaction_that_is_printed_is_the_one_it_claims_to_be() {
+    use myelin_datom::{AttributeName, Entity, Given, Op, Transaction, Value};
+    let op = Op::Assert { e: Entity::temp("a"), a: AttributeName::ident("n"), v: Given::Value(Value::I64(7)) };
+    let mut body = Vec::new();
+    Transaction { partition: "main".into(), ops: vec![op] }.write(&mut body);
+    let hex: Vec<String> = body.iter().map(|byte| format!("{byte:02x}")).collect();
+    assert!(PAGE.contains(&format!("`{}`", hex.join(" "))), "the page lacks: {}", hex.join(" "));
+}

@@ -184,3 +184,29 @@ fn a_transaction_is_bounded_and_names_the_op_that_is_wrong() {
     Transaction { partition: "a b".into(), ops: vec![op()] }.write(&mut bytes);
     assert_eq!(Transaction::read(&bytes).unwrap_err().flaw, FactFlaw::Partition);
 }
+
+#[test]
+fn the_page_draws_every_type_and_its_key() {
+    const PAGE: &str = include_str!("../../README.md");
+    for one in ValueType::ALL {
+        let row = format!("| {} | {} |", one as u8, one.name());
+        assert!(PAGE.contains(&row), "storage/README.md lacks: {row}");
+    }
+    let cases: [(Value<'_>, &[u8], &[u8]); 6] = [
+        (Value::I64(-1), &[2, 255, 255, 255, 255, 255, 255, 255, 255], &[2, 127, 255, 255, 255, 255, 255, 255, 255]),
+        (Value::F64(1.0), &[3, 0, 0, 0, 0, 0, 0, 240, 63], &[3, 0xbf, 0xf0, 0, 0, 0, 0, 0, 0]),
+        (Value::F64(-1.0), &[3, 0, 0, 0, 0, 0, 0, 240, 191], &[3, 0x40, 0x0f, 255, 255, 255, 255, 255, 255]),
+        (Value::string("a\0"), &[4, 2, 0, 97, 0], &[4, 97, 0, 255, 0, 1]),
+        (
+            Value::Decimal("1.5".parse().unwrap()),
+            &[9, 15, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1],
+            &[9, 2, 129, 16, 0],
+        ),
+        (Value::Vector(Floats::of(&[1.0])), &[11, 1, 0, 0, 0, 128, 63], &[11, 0, 1, 0, 0, 128, 63]),
+    ];
+    for (value, wire, as_key) in cases {
+        let mut bytes = Vec::new();
+        value.write(&mut bytes);
+        assert_eq!((bytes.as_slice(), key(&value).as_slice()), (wire, as_key), "{value:?}");
+    }
+}

@@ -1,7 +1,7 @@
 //! Facts: `transact FILE`, `entity WHO`, `datoms`. How they are written stands in `tools/feed/src/facts.rs`.
 
 use crate::args::{self, Common, Format, Moment};
-use crate::exit::{Exit, Failure};
+use crate::exit::{Exit, Failure, of_refusal};
 use crate::output::{Io, Line, all, one};
 use myelin_client::datom::{Datom, Slot, Tx, Value};
 use myelin_client::wire::{DatomsAsked, PullAsked};
@@ -148,14 +148,14 @@ pub(crate) async fn transact(args: TransactArgs, io: &mut Io<'_>) -> Result<Exit
     let transaction = facts::transaction(&bytes).map_err(usage)?;
     let done = match args.common.connect().await?.transact(&transaction).await {
         Ok(done) => done,
-        Err(error) => {
-            if let Error::Refused(refusal) = &error
-                && let Some(op) = refusal.first_bad
-            {
-                io.say(&format!("op {op} of {} cannot be, and nothing was stored", transaction.ops.len()))?;
-            }
-            return Err(error.into());
+        // A refusal counts rows; here they are operations.
+        Err(Error::Refused(refusal)) if refusal.first_bad.is_some() => {
+            let (op, name) = (refusal.first_bad.unwrap_or_default(), refusal.name());
+            let message = &refusal.message;
+            let message = format!("op {op}: {name}: {message} Nothing was stored.\n  more: myelin explain {name}");
+            return Err(Failure::Said { exit: of_refusal(&refusal), message });
         }
+        Err(error) => return Err(error.into()),
     };
     let named = |tempids: Vec<(String, myelin_client::datom::EntityId)>| {
         tempids.into_iter().map(|(name, id)| (name, Json::String(id.to_string()))).collect()

@@ -7,26 +7,21 @@
 //! `.partial`, which the next attempt overwrites; the file is written front to back in slices of at most 1 MiB, each
 //! through [`Sink`], where the caller may hold it back. Deliberately absent: when to write, and how fast.
 
-use std::fs::File;
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::Ordering::Relaxed;
 
 use myelin_datom::{EntityId, Tx};
-use xxhash_rust::xxh3::Xxh3;
 
 use super::block::{self, BLOCK_ROWS, Draft};
 use super::column::Encoder;
-use super::directory::{BlockEntry, FOOTER_BYTES, Footer};
+use super::directory::{BlockEntry, Footer};
 use super::frozen::Frozen;
 use super::run::{RunMeta, write_header};
 use super::schema::{ID, PRICE, VOLUME, corrections};
 use super::totals::{Adder, extremes};
 use super::{ColumnRow, part::TxRun};
 use crate::IndexError;
-
-/// **Units:** bytes handed to the operating system at once.
-const SLICE_BYTES: usize = 1 << 20;
+use crate::file::NewFile;
 
 /// Where slices go: the file, after whatever holds background writes back.
 pub trait Sink {
@@ -74,15 +69,7 @@ impl<R: ColumnRow> Frozen<R> {
 
 /// A run that is being written.
 pub(crate) struct RunWriter<'a, R> {
-    path: PathBuf,
-    partial: PathBuf,
-    file: File,
-    sink: &'a mut dyn Sink,
-    /// Bytes not handed over yet.
-    pending: Vec<u8>,
-    /// **Units:** bytes handed over.
-    written: u64,
-    hash: Box<Xxh3>,
+    file: NewFile<'a>,
     entries: Vec<u8>,
     totals: Vec<u8>,
     blocks: u32,
@@ -96,18 +83,10 @@ pub(crate) struct RunWriter<'a, R> {
 
 impl<'a, R: ColumnRow> RunWriter<'a, R> {
     pub(crate) fn create(path: &Path, sink: &'a mut dyn Sink) -> Result<Self, IndexError> {
-        let mut partial = path.as_os_str().to_owned();
-        partial.push(".partial");
-        let partial = PathBuf::from(partial);
-        let file = File::create(&partial).map_err(|source| IndexError::io(&partial, 0, source))?;
+        let mut file = NewFile::create(path, sink)?;
+        file.pending.extend_from_slice(&write_header(R::KIND as u8));
         Ok(Self {
-            path: path.to_owned(),
-            partial,
             file,
-            sink,
-            pending: write_header(R::KIND as u8).to_vec(),
-            written: 0,
-            hash: Box::new(Xxh3::new()),
             entries: Vec::new(),
             totals: Vec::new(),
             blocks: 0,
@@ -122,9 +101,9 @@ impl<'a, R: ColumnRow> RunWriter<'a, R> {
 
     /// Adds a block. Markets ascend, and rows within a market.
     pub(crate) fn block(&mut self, market: EntityId, first_row: u32, draft: &Draft) -> Result<(), IndexError> {
-        let (start, offset) = (self.pending.len(), self.written + self.pending.len() as u64);
-        let zone = block::encode::<R>(draft, &mut self.encoder, &mut self.pending);
-        let bytes = &self.pending[start..];
+        let (start, offset) = (self.file.pending.len(), self.file.at());
+        let zone = block::encode::<R>(draft, &mut self.encoder, &mut self.file.pending);
+        let bytes = &self.file.pending[start..];
         self.adder.add(draft.floats(PRICE), draft.floats(VOLUME));
         self.adder.correct(R::FLAGS.map_or(0, |column| corrections(&draft.columns[column])));
         let (price_min, price_max) = R::PRICES
@@ -154,7 +133,7 @@ impl<'a, R: ColumnRow> RunWriter<'a, R> {
         self.rows += u64::from(entry.rows);
         self.tx_min = self.tx_min.min(entry.tx_min);
         self.tx_max = self.tx_max.max(entry.tx_max);
-        if self.pending.len() >= SLICE_BYTES { self.hand_over() } else { Ok(()) }
+        self.file.hand_over_if_full()
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -163,58 +142,27 @@ impl<'a, R: ColumnRow> RunWriter<'a, R> {
 
     /// Gives up: nothing stays behind.
     pub(crate) fn abandon(self) -> Result<(), IndexError> {
-        std::fs::remove_file(&self.partial).map_err(|source| IndexError::io(&self.partial, 0, source))
+        self.file.abandon()
     }
 
     /// Writes directory and footer, syncs, renames, syncs the name.
     pub(crate) fn finish(mut self) -> Result<RunMeta, IndexError> {
-        let directory_offset = self.written + self.pending.len() as u64;
+        let directory_offset = self.file.at();
         let directory = [self.entries.as_slice(), &self.totals].concat();
-        self.pending.extend_from_slice(&directory);
-        self.hand_over()?;
-        let hash = self.hash.digest128();
+        self.file.pending.extend_from_slice(&directory);
+        let Self { blocks, rows, tx_min, tx_max, .. } = self;
         let footer = Footer {
             kind: R::KIND as u8,
-            blocks: self.blocks,
+            blocks,
             directory_offset,
             totals_len: self.totals.len() as u32,
-            rows: self.rows,
-            tx_min: self.tx_min,
-            tx_max: self.tx_max,
-            hash,
+            rows,
+            tx_min,
+            tx_max,
+            hash: 0,
             directory_crc: crc32fast::hash(&directory),
         };
-        let io = |at: &Path, offset| {
-            let at = at.to_owned();
-            move |source| IndexError::Io { file: at, offset, source }
-        };
-        self.sink.before_slice(FOOTER_BYTES);
-        self.file.write_all(&footer.write()).map_err(io(&self.partial, self.written))?;
-        self.written += FOOTER_BYTES as u64;
-        self.file.sync_all().map_err(io(&self.partial, self.written))?;
-        std::fs::rename(&self.partial, &self.path).map_err(io(&self.path, 0))?;
-        let parent = self.path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        File::open(parent).and_then(|directory| directory.sync_all()).map_err(io(parent, 0))?;
-        Ok(RunMeta {
-            path: self.path,
-            bytes: self.written,
-            hash,
-            kind: R::KIND as u8,
-            rows: self.rows,
-            blocks: self.blocks,
-            tx_min: self.tx_min,
-            tx_max: self.tx_max,
-        })
-    }
-
-    fn hand_over(&mut self) -> Result<(), IndexError> {
-        for slice in self.pending.chunks(SLICE_BYTES) {
-            self.sink.before_slice(slice.len());
-            self.hash.update(slice);
-            self.file.write_all(slice).map_err(|source| IndexError::io(&self.partial, self.written, source))?;
-            self.written += slice.len() as u64;
-        }
-        self.pending.clear();
-        Ok(())
+        let (path, bytes, hash) = self.file.finish(|hash| Footer { hash, ..footer }.write().to_vec())?;
+        Ok(RunMeta { path, bytes, hash, kind: R::KIND as u8, rows, blocks, tx_min, tx_max })
     }
 }
