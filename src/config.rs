@@ -5,6 +5,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use crate::guard::Guard;
 use crate::runtime::Wanted;
 use crate::shard::entry::PROPOSAL_BYTES;
 
@@ -17,6 +18,11 @@ pub struct Config {
     pub listen: SocketAddr,
     /// The gateway's address.
     pub http: SocketAddr,
+    /// The two are defaults nobody asked for: one that is taken moves to the next free port. A port that was asked for does
+    /// not.
+    pub listen_moves: bool,
+    /// See [`Config::listen_moves`].
+    pub http_moves: bool,
     /// Shards of this node; `None` = one per data core. Fixed when the data directory is made.
     pub shards: Option<u16>,
     /// Who runs the data cores.
@@ -25,6 +31,8 @@ pub struct Config {
     pub lean: bool,
     /// Whether data cores are pinned.
     pub pin: bool,
+    /// Who may speak to it.
+    pub guard: Guard,
     /// Whether sync threads and data cores ask for real-time priority.
     pub realtime: bool,
     /// Everything that has a bound.
@@ -38,6 +46,12 @@ pub struct Limits {
     pub max_body_bytes: u32,
     /// Connections a core serves; a further one is closed at once.
     pub connections_per_core: usize,
+    /// A connection's first frame, the hello, is whole so long after it was opened, or the connection ends; over TLS the
+    /// handshake is in it. **Units:** milliseconds.
+    pub hello_within_ms: u64,
+    /// A frame that began is whole so long after its first byte, or the connection ends. Enough for the longest frame at 2
+    /// Mbit/s. **Units:** milliseconds.
+    pub frame_within_ms: u64,
     /// Requests a connection may have under way before it is no longer read. Granted as credit.
     pub requests_per_connection: u32,
     /// Replies and pushes that wait for a slow reader; at twice this it is cut off. **Units:** bytes.
@@ -89,6 +103,8 @@ impl Default for Limits {
         Self {
             max_body_bytes: 1 << 20,
             connections_per_core: 4096,
+            hello_within_ms: 5_000,
+            frame_within_ms: 5_000,
             requests_per_connection: 1024,
             outbox_bytes: 4 << 20,
             sessions_per_shard: 4096,

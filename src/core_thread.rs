@@ -12,8 +12,10 @@
 
 use crate::config::Limits;
 use crate::endpoint;
+use crate::guard::Guard;
 use crate::health::{CoreHealth, Stage};
 use crate::identity::{Identity, make_folder};
+use crate::line;
 use crate::recovery;
 use crate::runtime::awake::Keeper;
 use crate::runtime::net::Listener;
@@ -63,6 +65,8 @@ pub struct CorePlan {
     pub health: Arc<CoreHealth>,
     /// Towards the other stations.
     pub outgoing: Outgoing,
+    /// Who may speak to it.
+    pub guard: Guard,
     /// From the other stations.
     pub incoming: Vec<Consumer<Parcel>>,
 }
@@ -214,6 +218,7 @@ impl CorePlan {
             to_seal: ring::toward(jobs, seal.thread().clone()),
             peers: self.outgoing,
             health: Arc::clone(&self.health),
+            token: self.guard.token.clone(),
             checkpoint,
             applied,
         });
@@ -234,9 +239,16 @@ impl CorePlan {
             match listener.accept().await {
                 Ok((read, write)) => {
                     let id = core.borrow_mut().connect();
-                    if let Some(id) = id {
-                        spawn_local(endpoint::read(Rc::clone(&core), id, read));
-                        spawn_local(endpoint::write(Rc::clone(&core), id, write));
+                    let Some(id) = id else { continue };
+                    match line::open(read, write, self.guard.tls.as_ref()) {
+                        Ok((source, sink)) => {
+                            spawn_local(endpoint::read(Rc::clone(&core), id, source));
+                            spawn_local(endpoint::write(Rc::clone(&core), id, sink));
+                        }
+                        Err(error) => {
+                            tracing::warn!(%error, "TLS could not be begun");
+                            core.borrow_mut().disconnect(id);
+                        }
                     }
                 }
                 Err(error) => {

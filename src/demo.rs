@@ -85,10 +85,13 @@ pub fn run(demo: &Demo) -> anyhow::Result<()> {
         data_dir: folder.0.clone(),
         listen: ([127, 0, 0, 1], 0).into(),
         http: ([127, 0, 0, 1], 0).into(),
+        listen_moves: false,
+        http_moves: false,
         shards: Some(1),
         executor: demo.executor,
         lean: true,
         pin: false,
+        guard: crate::guard::Guard::default(),
         realtime: false,
         limits: Limits::lean(),
     };

@@ -3,10 +3,10 @@
 //! The reader never runs ahead of the core: whole frames that find no room wait in its buffer, and the socket behind it fills.
 //! The writer ends the connection, once everything is said that is owed.
 
-use crate::runtime::net::{ReadHalf, WriteHalf};
+use crate::line::{Sink, Source};
 use crate::shard::ConnId;
 use crate::shard::driver::{Core, Taken};
-use futures_lite::{AsyncReadExt as _, AsyncWriteExt as _, future};
+use futures_lite::future;
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::task::Poll;
@@ -27,7 +27,7 @@ async fn gone(core: &Rc<RefCell<Core>>, id: ConnId) {
 }
 
 /// Reads until the peer or the core ends it.
-pub async fn read(core: Rc<RefCell<Core>>, id: ConnId, mut read: ReadHalf) {
+pub async fn read(core: Rc<RefCell<Core>>, id: ConnId, mut source: Source) {
     // It grows as far as whole frames of any allowed length fit, so a frame that does not end is refused, not awaited for
     // ever. 8-byte words keep the rows aligned.
     let most = (READ_BYTES + 2 * core.borrow().max_body()) / 8;
@@ -42,7 +42,7 @@ pub async fn read(core: Rc<RefCell<Core>>, id: ConnId, mut read: ReadHalf) {
             gone(&core, id).await;
             Ok(0)
         };
-        match future::or(read.read(&mut space[filled..]), ended).await {
+        match future::or(source.fill(&mut space[filled..]), ended).await {
             Ok(0) | Err(_) => break,
             Ok(len) => filled += len,
         }
@@ -77,22 +77,20 @@ pub async fn read(core: Rc<RefCell<Core>>, id: ConnId, mut read: ReadHalf) {
 }
 
 /// Writes what the core puts into the outbox.
-pub async fn write(core: Rc<RefCell<Core>>, id: ConnId, mut write: WriteHalf) {
+pub async fn write(core: Rc<RefCell<Core>>, id: ConnId, mut sink: Sink) {
     let mut buffer = Vec::new();
     loop {
         let taken = future::poll_fn(|context| match core.borrow_mut().take_outbox(id, &mut buffer, context.waker()) {
             None => Poll::Ready(false),
             Some(true) => Poll::Ready(true),
+            Some(false) if sink.owes(context.waker()) => Poll::Ready(true),
             Some(false) => Poll::Pending,
         })
         .await;
         if !taken {
             break;
         }
-        let said = async {
-            write.write_all(&buffer).await?;
-            write.flush().await
-        };
+        let said = sink.say(&buffer);
         let ended = async {
             gone(&core, id).await;
             Err(std::io::ErrorKind::ConnectionAborted.into())
@@ -102,6 +100,10 @@ pub async fn write(core: Rc<RefCell<Core>>, id: ConnId, mut write: WriteHalf) {
         }
         buffer.clear();
     }
-    drop(write.close().await);
+    let ended = async {
+        gone(&core, id).await;
+        Ok(())
+    };
+    drop(future::or(sink.close(), ended).await);
     core.borrow_mut().disconnect(id);
 }

@@ -5,6 +5,7 @@ use myelin::at_rest;
 use myelin::config::{Config, Limits};
 use myelin::demo::{self, Demo};
 use myelin::doctor::{self, Doctor};
+use myelin::guard::{Guard, GuardFiles};
 use myelin::node::Node;
 use myelin::reflex::{Kind, Scope, Spec};
 use myelin::runtime::Wanted;
@@ -48,11 +49,15 @@ struct Serve {
     #[arg(long, default_value = "myelin-data")]
     data_dir: PathBuf,
     /// Where ticks come in.
-    #[arg(long, default_value = "127.0.0.1:7400")]
-    listen: SocketAddr,
+    #[arg(long, value_name = "ADDRESS", help = "Where ticks come in [default: 127.0.0.1:7400, or the next free port]")]
+    listen: Option<SocketAddr>,
     /// HTTP: probes, metrics.
-    #[arg(long, default_value = "127.0.0.1:7480")]
-    http: SocketAddr,
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        help = "HTTP: reads, probes, metrics [default: 127.0.0.1:7480, or the next free port]"
+    )]
+    http: Option<SocketAddr>,
     /// Shards, fixed when the data directory is made: a number, or auto = one per data core.
     #[arg(long, default_value = "auto")]
     shards: String,
@@ -68,7 +73,9 @@ struct Serve {
     /// Real-time priority for sync threads and data cores.
     #[arg(long)]
     realtime: bool,
-    /// Listen beyond this host although nothing is encrypted and nobody is asked who they are.
+    #[command(flatten)]
+    guard: GuardFiles,
+    /// Listen beyond this host although TLS or authentication is missing.
     #[arg(long)]
     insecure: bool,
     /// A file of limits, as `myelin config default` prints it.
@@ -141,11 +148,12 @@ fn serve(arguments: Serve) -> anyhow::Result<()> {
         "auto" => None,
         number => Some(number.parse().map_err(|_| anyhow::anyhow!("--shards takes a number or auto"))?),
     };
-    for address in [arguments.listen, arguments.http] {
-        if !address.ip().is_loopback() && !arguments.insecure {
-            anyhow::bail!(
-                "{address} is reachable from other hosts, and neither TLS nor authentication is there yet: say --insecure if that is meant"
-            );
+    let guard = Guard::read(&arguments.guard)?;
+    let listen = arguments.listen.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 7400)));
+    let http = arguments.http.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 7480)));
+    for address in [listen, http] {
+        if !arguments.insecure {
+            guard.allows(address)?;
         }
     }
     let mut limits = if arguments.lean { Limits::lean() } else { Limits::default() };
@@ -156,13 +164,16 @@ fn serve(arguments: Serve) -> anyhow::Result<()> {
     }
     let config = Config {
         data_dir: arguments.data_dir,
-        listen: arguments.listen,
-        http: arguments.http,
+        listen,
+        http,
+        listen_moves: arguments.listen.is_none(),
+        http_moves: arguments.http.is_none(),
         shards,
         executor: arguments.executor,
         lean: arguments.lean,
         pin: !arguments.no_pin,
         realtime: arguments.realtime,
+        guard,
         limits,
     };
     let node = Node::start(&config)?;

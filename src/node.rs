@@ -30,6 +30,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 /// A node that serves.
 pub struct Node {
@@ -48,8 +49,8 @@ impl Node {
     /// Starts everything; returns when every core serves.
     pub fn start(config: &Config) -> anyhow::Result<Self> {
         // Ports first: a node that cannot listen leaves no directory behind.
-        let first = open_listener(config.listen).with_context(|| format!("cannot listen on {}", config.listen))?;
-        let http = TcpListener::bind(config.http).with_context(|| format!("cannot listen on {}", config.http))?;
+        let first = open_or_next(config.listen, config.listen_moves, open_listener)?;
+        let http = open_or_next(config.http, config.http_moves, TcpListener::bind)?;
         let identity = Identity::open(config)?;
         let limits = identity.limits(&config.limits);
         let cores = usize::from(identity.cores);
@@ -78,6 +79,7 @@ impl Node {
                 realtime: config.realtime,
                 ports: listen.iter().map(SocketAddr::port).collect(),
                 health: Arc::clone(&health.cores[number]),
+                guard: config.guard.clone(),
                 outgoing: std::mem::take(&mut outgoing[number]),
                 incoming: std::mem::take(&mut incoming[number]),
             };
@@ -91,9 +93,9 @@ impl Node {
             threads.push(threads::spawn(Role::Core, format!("myelin-core-{number}"), body)?);
         }
         drop(ready_tx);
-        let (gateway, node) = (Arc::clone(&health), listen[0]);
+        let (gateway, node, guard) = (Arc::clone(&health), listen[0], config.guard.clone());
         threads.push(threads::spawn(Role::Gateway, "myelin-gateway".to_owned(), move || {
-            if let Err(error) = crate::gateway::run(http, node, gateway) {
+            if let Err(error) = crate::gateway::run(http, node, gateway, guard) {
                 tracing::error!(%error, "the gateway stopped");
             }
         })?);
@@ -148,6 +150,43 @@ pub fn is_damage(error: &(dyn std::error::Error + 'static)) -> bool {
         || matches!(error.downcast_ref(), Some(ShardError::Senseless(_) | ShardError::Checkpoint(_)))
 }
 
+/// Ports that are tried behind a default that is taken.
+const PORTS_TRIED: u16 = 64;
+/// The port of a node that was killed is free only when the kernel has taken its ring apart: so often it is looked again,
+/// 10 ms apart.
+const LOOKS: u32 = 100;
+
+/// Opens this port, or the next free one where that is allowed, and says so. **Errors:** none is free, or may be taken.
+fn open_or_next(
+    wanted: SocketAddr,
+    moves: bool,
+    open: impl Fn(SocketAddr) -> std::io::Result<TcpListener>,
+) -> anyhow::Result<TcpListener> {
+    let mut address = wanted;
+    let mut looks = 0;
+    loop {
+        let taken = match open(address) {
+            Ok(listener) => {
+                if address != wanted {
+                    tracing::warn!("{wanted} is taken: listening on {address} instead");
+                }
+                return Ok(listener);
+            }
+            Err(error) => error,
+        };
+        if taken.kind() == std::io::ErrorKind::AddrInUse && looks < LOOKS {
+            looks += 1;
+            std::thread::park_timeout(Duration::from_millis(10));
+            continue;
+        }
+        let next = address.port().checked_add(1).filter(|next| next - wanted.port() <= PORTS_TRIED);
+        match next.filter(|_| moves && taken.kind() == std::io::ErrorKind::AddrInUse) {
+            Some(next) => address.set_port(next),
+            None => return Err(taken).with_context(|| format!("cannot listen on {address}")),
+        }
+    }
+}
+
 /// Core 0 where it was told; core k at k ports higher, or wherever there is room.
 fn open_listeners(opened: TcpListener, cores: usize) -> anyhow::Result<Vec<TcpListener>> {
     let first = opened.local_addr()?;
@@ -177,4 +216,18 @@ fn mesh(stations: usize, items: usize) -> (Vec<Outgoing>, Vec<Vec<Consumer<Parce
         }
     }
     (outgoing, incoming)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_default_that_is_taken_moves_to_the_next_free_port_and_a_port_that_was_asked_for_does_not() {
+        let taken = open_listener(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        let address = taken.local_addr().unwrap();
+        assert!(open_or_next(address, false, open_listener).is_err());
+        let moved = open_or_next(address, true, open_listener).unwrap().local_addr().unwrap();
+        assert!(moved.port() > address.port() && moved.port() - address.port() <= PORTS_TRIED);
+    }
 }

@@ -1,8 +1,11 @@
 //! Bytes that mean harm: each is refused by name, costs its sender the connection, and the node serves the others.
 
-use crate::node::{Setup, report, trials};
+use crate::node::{PATIENCE, Setup, report, trials};
 use crate::sessions::Line;
 use myelin_wire::{Code, HEADER_BYTES, Header, Kind, write_frame};
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
 
 fn ping_frame() -> Vec<u8> {
     let mut bytes = Vec::new();
@@ -49,6 +52,72 @@ fn a_hello_comes_first_and_once() {
     assert!(line.hear().is_none());
     let mut line = Line::open(node.listen);
     assert_eq!(Code::from_number(line.ask(Header::new(Kind::Hello), b"").0.code), Some(Code::HelloExpected));
+}
+
+/// Sends these bytes one by one, ever slower than the node waits, until it closes. Gives what it said.
+fn drip(address: std::net::SocketAddr, whole: &[u8], bytes: &[u8]) -> (Option<Code>, usize) {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_nodelay(true).unwrap();
+    stream.write_all(whole).unwrap();
+    stream.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+    let (mut heard, mut sent) = (Vec::new(), 0);
+    let until = Instant::now() + PATIENCE;
+    loop {
+        assert!(Instant::now() < until, "the node waits for ever");
+        let mut more = [0; 1024];
+        match stream.read(&mut more) {
+            Ok(0) => break,
+            Ok(len) => heard.extend_from_slice(&more[..len]),
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => break,
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::WouldBlock);
+                if let Some(byte) = bytes.get(sent) {
+                    sent += usize::from(stream.write_all(&[*byte]).is_ok());
+                }
+            }
+        }
+    }
+    let mut code = None;
+    while let Some((frame, taken)) = myelin_wire::decode(&heard, 1 << 20).unwrap() {
+        code = Code::from_number(frame.header.code);
+        heard.drain(..taken);
+    }
+    (code, sent)
+}
+
+#[test]
+fn a_frame_that_began_is_whole_in_time_or_its_sender_is_told_and_cut() {
+    let dir = tempfile::tempdir().unwrap();
+    let limits = dir.path().join("limits.toml");
+    std::fs::write(&limits, "[limits]\nhello_within_ms = 300\nframe_within_ms = 300\n").unwrap();
+    let mut setup = Setup::new(&dir.path().join("data"));
+    setup.more.extend(["--config".to_owned(), limits.display().to_string()]);
+    let node = setup.start();
+    let begun = Instant::now();
+    let mut idle = Line::open(node.listen);
+    let mut halves = Line::open(node.listen);
+    let mut hello = Vec::new();
+    let mut body = Vec::new();
+    myelin_wire::Hello { client: "drip", capabilities: 0, credential_kind: 0, credential: "" }.write(&mut body);
+    write_frame(&mut hello, Header::new(Kind::Hello), &body);
+    // As long as the frame lasts at one byte in 20 ms, nobody is patient.
+    let mut long = Vec::new();
+    write_frame(&mut long, Header { session: 1, request: 1, ..Header::new(Kind::Ping) }, &[1; 10_000]);
+    for (whole, drop_by_drop) in [(&hello[..], &long[..]), (&[], &hello[..]), (&[], &[])] {
+        let (code, sent) = drip(node.listen, whole, drop_by_drop);
+        assert_eq!(code, Some(Code::TooSlow));
+        assert!(sent < drop_by_drop.len().max(1), "it was cut before it was through");
+    }
+    assert!(begun.elapsed() > Duration::from_millis(900));
+    // Who owes nothing may be silent for long; who sends in pieces and goes on is heard.
+    assert_eq!(idle.ask(Header::new(Kind::Ping), b"x").0.kind, Kind::Pong as u8);
+    for _ in 0..3 {
+        let frame = ping_frame();
+        halves.say_bytes(&frame[..70]);
+        assert_eq!(idle.ask(Header::new(Kind::Ping), b"x").0.kind, Kind::Pong as u8, "a while later");
+        halves.say_bytes(&frame[70..]);
+        assert_eq!(halves.hear().map(|(header, _)| header.kind), Some(Kind::Pong as u8));
+    }
 }
 
 #[test]

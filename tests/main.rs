@@ -17,3 +17,6 @@ mod python_client;
 mod real_data;
 mod reflexes;
 mod sessions;
+mod tail;
+mod tls;
+mod top;

@@ -24,6 +24,10 @@ pub struct Node {
 pub struct Setup {
     pub dir: PathBuf,
     pub shards: u16,
+    /// Where it listens: a free port, or the one it had before.
+    pub listen: SocketAddr,
+    /// Who runs the data cores.
+    pub executor: String,
     pub more: Vec<String>,
 }
 
@@ -31,7 +35,9 @@ impl Setup {
     pub fn new(dir: &Path) -> Self {
         // Small segments and early sealing: rolls, seals and checkpoints happen within a test's few thousand ticks.
         let more = ["--lean", "--no-pin", "--segment-bytes", "1048576", "--seal-rows", "5000"];
-        Self { dir: dir.to_owned(), shards: 1, more: more.map(str::to_owned).to_vec() }
+        let listen = SocketAddr::from(([127, 0, 0, 1], 0));
+        let executor = std::env::var("MYELIN_TEST_EXECUTOR").unwrap_or_else(|_| "auto".to_owned());
+        Self { dir: dir.to_owned(), shards: 1, listen, executor, more: more.map(str::to_owned).to_vec() }
     }
 
     pub fn shards(mut self, shards: u16) -> Self {
@@ -43,8 +49,8 @@ impl Setup {
 
     fn command(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_myelin"));
-        let executor = std::env::var("MYELIN_TEST_EXECUTOR").unwrap_or_else(|_| "auto".to_owned());
-        command.args(["serve", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--executor", &executor]);
+        command.args(["serve", "--http", "127.0.0.1:0", "--executor", &self.executor, "--listen"]);
+        command.arg(self.listen.to_string());
         command.arg("--data-dir").arg(&self.dir).arg("--shards").arg(self.shards.to_string()).args(&self.more);
         command.env("MYELIN_LOG", "warn").stdin(Stdio::null());
         command

@@ -10,7 +10,8 @@
 //! | 429, 503           | load, a restart  | repeats it after `Retry-After`; ids make that safe       |
 //! | 503 without a time | a failed storage | reads `/readyz`                                          |
 //!
-//! Codes of the wire keep their names and statuses; [`HttpCode`] has those that only HTTP knows. Deliberately absent: 500,
+//! Codes of the wire keep their names and statuses; [`HttpCode`] has those that only HTTP knows; both stand in
+//! `net/wire/src/code.rs`, where `myelin explain` reads them. Deliberately absent: 500,
 //! which is our bug, and a refusal without a code.
 
 use axum::Json;
@@ -18,55 +19,8 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use myelin_client::{Error, Refusal};
 use myelin_wire::Code;
+pub use myelin_wire::HttpCode;
 use serde::Serialize;
-
-/// Refusals that only HTTP knows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HttpCode {
-    /// A parameter cannot be read, or is not known.
-    BadQuery,
-    /// No such route.
-    NotFound,
-    /// The route has other methods.
-    WrongMethod,
-    /// The body came too slowly.
-    BodyTimeout,
-    /// The body's type or packing is not read here.
-    UnsupportedMedia,
-    /// The node is not serving yet, or its answer did not come.
-    NotServing,
-    /// Nobody knows whether it was done: send it again.
-    UnknownOutcome,
-    /// A watcher did not take its events.
-    SlowConsumer,
-}
-
-impl HttpCode {
-    /// The stable name.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::BadQuery => "bad_query",
-            Self::NotFound => "not_found",
-            Self::WrongMethod => "wrong_method",
-            Self::BodyTimeout => "body_timeout",
-            Self::UnsupportedMedia => "unsupported_media",
-            Self::NotServing => "not_serving",
-            Self::UnknownOutcome => "unknown_outcome",
-            Self::SlowConsumer => "slow_consumer",
-        }
-    }
-
-    const fn status(self) -> StatusCode {
-        match self {
-            Self::BadQuery => StatusCode::BAD_REQUEST,
-            Self::NotFound => StatusCode::NOT_FOUND,
-            Self::WrongMethod => StatusCode::METHOD_NOT_ALLOWED,
-            Self::BodyTimeout | Self::SlowConsumer => StatusCode::REQUEST_TIMEOUT,
-            Self::UnsupportedMedia => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::NotServing | Self::UnknownOutcome => StatusCode::SERVICE_UNAVAILABLE,
-        }
-    }
-}
 
 /// One row that was refused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -121,8 +75,9 @@ impl Failure {
 
     /// One that only HTTP knows.
     pub fn http(code: HttpCode, message: impl Into<String>) -> Self {
-        let failure = Self::told(code.status(), code.name(), message.into());
-        if code.status() == StatusCode::SERVICE_UNAVAILABLE { failure.retry_after(1) } else { failure }
+        let status = StatusCode::from_u16(code.http_status()).unwrap_or(StatusCode::BAD_REQUEST);
+        let failure = Self::told(status, code.name(), message.into());
+        if status == StatusCode::SERVICE_UNAVAILABLE { failure.retry_after(1) } else { failure }
     }
 
     /// One of the wire's, in other words.
@@ -170,7 +125,7 @@ impl Failure {
         match error {
             Error::Refused(refusal) => Self::refusal(refusal),
             Error::Unknown(lost) => Self::http(HttpCode::UnknownOutcome, format!("{lost}; repeating is safe with ids")),
-            Error::Unreachable { .. } | Error::Protocol(_) | Error::Closed => {
+            Error::Unreachable { .. } | Error::Untrusted { .. } | Error::Protocol(_) | Error::Closed => {
                 Self::http(HttpCode::NotServing, error.to_string())
             }
         }

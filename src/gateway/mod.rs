@@ -33,25 +33,28 @@ mod rows;
 mod serve;
 mod watch;
 
+use crate::guard::{Guard, Token};
 use crate::health::Health;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, Request, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::Next;
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use body::Room;
 use failure::{Failure, HttpCode};
 use guests::Guests;
 use metrics::Requests;
-use myelin_client::{Client, Options};
+use myelin_client::{Client, Options, Tls};
+use myelin_wire::Code;
 use names::Names;
 use serde_json::{Value, json};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
+use tokio_rustls::TlsAcceptor;
 
 /// What all handlers share.
 struct Shared {
@@ -59,6 +62,7 @@ struct Shared {
     node: SocketAddr,
     client: OnceCell<Client>,
     names: Names,
+    guard: Guard,
     room: Room,
     guests: Guests,
     requests: Arc<Requests>,
@@ -80,6 +84,8 @@ impl Shared {
                 busy_for: limits::BUSY_FOR,
                 rows_per_frame: limits::ROWS_PER_FRAME,
                 firings_window: limits::FIRINGS_WINDOW,
+                tls: self.guard.own.clone().map(Tls::new),
+                token: self.guard.token.as_ref().map(Token::reveal),
                 ..Options::default()
             };
             Client::connect(&self.node.to_string(), options).await.map_err(|error| Failure::error(&error))
@@ -109,7 +115,7 @@ const fn loopback(listens: SocketAddr) -> SocketAddr {
 }
 
 /// Serves until the process ends. `node` is where core 0 listens.
-pub fn run(listener: TcpListener, node: SocketAddr, health: Arc<Health>) -> std::io::Result<()> {
+pub fn run(listener: TcpListener, node: SocketAddr, health: Arc<Health>, guard: Guard) -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .max_blocking_threads(limits::BODY_THREADS)
         .enable_all()
@@ -118,8 +124,10 @@ pub fn run(listener: TcpListener, node: SocketAddr, health: Arc<Health>) -> std:
         listener.set_nonblocking(true)?;
         let listener = tokio::net::TcpListener::from_std(listener)?;
         let requests = Arc::new(Requests::default());
+        let tls = guard.tls.clone().map(TlsAcceptor::from);
         let shared = Arc::new(Shared {
             health,
+            guard,
             node: loopback(node),
             client: OnceCell::new(),
             names: Names::default(),
@@ -130,7 +138,7 @@ pub fn run(listener: TcpListener, node: SocketAddr, health: Arc<Health>) -> std:
             uploads: Arc::new(Semaphore::new(limits::UPLOADS)),
             watchers: Arc::new(Semaphore::new(limits::WATCHERS)),
         });
-        serve::serve(listener, routes(shared), requests).await;
+        serve::serve(listener, routes(shared), requests, tls).await;
         Ok(())
     })
 }
@@ -146,8 +154,25 @@ fn routes(shared: Arc<Shared>) -> Router {
         .route("/metrics", get(metrics::scrape))
         .fallback(|| async { Failure::http(HttpCode::NotFound, "there is no such route") })
         .method_not_allowed_fallback(|| async { Failure::http(HttpCode::WrongMethod, "the route has another method") })
+        .layer(axum::middleware::from_fn_with_state(Arc::clone(&shared), allow))
         .layer(axum::middleware::from_fn_with_state(Arc::clone(&shared), count))
         .with_state(shared)
+}
+
+/// Lets a request in that shows the token, where one is wanted; probes need none.
+async fn allow(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
+    let shown = request.headers().get(header::AUTHORIZATION).and_then(|shown| shown.to_str().ok());
+    let shown = shown.and_then(|shown| shown.strip_prefix("Bearer ")).unwrap_or_default();
+    let probe = matches!(request.uri().path(), "/healthz" | "/readyz");
+    match &shared.guard.token {
+        Some(token) if !probe && !token.is(shown) => {
+            let failure = Failure::wire(Code::Unauthorized, "show the node's token: Authorization: Bearer TOKEN");
+            let mut response = failure.into_response();
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            response
+        }
+        _ => next.run(request).await,
+    }
 }
 
 /// Counts a request by its route and status.

@@ -6,6 +6,7 @@
 //!   vwap=true [market=NAME]                     {"tx","vwap":[{"market","entity","vwap","volume","notional","count"}]}
 //!   bars=60s market=NAME [from=.. to=..]        {"tx","market","entity","bars":[{"start","open",..}]}
 //!   entity=ID, attribute=person/name ..         {"tx","datoms":[{"entity","attribute","value","type","tx","added"}]}
+//!   top=volume [limit=10] [from=.. to=..]       {"tx","by","top":[{"market","entity","count","volume",..}]}
 //! ```
 //! The last are facts: an entity that is no market, or an attribute that is none of rows (`facts.rs`).
 //!
@@ -20,7 +21,7 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use myelin_client::{At, Client, Error};
 use myelin_datom::{EntityId, Kind, Side, Tick, Tx, flags, received_delta};
-use myelin_wire::{Attribute, BarRow, Code, MarketFlags, MarketRow, VwapRow};
+use myelin_wire::{Attribute, BarRow, By, Code, MarketFlags, MarketRow, TopAsk, TopRow, VwapRow};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::future::Future;
@@ -44,6 +45,8 @@ pub struct Parameters {
     #[serde(default)]
     vwap: bool,
     bars: Option<String>,
+    top: Option<String>,
+    limit: Option<u64>,
     from: Option<String>,
     to: Option<String>,
     min_tx: Option<String>,
@@ -73,6 +76,12 @@ pub async fn as_of(
         }
         let market = market(&shared, client, &asked).await?;
         match (&asked, market) {
+            (Parameters { top: Some(by), attribute: None, vwap: false, bars: None, .. }, None) => {
+                top(&shared, client, by, &asked, at).await
+            }
+            (Parameters { top: Some(_), .. } | Parameters { top: None, limit: Some(_), .. }, _) => {
+                Err(bad("top=MEASURE and limit=NUMBER go with from and to only"))
+            }
             (Parameters { attribute: Some(name), vwap: false, bars: None, .. }, market) => {
                 count(client, name, market, at).await
             }
@@ -85,7 +94,9 @@ pub async fn as_of(
             (Parameters { attribute: None, vwap: false, bars: None, .. }, Some(market)) => {
                 latest(client, market, at).await
             }
-            _ => Err(bad("ask for one of: attribute=NAME, market=NAME, vwap=true, bars=LENGTH with market=NAME")),
+            _ => Err(bad(
+                "ask for one of: attribute=NAME, market=NAME, vwap=true, bars=LENGTH with market=NAME, top=MEASURE",
+            )),
         }
     })
     .await
@@ -226,6 +237,21 @@ async fn bars(
     Ok(json!({ "tx": answer.basis.to_string(), "market": name, "entity": id.to_string(), "bars": rows }))
 }
 
+async fn top(shared: &Shared, client: &Client, by: &str, asked: &Parameters, at: At) -> Result<Value, Failure> {
+    let measure =
+        By::from_name(by).ok_or_else(|| bad(format!("'{by}' is none of count, volume, notional, price, move")))?;
+    let from_ns = asked.from.as_deref().map(instant).transpose()?.unwrap_or(i64::MIN);
+    let to_ns = asked.to.as_deref().map(instant).transpose()?.unwrap_or(i64::MAX);
+    let ask = TopAsk { by: measure, limit: asked.limit.unwrap_or(10), from_ns, to_ns };
+    let answer = client.top(ask, at).await.map_err(failed)?;
+    let mut rows = Vec::with_capacity(answer.value.len());
+    for row in &answer.value {
+        let name = shared.names.name(client, row.market).await?;
+        rows.push(Ranked::new(name.unwrap_or_else(|| row.market.to_string()), row));
+    }
+    Ok(json!({ "tx": answer.basis.to_string(), "by": by, "top": rows }))
+}
+
 const WEEK_NS: i64 = 7 * 86_400_000_000_000;
 
 const UNITS: [(&str, i64); 7] = [
@@ -331,6 +357,28 @@ impl Averaged {
         let VwapRow { volume, notional, count, .. } = *row;
         let vwap = row.vwap.is_finite().then_some(row.vwap);
         Self { market, entity: row.market.to_string(), vwap, volume, notional, count }
+    }
+}
+
+#[derive(Serialize)]
+struct Ranked {
+    market: String,
+    entity: String,
+    count: u64,
+    volume: f64,
+    notional: f64,
+    first: f64,
+    last: f64,
+    /// Nothing where the first price was 0.
+    #[serde(rename = "move")]
+    moved: Option<f64>,
+}
+
+impl Ranked {
+    fn new(market: String, row: &TopRow) -> Self {
+        let TopRow { count, volume, notional, first, last, .. } = *row;
+        let moved = row.moved.is_finite().then_some(row.moved);
+        Self { market, entity: row.market.to_string(), count, volume, notional, first, last, moved }
     }
 }
 

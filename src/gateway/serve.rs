@@ -5,8 +5,8 @@
 //!                  \- no: closed at once, counted
 //! ```
 //!
-//! Invariant: a peer that does nothing costs a bounded place for a bounded time. Deliberately absent: HTTP/2, TLS, and
-//! bounds of bodies (`body.rs`).
+//! Invariant: a peer that does nothing costs a bounded place for a bounded time. With TLS the
+//! handshake has as long as a head. Deliberately absent: HTTP/2, and bounds of bodies (`body.rs`).
 
 use super::limits;
 use super::metrics::Requests;
@@ -22,9 +22,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, Sleep};
+use tokio_rustls::TlsAcceptor;
 
 /// Accepts for ever.
-pub async fn serve(listener: TcpListener, routes: Router, requests: Arc<Requests>) {
+pub async fn serve(listener: TcpListener, routes: Router, requests: Arc<Requests>, tls: Option<TlsAcceptor>) {
     let places = Arc::new(Semaphore::new(limits::CONNECTIONS));
     let mut http = hyper::server::conn::http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(limits::HEAD_WITHIN).max_buf_size(limits::HEAD_BYTES);
@@ -45,11 +46,18 @@ pub async fn serve(listener: TcpListener, routes: Router, requests: Arc<Requests
         drop(stream.set_nodelay(true));
         // Else the system buffers megabytes for a peer that does not read.
         drop(socket2::SockRef::from(&stream).set_send_buffer_size(limits::SEND_BYTES));
-        let connection =
-            http.serve_connection(TokioIo::new(Patient::new(stream)), TowerToHyperService::new(routes.clone()));
+        let (http, tls, stream) = (http.clone(), tls.clone(), Patient::new(stream));
+        let service = TowerToHyperService::new(routes.clone());
         drop(tokio::spawn(async move {
             // Whatever ends a connection was its peer's doing, and it is gone.
-            drop(connection.await);
+            match tls {
+                None => drop(http.serve_connection(TokioIo::new(stream), service).await),
+                Some(tls) => {
+                    if let Ok(Ok(sealed)) = tokio::time::timeout(limits::HEAD_WITHIN, tls.accept(stream)).await {
+                        drop(http.serve_connection(TokioIo::new(sealed), service).await);
+                    }
+                }
+            }
             drop(place);
         }));
     }

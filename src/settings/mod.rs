@@ -61,6 +61,8 @@ macro_rules! limits {
 limits!(
     max_body_bytes,
     connections_per_core,
+    hello_within_ms,
+    frame_within_ms,
     requests_per_connection,
     outbox_bytes,
     sessions_per_shard,

@@ -140,6 +140,7 @@ impl Shard {
         let mut gaps = std::mem::take(&mut self.scratch.gaps);
         let done = apply_rows(&mut self.ticks, tx, proposal, rows, &mut verdicts, &mut gaps)?;
         if done.outcome.code == 0 {
+            self.tails.stored(&self.ticks, tx, rows, &verdicts);
             for (n, row) in rows.iter().enumerate() {
                 if verdicts[n] == Verdict::New
                     && let Some(market) = self.ticks.market_ix(row.market)
@@ -166,10 +167,14 @@ impl Shard {
         let mut copied = std::mem::take(&mut self.scratch.quotes);
         let mut verdicts = std::mem::take(&mut self.scratch.verdicts);
         let mut gaps = std::mem::take(&mut self.scratch.gaps);
-        let done = apply_rows(&mut self.quotes, tx, proposal, rows_of(body, &mut copied), &mut verdicts, &mut gaps)?;
+        let rows = rows_of(body, &mut copied);
+        let done = apply_rows(&mut self.quotes, tx, proposal, rows, &mut verdicts, &mut gaps)?;
         self.state_gaps(tx, "quote", &gaps)?;
         gaps.clear();
         self.scratch.gaps = gaps;
+        if done.outcome.code == 0 {
+            self.tails.stored(&self.quotes, tx, rows, &verdicts);
+        }
         self.counters.rows_accepted += u64::from(done.outcome.accepted);
         self.counters.rows_duplicate += u64::from(done.outcome.duplicates);
         self.scratch.quotes = copied;
@@ -206,6 +211,7 @@ impl Shard {
         let number = self.ticks.add_market(market.id, market_options(flags)).number();
         let same = self.quotes.add_market(market.id, market_options(flags)).number();
         assert!(number == same, "a market has one number in a shard");
+        self.tails.created(tx, number);
         self.reflexes.add_market(MarketIx(number), market.id, &market.name);
         true
     }

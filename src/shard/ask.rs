@@ -128,6 +128,7 @@ impl Shard {
             Kind::ListMarkets => self.list_markets(read),
             Kind::Vwap => self.vwap(read),
             Kind::Bars => self.bars(read),
+            Kind::Top => self.top(&read.body, read.basis),
             Kind::Latest => self.latest(read),
             Kind::Rows => self.rows(read),
             Kind::ListReflexes => self.list_reflexes(read),
@@ -308,6 +309,7 @@ impl Shard {
         line("sessions", self.sessions.count() as u64);
         line("subscriptions", self.subscribers.count() as u64);
         line("datoms", self.facts.datoms());
+        line("tails", self.tails.count() as u64);
         line("unsealed_rows", self.unsealed_rows());
         for (code, count) in &self.counters.refused {
             line(&format!("refused_{}", code.name()), *count);
@@ -364,7 +366,7 @@ impl From<IndexError> for Unanswered {
     }
 }
 
-fn bad(_: myelin_wire::Short) -> Unanswered {
+pub(super) fn bad(_: myelin_wire::Short) -> Unanswered {
     Refusal::of(Code::BadBody).into()
 }
 
@@ -372,6 +374,6 @@ fn nothing() -> Said {
     Said::Answer { count: 0, aux: 0, more: false, body: Vec::new() }
 }
 
-fn items<T: bytemuck::NoUninit>(rows: &[T]) -> Said {
+pub(super) fn items<T: bytemuck::NoUninit>(rows: &[T]) -> Said {
     Said::Answer { count: rows.len() as u32, aux: 0, more: false, body: bytemuck::cast_slice(rows).to_vec() }
 }

@@ -11,16 +11,20 @@
 //!
 //! A failed sync stops every shard of the core, for good: the page cache may lie. What the core still does is say so.
 
+mod late;
+
 use super::append::Appender;
 use super::reply::{Reply, Said};
 use super::seal::{SealJob, Sealed};
 use super::{Committed, ConnId, Now, Refusal, Shard, refuse_bytes};
 use crate::config::Limits;
+use crate::guard::Token;
 use crate::health::{CoreHealth, Stage};
 use crate::runtime::awake::Keeper;
 use crate::runtime::clock;
 use crate::runtime::ring::{Producer, ThreadProducer};
 use crate::shard::replicate::LogIndex;
+use late::Late;
 use myelin_wal::{Batch, Lsn, Spare, WalError};
 use myelin_wire::{Code, Frame, Header, Hello, Kind, Welcome, decode, write_frame};
 use std::collections::VecDeque;
@@ -75,6 +79,9 @@ struct Connection {
     reader: Option<Waker>,
     /// Who waits for its end: its reader and its writer, each inside a read or a write.
     at_end: Vec<Waker>,
+    /// Until when the hello, or the frame that has begun, must be whole; 0 = nothing is owed. **Units:** microseconds.
+    due_us: u64,
+    late: Late,
 }
 
 /// What to do after frames were taken.
@@ -110,6 +117,8 @@ pub struct Parts {
     pub health: Arc<CoreHealth>,
     /// Keeps our CPU awake while a sync is under way, where that can be had.
     pub keeper: Option<Keeper>,
+    /// What a hello must show, if anything.
+    pub token: Option<Token>,
     /// The place of the checkpoint we started from.
     pub checkpoint: Lsn,
     /// Everything below was replayed.
@@ -148,6 +157,7 @@ pub struct Core {
     noted: (Lsn, Lsn),
     health: Arc<CoreHealth>,
     keeper: Option<Keeper>,
+    token: Option<Token>,
 }
 
 enum Sealing {
@@ -194,6 +204,7 @@ impl Core {
             noted: (parts.applied, parts.checkpoint),
             health: parts.health,
             keeper: parts.keeper,
+            token: parts.token,
         }
     }
 
@@ -225,9 +236,10 @@ impl Core {
             self.connections.push(Connection::default());
             (self.connections.len() - 1) as u32
         });
+        let due_us = Self::now().mono_us + self.limits.hello_within_ms * 1000;
         let connection = &mut self.connections[index as usize];
         let generation = connection.generation.wrapping_add(1);
-        *connection = Connection { generation, open: true, ..Connection::default() };
+        *connection = Connection { generation, open: true, due_us, ..Connection::default() };
         self.health.connections.set(self.open_connections as u64);
         Some(ConnId { station: self.station, generation, index })
     }
@@ -319,6 +331,7 @@ impl Core {
                 }
             }
         };
+        self.note_begun(now, id, taken, verdict == Taken::More && taken < bytes.len());
         self.turn();
         (taken, verdict)
     }
@@ -355,9 +368,17 @@ impl Core {
         if greeted && !hello {
             return true;
         }
-        let refusal = match (greeted, hello, Hello::read(frame.body)) {
+        let shown = Hello::read(frame.body);
+        let allowed = match (&self.token, &shown) {
+            (Some(token), Ok(hello)) => hello.credential_kind == Token::KIND && token.is(hello.credential),
+            _ => true,
+        };
+        let refusal = match (greeted, hello, shown) {
+            (false, true, Ok(_)) if !allowed => Code::Unauthorized,
             (false, true, Ok(_)) => {
-                connection.greeted = true;
+                if let Some(connection) = self.connection(id) {
+                    connection.greeted = true;
+                }
                 let mut body = Vec::new();
                 self.welcome.write(&mut body);
                 let header = Header {
@@ -424,7 +445,7 @@ impl Core {
             self.fail(&error);
             self.refuse(from, &frame.header, Refusal::of(Code::Unavailable));
         }
-        if matches!(frame.kind, Kind::Credit | Kind::Subscribe) {
+        if matches!(frame.kind, Kind::Credit | Kind::Subscribe | Kind::Tail) {
             self.ring_react_bell();
         }
     }
@@ -474,7 +495,7 @@ impl Core {
     // ---- replies
 
     fn deliver(&mut self, reply: Reply) {
-        let answers = u32::from(!matches!(reply.said, Said::Firings { .. } | Said::Ended { .. }));
+        let answers = u32::from(!matches!(reply.said, Said::Firings { .. } | Said::Tailed { .. } | Said::Ended { .. }));
         let credit = self.limits.requests_per_connection;
         if reply.to.station == self.station {
             self.put_with(reply.to, answers, |outbox| reply.write(outbox, credit));
@@ -642,6 +663,7 @@ impl Core {
         if !self.failed && !self.sync_under_way && end == synced && end != self.marked && self.log.tail().mark() {
             self.marked = self.log.tail().end_lsn();
         }
+        self.cut_the_late(now);
         self.turn();
         self.seal_if_due(now);
         self.wake_readers();

@@ -23,12 +23,15 @@ pub mod driver;
 pub mod entry;
 pub mod facts;
 pub mod manifest;
+pub mod merge;
 pub mod react;
 pub mod replay;
 pub mod replicate;
 pub mod reply;
 pub mod seal;
 pub mod session;
+pub mod tail;
+pub mod top;
 
 use crate::config::Limits;
 use crate::market::Markets;
@@ -45,6 +48,7 @@ use reply::{Reply, Said};
 use session::Sessions;
 use std::collections::VecDeque;
 use std::ops::Range;
+use tail::Tails;
 
 /// A connection of this node: the station that holds it (a core or the gateway), and its place there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -160,6 +164,7 @@ pub struct Shard {
     facts: Facts,
     reflexes: Reflexes,
     subscribers: Subscribers,
+    tails: Tails,
     waiting: ask::Waiting,
     scratch: apply::Scratch,
     effects: VecDeque<Reply>,
@@ -187,6 +192,7 @@ impl Shard {
             facts: Facts::new(),
             reflexes: Reflexes::new(react::limits(limits)),
             subscribers: Subscribers::new(limits),
+            tails: Tails::new(limits),
             waiting: ask::Waiting::default(),
             scratch: apply::Scratch::default(),
             effects: VecDeque::new(),
@@ -235,7 +241,11 @@ impl Shard {
             Kind::Transact => self.write(now, from, frame, EntryKind::Transact, log),
             Kind::Resume => self.gates.resume(from, frame.header.session, frame.header.aux),
             Kind::Subscribe => self.subscribe(from, frame)?,
-            Kind::Credit => self.subscribers.grant(from, frame.header.session, frame.header.count),
+            Kind::Tail => self.tail(from, frame)?,
+            Kind::Credit => {
+                self.subscribers.grant(from, frame.header.session, frame.header.count);
+                self.tails.grant(from, frame.header.session, frame.header.count);
+            }
             Kind::Count
             | Kind::Latest
             | Kind::Vwap
@@ -243,6 +253,7 @@ impl Shard {
             | Kind::Rows
             | Kind::ListMarkets
             | Kind::ListReflexes
+            | Kind::Top
             | Kind::Now
             | Kind::Datoms
             | Kind::Pull
@@ -331,6 +342,7 @@ impl Shard {
     pub fn closed(&mut self, conn: ConnId) {
         self.gates.forget(conn);
         self.subscribers.forget(conn);
+        self.tails.forget(conn);
         self.waiting.forget(conn);
     }
 

@@ -202,7 +202,7 @@ impl Shard {
                 }
             }
         }
-        Ok(more)
+        Ok(self.push_tails()? || more)
     }
 
     /// A page from history for one subscriber; at its end it is live.
@@ -306,7 +306,7 @@ impl Shard {
             return Ok(());
         };
         let known = reflex == 0 || self.reflexes.get(ReflexId(reflex)).is_some();
-        let full = self.subscribers.list.len() >= self.subscribers.max;
+        let full = self.subscribers.list.len() + self.tails.count() >= self.subscribers.max;
         if let Some(code) = (!known).then_some(Code::UnknownReflex).or(full.then_some(Code::TooMany)) {
             self.refuse(from, header, Refusal::of(code));
             return Ok(());

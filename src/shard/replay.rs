@@ -1,9 +1,7 @@
 //! Firings from history: what a subscriber missed, or what a question would have answered, derived again from the ticks.
 //!
 //! ```text
-//!   per market     rows in tx order, a page at a time  --\
-//!   per market     rows ...                            ---+-- by (tx, n) --> evaluators --> page by credit --> then live
-//!   per market     rows ...                            --/
+//!   rows of the markets that are asked about --- merge.rs, by (tx, n) --> evaluators --> page by credit --> then live
 //! ```
 //!
 //! A reflex that stands gives exactly the firings it gave, from its registration on. A back-test asks from its start on
@@ -11,13 +9,13 @@
 //! stream goes over into live firings without a gap. Gaps of feeds are not stored and so not derived again.
 //! Deliberately absent: look-ahead; an evaluator sees a tick when it is its turn.
 
+use super::merge::Merge;
 use super::{Refusal, Shard, ShardError};
 use crate::reflex::{Kind, Registration, Replay, Spec};
 use myelin_datom::{Tick, Tx, flags};
-use myelin_index::{Filter, Found, MarketIx};
+use myelin_index::{Filter, MarketIx};
 use myelin_wire::{Code, FiringRow};
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::VecDeque;
 use std::ops::ControlFlow;
 
 /// Reflexes one replay evaluates at most.
@@ -45,14 +43,14 @@ struct Evaluator {
     since: Replay,
 }
 
-/// One market's rows.
+/// One market that is asked about.
 #[derive(Debug)]
 struct Feed {
     market: MarketIx,
     /// Who asks about it, in the order of ids.
     evaluators: Vec<usize>,
-    rows: VecDeque<Found<Tick>>,
-    next_row: u32,
+    /// Where its rows begin.
+    first_row: u32,
 }
 
 /// A subscriber's way through history.
@@ -60,16 +58,14 @@ struct Feed {
 pub struct Replaying {
     evaluators: Vec<Evaluator>,
     feeds: Vec<Feed>,
-    turns: BinaryHeap<Reverse<(Tx, u32, usize)>>,
+    /// The rows of the feeds, up to a basis; then the next stretch, until nothing new was applied.
+    rows: Merge<Tick>,
     after: Place,
     reflex: u64,
     back_test: bool,
-    /// Rows up to here are looked at; then the next stretch, until nothing new was applied.
-    basis: Tx,
     /// What the feeds were made from.
     markets: usize,
     registrations: u64,
-    page_rows: u32,
     /// Firings that wait for credit.
     pub ready: VecDeque<FiringRow>,
 }
@@ -114,7 +110,7 @@ impl Shard {
                 };
                 let Some(ix) = self.ticks.market_ix(market.id).filter(|_| asked) else { continue };
                 let feed = *feed_of[number].get_or_insert_with(|| {
-                    feeds.push(Feed { market: ix, evaluators: Vec::new(), rows: VecDeque::new(), next_row: u32::MAX });
+                    feeds.push(Feed { market: ix, evaluators: Vec::new(), first_row: u32::MAX });
                     feeds.len() - 1
                 });
                 if feeds.len() > FEEDS_MAX {
@@ -126,28 +122,22 @@ impl Shard {
                     return Err(Refusal::of(Code::TooMany).into());
                 }
                 let from = self.first_row(ix, &registration, after, back_test)?;
-                feeds[feed].next_row = feeds[feed].next_row.min(from);
+                feeds[feed].first_row = feeds[feed].first_row.min(from);
             }
         }
-        let page_rows = (BUFFERED_ROWS / feeds.len().max(1)).clamp(8, 256) as u32;
-        let turns = BinaryHeap::new();
-        let mut replaying = Replaying {
+        let mut rows = Merge::new(feeds.iter().map(|feed| (feed.market, feed.first_row)), BUFFERED_ROWS);
+        rows.go_on(&self.ticks, self.group.applied_tx())?;
+        Ok(Replaying {
             evaluators,
             feeds,
-            turns,
+            rows,
             after,
             reflex,
             back_test,
-            basis: self.group.applied_tx(),
             markets: self.markets.len(),
             registrations: self.reflexes.version(),
-            page_rows,
             ready: VecDeque::new(),
-        };
-        for feed in 0..replaying.feeds.len() {
-            self.fill(&mut replaying, feed)?;
-        }
-        Ok(replaying)
+        })
     }
 
     fn evaluator(&self, registration: &Registration, after: Place, back_test: bool) -> Option<Evaluator> {
@@ -198,35 +188,14 @@ impl Shard {
         Ok(first)
     }
 
-    /// Brings a feed's next page, and gives it its turn.
-    fn fill(&self, replaying: &mut Replaying, at: usize) -> Result<(), ReplayError> {
-        let feed = &mut replaying.feeds[at];
-        let view = self.ticks.view(feed.market, replaying.basis)?;
-        if feed.next_row < view.end_row() {
-            let filter = Filter { from_row: feed.next_row, ..Filter::default() };
-            let page = replaying.page_rows as usize;
-            view.rows(&filter, |found| {
-                feed.rows.push_back(found);
-                if feed.rows.len() < page { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-            })?;
-            feed.next_row = feed.rows.back().map_or(feed.next_row, |found| found.number + 1);
-        }
-        if let Some(first) = feed.rows.front() {
-            replaying.turns.push(Reverse((first.tx, first.n, at)));
-        }
-        Ok(())
-    }
-
     /// Goes on by a slice; stops early when a page of firings is ready.
     pub(super) fn replay_slice(&self, replaying: &mut Replaying, page: usize) -> Result<Step, ReplayError> {
         for _ in 0..ROWS_PER_SLICE {
             if replaying.ready.len() >= page {
                 return Ok(Step::More);
             }
-            let Some(Reverse((_, _, at))) = replaying.turns.pop() else { return self.catch_up(replaying) };
-            let feed = &mut replaying.feeds[at];
-            let Some(found) = feed.rows.pop_front() else { continue };
-            for evaluator in &feed.evaluators {
+            let Some((at, found)) = replaying.rows.next(&self.ticks)? else { return self.catch_up(replaying) };
+            for evaluator in &replaying.feeds[at].evaluators {
                 let evaluator = &mut replaying.evaluators[*evaluator];
                 // The live one sees every row: from before its registration it keeps the price, and fires nothing.
                 let live = evaluator.since.react(found.tx, found.n, &found.row);
@@ -237,33 +206,27 @@ impl Shard {
                 let firing = fired.filter(|one| (one.tx.bits(), one.n, one.reflex.0) > replaying.after);
                 replaying.ready.extend(firing.map(|one| super::react::derived_row(&one, &found.row)));
             }
-            match feed.rows.front() {
-                Some(next) => replaying.turns.push(Reverse((next.tx, next.n, at))),
-                None => self.fill(replaying, at)?,
-            }
         }
         Ok(Step::More)
     }
 
     /// The stretch is at its end: goes on with what was applied meanwhile, if anything was.
     fn catch_up(&self, replaying: &mut Replaying) -> Result<Step, ReplayError> {
-        if replaying.basis == self.group.applied_tx() {
+        let (seen, applied) = (replaying.rows.basis(), self.group.applied_tx());
+        if seen == applied {
             return Ok(Step::Done);
         }
         let grown = (self.markets.len(), self.reflexes.version()) != (replaying.markets, replaying.registrations);
         if grown {
             // Markets or reflexes that came meanwhile have a say behind this stretch.
-            let behind = replaying.after.max((replaying.basis.bits(), u32::MAX, u64::MAX));
+            let behind = replaying.after.max((seen.bits(), u32::MAX, u64::MAX));
             let mut further = self.replay_from(replaying.reflex, behind, false)?;
             further.back_test = replaying.back_test;
             further.ready = std::mem::take(&mut replaying.ready);
             *replaying = further;
             return Ok(Step::More);
         }
-        replaying.basis = self.group.applied_tx();
-        for at in 0..replaying.feeds.len() {
-            self.fill(replaying, at)?;
-        }
+        replaying.rows.go_on(&self.ticks, applied)?;
         Ok(Step::More)
     }
 }

@@ -53,6 +53,17 @@ pub enum Said {
         /// True when they were derived from history.
         replayed: bool,
     },
+    /// A page of the log.
+    Tailed {
+        /// Entries in the body.
+        count: u32,
+        /// True when they were read from history.
+        replayed: bool,
+        /// How far the shard was.
+        applied: u64,
+        /// The entries.
+        body: Vec<u8>,
+    },
     /// A subscription ended.
     Ended {
         /// Why.
@@ -108,6 +119,12 @@ impl Reply {
                 header.flags = if *replayed { Header::REPLAYED } else { 0 };
                 out.extend_from_slice(bytemuck::cast_slice(rows));
             }
+            Said::Tailed { count, replayed, applied, body } => {
+                header.count = *count;
+                header.flags = if *replayed { Header::REPLAYED } else { 0 };
+                header.aux = *applied;
+                out.extend_from_slice(body);
+            }
             Said::Ended { code, oldest } => {
                 header.code = *code as u16;
                 header.aux = *oldest;
@@ -122,6 +139,7 @@ impl Reply {
             Said::Refused(_) => Kind::Refused,
             Said::Answer { .. } => Kind::Answer,
             Said::Firings { .. } => Kind::Firings,
+            Said::Tailed { .. } => Kind::Tailed,
             Said::Ended { .. } => Kind::Ended,
         }
     }

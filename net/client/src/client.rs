@@ -13,6 +13,7 @@ use crate::options::Options;
 use crate::session::Fate;
 use crate::transport::{Greeted, greet};
 use myelin_datom::Slot;
+use myelin_tls::ServerName;
 use myelin_wire::Welcome;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::SocketAddr;
@@ -42,8 +43,22 @@ struct Shared {
 const ROOM_UNIT: usize = 256;
 
 impl Client {
-    /// Connects to `host:port` and reads the tables. **Errors:** `Unreachable`, `Refused`, `Protocol`.
-    pub async fn connect(addr: &str, options: Options) -> Result<Self, Error> {
+    /// Connects to `host:port` and reads the tables; `tls://host:port` insists on TLS.
+    ///
+    /// **Errors:** `Unreachable`, `Untrusted`, `Refused`, `Protocol`.
+    pub async fn connect(addr: &str, mut options: Options) -> Result<Self, Error> {
+        let (addr, sealed) = addr.strip_prefix("tls://").map_or((addr, false), |addr| (addr, true));
+        match &mut options.tls {
+            Some(tls) => {
+                let host = addr.rsplit_once(':').map_or(addr, |(host, _)| host).trim_matches(['[', ']']);
+                tls.name = ServerName::try_from(host.to_owned()).ok();
+            }
+            None if sealed => {
+                let reason = "tls:// needs the certificate of who signed the node's".to_owned();
+                return Err(Error::Untrusted { addr: addr.to_owned(), reason });
+            }
+            None => {}
+        }
         let unreachable = |reason: String| Error::Unreachable { addr: addr.to_owned(), reason };
         let found: Vec<_> =
             tokio::net::lookup_host(addr).await.map_err(|error| unreachable(error.to_string()))?.collect();

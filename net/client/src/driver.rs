@@ -10,7 +10,7 @@ use crate::error::Error;
 use crate::link::{Event, Link, LinkLimits, Push, Read, Subscribe};
 use crate::options::Options;
 use crate::session::{Fate, Write};
-use crate::transport::{Greeted, greet};
+use crate::transport::{Greeted, WriteEnd, greet};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -114,6 +114,8 @@ impl Driver {
         let Greeted { mut transport, mut inbox, .. } = greeted;
         let (mut from, mut to) = transport.split();
         let (mut out, mut written) = (Vec::new(), 0);
+        // What was written may wait in TLS; a plain socket has nothing to flush.
+        let mut unflushed = false;
         let mut open = true;
         loop {
             if written == out.len() {
@@ -122,7 +124,7 @@ impl Driver {
                 self.link.poll_transmit(self.now(), &mut out);
             }
             self.tell();
-            if !open && self.link.is_idle() && out.is_empty() {
+            if !open && self.link.is_idle() && out.is_empty() && !unflushed {
                 return true;
             }
             let deadline = self.link.next_deadline().map(|at| self.start + at);
@@ -132,8 +134,9 @@ impl Driver {
                         return false;
                     }
                 }
-                wrote = to.write(&out[written..]), if written < out.len() => match wrote {
-                    Ok(1..) => written += wrote.unwrap_or_default(),
+                wrote = send(&mut to, &out[written..]), if written < out.len() || unflushed => match wrote {
+                    Ok(_) if written == out.len() => unflushed = false,
+                    Ok(len @ 1..) => (written, unflushed) = (written + len, true),
                     _ => return false,
                 },
                 command = self.commands.recv(), if open => match command {
@@ -222,7 +225,7 @@ impl Driver {
                     self.give_up("another node answers at this address");
                     return Some(greeted);
                 }
-                Err(error @ (Error::Refused(_) | Error::Protocol(_))) => {
+                Err(error @ (Error::Refused(_) | Error::Protocol(_) | Error::Untrusted { .. })) => {
                     self.give_up(&error.to_string());
                     continue;
                 }
@@ -254,6 +257,11 @@ impl Driver {
         self.link.give_up(why);
         self.tell();
     }
+}
+
+/// Writes what it can of these bytes; where there are none, sees to it that all are on their way.
+async fn send(to: &mut WriteEnd<'_>, bytes: &[u8]) -> std::io::Result<usize> {
+    if bytes.is_empty() { to.flush().await.map(|()| 0) } else { to.write(bytes).await }
 }
 
 async fn at(deadline: Option<Instant>) {

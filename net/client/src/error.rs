@@ -79,6 +79,7 @@ pub enum Lost {
 /// | variant                  | what to do                                                        |
 /// |--------------------------|-------------------------------------------------------------------|
 /// | [`Error::Unreachable`]   | start the node, or mend the address; nothing was executed         |
+/// | [`Error::Untrusted`]     | name who signed the node's certificate, or renew it               |
 /// | [`Error::Refused`]       | read the code; nothing was executed                               |
 /// | [`Error::Unknown`]       | ask, or send again with ids                                       |
 /// | [`Error::Protocol`]      | the other end is no node of this version, or bytes were damaged   |
@@ -88,6 +89,14 @@ pub enum Error {
     /// No connection within the time allowed.
     #[error("cannot connect to {addr}: {reason}")]
     Unreachable {
+        /// Where to.
+        addr: String,
+        /// Why not.
+        reason: String,
+    },
+    /// The other end's certificate is not believed: another signer, another name, or its time is over.
+    #[error("{addr} is not believed: {reason}")]
+    Untrusted {
         /// Where to.
         addr: String,
         /// Why not.

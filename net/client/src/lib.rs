@@ -5,8 +5,8 @@
 //! ```
 //!
 //! Invariants: a write is executed at most once, also when the line is cut and after `Busy`; its outcome is one of done,
-//! refused, unknown; nothing waits without a bound. Deliberately absent: TLS (its place is `transport.rs`), a runtime of
-//! its own, decoding of reflexes (they are bytes here).
+//! refused, unknown; nothing waits without a bound. Deliberately absent: a runtime of its
+//! own, decoding of reflexes (they are bytes here).
 
 mod client;
 mod driver;
@@ -19,17 +19,19 @@ mod session;
 mod split;
 mod subscribe;
 mod subscriptions;
+mod tail;
 mod transport;
 mod write;
 
 pub use client::Client;
 pub use error::{Error, Lost, Refusal};
 pub use facts::{Facts, Place, Transacted};
-pub use options::Options;
+pub use options::{Options, Tls};
 pub use read::{Answer, At, Latest, ShardStatus, Stretch, TickPage};
 pub use session::Reply;
 pub use subscribe::{Firing, News, Subscription};
 pub use subscriptions::FiringPlace;
+pub use tail::{Tail, TailNews, TailWanted};
 pub use write::{Ack, Mode, Outcome, Part, RowVerdict, Sent, SentPart};
 
 pub use myelin_datom as datom;

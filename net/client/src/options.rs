@@ -1,5 +1,9 @@
 //! Every limit of a client, with its unit and its reason.
 
+use myelin_tls::{ClientConfig, ServerName, TlsError};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// What a client may use and how long it waits. Defaults fit one process that writes and reads.
@@ -9,6 +13,8 @@ pub struct Options {
     pub name: String,
     /// A token, if the node wants one.
     pub token: Option<String>,
+    /// Speaks TLS, and believes these; else plainly.
+    pub tls: Option<Tls>,
     /// One attempt to connect, the hello included.
     pub connect_within: Duration,
     /// How long a lost connection is tried again before what was under way counts as unknown.
@@ -32,6 +38,7 @@ impl Default for Options {
         Self {
             name: concat!("myelin-client ", env!("CARGO_PKG_VERSION")).to_owned(),
             token: None,
+            tls: None,
             connect_within: Duration::from_secs(3),
             reconnect_for: Duration::from_secs(10),
             busy_for: Duration::from_secs(30),
@@ -41,5 +48,30 @@ impl Default for Options {
             firings_window: 4096,
             one_connection: false,
         }
+    }
+}
+
+/// How a node is spoken to that speaks TLS.
+#[derive(Clone, Debug)]
+pub struct Tls {
+    pub(crate) config: Arc<ClientConfig>,
+    /// The name its certificate must hold for; else the address.
+    pub(crate) name: Option<ServerName<'static>>,
+}
+
+impl Tls {
+    /// Believes nodes whose certificate was signed by one of this file, or stands in it.
+    pub fn trusting(authorities: &Path) -> Result<Self, TlsError> {
+        Ok(Self::new(Arc::new(myelin_tls::trusting(authorities)?)))
+    }
+
+    /// By a configuration of the caller's own.
+    #[must_use]
+    pub fn new(config: Arc<ClientConfig>) -> Self {
+        Self { config, name: None }
+    }
+
+    pub(crate) fn name_of(&self, addr: SocketAddr) -> ServerName<'static> {
+        self.name.clone().unwrap_or_else(|| ServerName::from(addr.ip()))
     }
 }

@@ -17,7 +17,9 @@ use crate::session::Reply;
 use crate::write::answered;
 use bytemuck::AnyBitPattern;
 use myelin_datom::{EntityId, Tick, Tx};
-use myelin_wire::{Attribute, BarRow, Code, Cursor, Header, Kind, MarketRow, StoredRow, VwapRow, read_market_rows};
+use myelin_wire::{
+    Attribute, BarRow, Code, Cursor, Header, Kind, MarketRow, StoredRow, TopAsk, TopRow, VwapRow, read_market_rows,
+};
 
 /// When to look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -206,6 +208,20 @@ impl Client {
         for reply in &replies {
             rows.extend(rows_of::<VwapRow>(&reply.body, "averages")?);
         }
+        Ok(Answer { value: rows, basis: basis(&replies) })
+    }
+
+    /// The greatest markets by a measure, of all shards as of one moment, the greatest first; ticks of the event time asked
+    /// for count. **Errors:** `TooMany` for none, or more than 4,096.
+    pub async fn top(&self, ask: TopAsk, at: At) -> Result<Answer<Vec<TopRow>>, Error> {
+        // Each shard its greatest; a market stands on one, so the greatest of all are among them.
+        let replies = self.ask_all(self.cut(Kind::Top, at).await?, &ask.body()).await?;
+        let mut rows = Vec::new();
+        for reply in &replies {
+            rows.extend(rows_of::<TopRow>(&reply.body, "the greatest markets")?);
+        }
+        rows.sort_unstable_by(|a, b| ask.by.rank(a, b));
+        rows.truncate(usize::try_from(ask.limit).unwrap_or(usize::MAX));
         Ok(Answer { value: rows, basis: basis(&replies) })
     }
 

@@ -10,7 +10,7 @@ use crate::client::{Client, random};
 use crate::driver::Command;
 use crate::error::{Error, Lost, Refusal};
 use crate::link::{Push, Subscribe};
-use crate::subscriptions::{FiringPlace, Pushed};
+use crate::subscriptions::{FiringPlace, Pushed, Stream};
 use myelin_datom::Tx;
 use myelin_wire::FiringRow;
 use std::collections::{HashMap, VecDeque};
@@ -44,10 +44,17 @@ pub enum News {
 /// A stream of firings. Ends the subscription when dropped.
 #[derive(Debug)]
 pub struct Subscription {
+    heard: Heard<Firing>,
+}
+
+/// What came from the shards that are listened to, and waits to be taken: firings, or entries of the log.
+#[derive(Debug)]
+pub(crate) struct Heard<T> {
     client: Client,
     key: u64,
     from: mpsc::UnboundedReceiver<Push>,
-    ready: VecDeque<News>,
+    items: fn(u16, Pushed) -> Vec<T>,
+    ready: VecDeque<(u16, Result<T, Refusal>)>,
     taken: HashMap<u16, u32>,
     grant_at: u32,
     listening: usize,
@@ -77,35 +84,18 @@ impl Client {
         after: &[(u16, FiringPlace)],
         back_test: bool,
     ) -> Result<Subscription, Error> {
-        let (to, from) = mpsc::unbounded_channel();
-        let window = self.options().firings_window.max(1);
-        let mut subscription = Subscription {
-            client: self.clone(),
-            key: random(),
-            from,
-            ready: VecDeque::new(),
-            taken: HashMap::new(),
-            grant_at: window.div_ceil(2),
-            listening: usize::from(self.shards()),
-            begun: Vec::new(),
-        };
-        for shard in 0..self.shards() {
+        let stream = |shard| {
             let after = after.iter().find(|(of, _)| *of == shard).map(|(_, place)| *place);
-            let what =
-                Subscribe { key: subscription.key, shard, reflex: reflex.unwrap_or(0), after, back_test, window };
-            self.command(shard, Command::Subscribe { what, to: to.clone() }).await?;
-        }
-        drop(to);
-        while subscription.begun.len() < usize::from(self.shards()) {
-            let push = subscription.from.recv().await.ok_or(Error::Closed)?;
-            match push.said {
-                Pushed::Begun { basis } => subscription.begun.push((push.shard, Tx::from_bits(basis))),
-                Pushed::Ended(refusal) => return Err(Error::Refused(refusal)),
-                Pushed::Lost => return Err(Error::Unknown(Lost::Connection)),
-                Pushed::Firings { .. } => subscription.keep(push),
-            }
-        }
-        Ok(subscription)
+            Stream::Firings { reflex: reflex.unwrap_or(0), after, back_test }
+        };
+        Ok(Subscription { heard: Heard::listen(self, stream, firings).await? })
+    }
+}
+
+fn firings(shard: u16, said: Pushed) -> Vec<Firing> {
+    match said {
+        Pushed::Firings { rows, replayed } => rows.into_iter().map(|row| Firing { shard, replayed, row }).collect(),
+        _ => Vec::new(),
     }
 }
 
@@ -113,20 +103,70 @@ impl Subscription {
     /// The last transaction each shard had applied when it began to listen.
     #[must_use]
     pub fn begun(&self) -> &[(u16, Tx)] {
-        &self.begun
+        self.heard.begun()
     }
 
     /// The next firing, or the end of a shard's stream; `None` when no shard is listened to any more.
     ///
     /// **Errors:** `Unknown` when a connection did not come back in time.
     pub async fn next(&mut self) -> Result<Option<News>, Error> {
+        Ok(self.heard.next().await?.map(|(shard, heard)| match heard {
+            Ok(firing) => News::Firing(firing),
+            Err(why) => News::Ended { shard, why },
+        }))
+    }
+}
+
+impl<T> Heard<T> {
+    /// Listens at every shard; returns when all of them do. `items` takes out of a push what is listened to.
+    pub(crate) async fn listen(
+        client: &Client,
+        stream: impl Fn(u16) -> Stream,
+        items: fn(u16, Pushed) -> Vec<T>,
+    ) -> Result<Self, Error> {
+        let (to, from) = mpsc::unbounded_channel();
+        let window = client.options().firings_window.max(1);
+        let mut heard = Self {
+            client: client.clone(),
+            key: random(),
+            from,
+            items,
+            ready: VecDeque::new(),
+            taken: HashMap::new(),
+            grant_at: window.div_ceil(2),
+            listening: usize::from(client.shards()),
+            begun: Vec::new(),
+        };
+        for shard in 0..client.shards() {
+            let what = Subscribe { key: heard.key, shard, window, stream: stream(shard) };
+            client.command(shard, Command::Subscribe { what, to: to.clone() }).await?;
+        }
+        drop(to);
+        while heard.begun.len() < usize::from(client.shards()) {
+            let push = heard.from.recv().await.ok_or(Error::Closed)?;
+            match push.said {
+                Pushed::Begun { basis } => heard.begun.push((push.shard, Tx::from_bits(basis))),
+                Pushed::Ended(refusal) => return Err(Error::Refused(refusal)),
+                Pushed::Lost => return Err(Error::Unknown(Lost::Connection)),
+                Pushed::Firings { .. } | Pushed::Entries { .. } => heard.keep(push),
+            }
+        }
+        Ok(heard)
+    }
+
+    pub(crate) fn begun(&self) -> &[(u16, Tx)] {
+        &self.begun
+    }
+
+    /// The next one, or why a shard sends no more; `None` when no shard is listened to any more.
+    pub(crate) async fn next(&mut self) -> Result<Option<(u16, Result<T, Refusal>)>, Error> {
         loop {
-            if let Some(news) = self.ready.pop_front() {
-                match &news {
-                    News::Firing(firing) => self.took(firing.shard).await,
-                    News::Ended { .. } => self.listening = self.listening.saturating_sub(1),
+            if let Some((shard, next)) = self.ready.pop_front() {
+                match &next {
+                    Ok(_) => self.took(shard).await,
+                    Err(_) => self.listening = self.listening.saturating_sub(1),
                 }
-                return Ok(Some(news));
+                return Ok(Some((shard, next)));
             }
             if self.listening == 0 {
                 return Ok(None);
@@ -143,11 +183,8 @@ impl Subscription {
     fn keep(&mut self, push: Push) {
         let shard = push.shard;
         match push.said {
-            Pushed::Firings { rows, replayed } => {
-                self.ready.extend(rows.into_iter().map(|row| News::Firing(Firing { shard, replayed, row })));
-            }
-            Pushed::Ended(why) => self.ready.push_back(News::Ended { shard, why }),
-            Pushed::Begun { .. } | Pushed::Lost => {}
+            Pushed::Ended(why) => self.ready.push_back((shard, Err(why))),
+            said => self.ready.extend((self.items)(shard, said).into_iter().map(|item| (shard, Ok(item)))),
         }
     }
 
@@ -162,7 +199,7 @@ impl Subscription {
     }
 }
 
-impl Drop for Subscription {
+impl<T> Drop for Heard<T> {
     fn drop(&mut self) {
         self.client.forget_subscription(self.key);
     }

@@ -1,15 +1,17 @@
-//! Who listens to firings over one connection, and where they go on when it is lost.
+//! Who listens to firings or to the log over one connection, and where they go on when it is lost.
 //!
 //! ```text
 //!   Subscribe { reflex, after, credit } -> Answer -> Firings ... -> lost -> Subscribe { after the last one seen } ...
+//!   Tail { since, credit }              -> Answer -> Tailed ...  -> lost -> Tail { since the last whole tx seen } ...
 //! ```
 //!
-//! A firing's place is `(tx, n, reflex)`; a shard gives them in that order. Credit is what the node may still send, so what
-//! waits to be taken never exceeds the window. Deliberately absent: queues; the driver hands firings on.
+//! A firing's place is `(tx, n, reflex)`; a shard gives them in that order. The log is gone on with at the last transaction
+//! seen, whose entries come in the same order again: as many as were seen are dropped. Credit is what the node may still
+//! send, so what waits to be taken never exceeds the window. Deliberately absent: queues; the driver hands on.
 
 use crate::error::Refusal;
 use crate::session::Unexpected;
-use myelin_wire::{Code, FIRING_BYTES, FiringRow, Header, Kind, write_frame};
+use myelin_wire::{Code, FIRING_BYTES, FROM_NOW, FiringRow, Header, Kind, TailEntry, read_tail, write_frame};
 use std::collections::VecDeque;
 
 /// A place in a shard's stream of firings. **Order:** tx, then row, then reflex.
@@ -38,20 +40,35 @@ impl FiringPlace {
 }
 
 /// What to listen to, at one shard.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Subscribe {
     /// Names the subscription; random, not zero, no session's id.
     pub key: u64,
     /// Where.
     pub shard: u16,
-    /// 0 = every reflex.
-    pub reflex: u64,
-    /// Where to begin; `None` = from now on.
-    pub after: Option<FiringPlace>,
-    /// Asks history from `after` on, also before the reflex was registered.
-    pub back_test: bool,
-    /// Firings that may come before the first grant.
+    /// Firings or entries that may come before the first grant.
     pub window: u32,
+    /// What.
+    pub stream: Stream,
+}
+
+/// See [`Subscribe`].
+#[derive(Clone, Debug)]
+pub enum Stream {
+    /// What fires.
+    Firings {
+        /// 0 = every reflex.
+        reflex: u64,
+        /// Where to begin; `None` = from now on.
+        after: Option<FiringPlace>,
+        /// Asks history from `after` on, also before the reflex was registered.
+        back_test: bool,
+    },
+    /// The log.
+    Log {
+        /// The whole body of a `Tail`; its first 8 bytes are where to begin.
+        ask: Vec<u8>,
+    },
 }
 
 /// News of a subscription.
@@ -80,6 +97,15 @@ pub enum Pushed {
         /// Derived from history.
         replayed: bool,
     },
+    /// Entries of the log, in order.
+    Entries {
+        /// In the order in which they were applied.
+        entries: Vec<TailEntry>,
+        /// Read from history.
+        replayed: bool,
+        /// How far the shard was.
+        applied: u64,
+    },
     /// No more will come from this shard.
     Ended(Refusal),
     /// No more will come: the connection does not come back.
@@ -93,17 +119,58 @@ enum State {
     Live,
 }
 
+/// How much of a shard's log was seen.
+#[derive(Clone, Copy, Debug, Default)]
+struct Seen {
+    tx: u64,
+    /// Entries of `tx`.
+    entries: u32,
+    /// Of those, how many this connection will bring again.
+    again: u32,
+}
+
+impl Seen {
+    /// True when an entry of this transaction is new.
+    fn is_new(&mut self, tx: u64) -> bool {
+        if tx == self.tx && self.again > 0 {
+            self.again -= 1;
+            return false;
+        }
+        self.entries = if tx == self.tx { self.entries + 1 } else { 1 };
+        (self.tx, self.again) = (tx, 0);
+        true
+    }
+}
+
 #[derive(Debug)]
 struct Listener {
     what: Subscribe,
     /// The last place seen.
     after: Option<FiringPlace>,
-    /// Firings the node may still send.
+    seen: Seen,
+    /// What the node may still send.
     credit: u32,
     /// Credit not told yet.
     grant: u32,
     state: State,
     begun: bool,
+}
+
+impl Listener {
+    /// The log from now on is the log from this moment on.
+    fn begin_log_at(&mut self, basis: u64) {
+        if let Stream::Log { ask } = &mut self.what.stream
+            && ask.starts_with(&FROM_NOW.to_le_bytes())
+        {
+            write_since(ask, basis);
+        }
+    }
+}
+
+fn write_since(ask: &mut [u8], since: u64) {
+    if let Some(first) = ask.first_chunk_mut() {
+        *first = since.to_le_bytes();
+    }
 }
 
 /// All of one connection.
@@ -121,8 +188,9 @@ impl Subscriptions {
 
     /// A further one.
     pub fn add(&mut self, what: Subscribe) {
-        let after = what.after;
-        self.list.push(Listener { what, after, credit: what.window, grant: 0, state: State::Due, begun: false });
+        let after = if let Stream::Firings { after, .. } = what.stream { after } else { None };
+        let (credit, seen) = (what.window, Seen::default());
+        self.list.push(Listener { what, after, seen, credit, grant: 0, state: State::Due, begun: false });
     }
 
     /// Ends one; what is under way is passed over.
@@ -143,16 +211,14 @@ impl Subscriptions {
     /// Whether a frame is for a subscription.
     #[must_use]
     pub fn owns(&self, header: &Header) -> bool {
-        let push = header.kind == Kind::Firings as u8 || header.kind == Kind::Ended as u8;
+        let push = [Kind::Firings, Kind::Tailed, Kind::Ended].into_iter().any(|kind| header.kind == kind as u8);
         push || (header.session != 0 && self.list.iter().any(|one| one.what.key == header.session))
     }
 
     /// What has to be told the node.
     pub fn poll_transmit(&mut self, out: &mut Vec<u8>) {
         for one in &mut self.list {
-            let back_test = one.what.back_test;
             let header = |kind, count| Header {
-                flags: if back_test && kind == Kind::Subscribe { Header::REPLAYED } else { 0 },
                 session: one.what.key,
                 request: 1,
                 shard: one.what.shard,
@@ -160,14 +226,21 @@ impl Subscriptions {
                 ..Header::new(kind)
             };
             if one.state == State::Due {
-                // A back-test depends on where it begins, so after a cut it begins there again; what was seen is dropped.
-                let after = if back_test { one.what.after } else { one.after }.unwrap_or_default();
-                let mut body = [0; 32];
-                body[..8].copy_from_slice(&one.what.reflex.to_le_bytes());
-                body[8..16].copy_from_slice(&after.tx.to_le_bytes());
-                body[16..20].copy_from_slice(&after.n.to_le_bytes());
-                body[24..].copy_from_slice(&after.reflex.to_le_bytes());
-                write_frame(out, header(Kind::Subscribe, one.credit), &body);
+                match &one.what.stream {
+                    Stream::Firings { reflex, after: from, back_test } => {
+                        // A back-test depends on where it begins, so after a cut it begins there again; what was seen is
+                        // dropped.
+                        let after = if *back_test { *from } else { one.after }.unwrap_or_default();
+                        let mut body = [0; 32];
+                        body[..8].copy_from_slice(&reflex.to_le_bytes());
+                        body[8..16].copy_from_slice(&after.tx.to_le_bytes());
+                        body[16..20].copy_from_slice(&after.n.to_le_bytes());
+                        body[24..].copy_from_slice(&after.reflex.to_le_bytes());
+                        let flags = if *back_test { Header::REPLAYED } else { 0 };
+                        write_frame(out, Header { flags, ..header(Kind::Subscribe, one.credit) }, &body);
+                    }
+                    Stream::Log { ask } => write_frame(out, header(Kind::Tail, one.credit), ask),
+                }
                 one.state = State::Asked;
             } else if one.state == State::Live && one.grant > 0 {
                 write_frame(out, header(Kind::Credit, one.grant), &[]);
@@ -193,8 +266,9 @@ impl Subscriptions {
         match kind {
             Kind::Answer => {
                 one.state = State::Live;
-                // Should the line be cut before anything fired, this is where we go on.
+                // Should the line be cut before anything came, this is where we go on.
                 one.after.get_or_insert(FiringPlace::behind(header.tx));
+                one.begin_log_at(header.tx);
                 if !std::mem::replace(&mut one.begun, true) {
                     pushed.push_back(Push { key, shard, said: Pushed::Begun { basis: header.tx } });
                 }
@@ -217,6 +291,19 @@ impl Subscriptions {
                     one.after = Some(FiringPlace::of(last));
                     let replayed = header.flags & Header::REPLAYED != 0;
                     pushed.push_back(Push { key, shard, said: Pushed::Firings { rows, replayed } });
+                }
+            }
+            Kind::Tailed => {
+                let mut entries = read_tail(body).map_err(|_| Unexpected { shard, request: header.request })?;
+                let came = entries.len() as u32;
+                one.credit = one.credit.saturating_sub(came);
+                entries.retain(|entry| one.seen.is_new(entry.tx));
+                let repeats = came - entries.len() as u32;
+                one.credit += repeats;
+                one.grant += repeats;
+                if !entries.is_empty() {
+                    let (replayed, applied) = (header.flags & Header::REPLAYED != 0, header.aux);
+                    pushed.push_back(Push { key, shard, said: Pushed::Entries { entries, replayed, applied } });
                 }
             }
             Kind::Ended | Kind::Refused => {
@@ -242,6 +329,10 @@ impl Subscriptions {
         for one in &mut self.list {
             one.state = State::Due;
             one.grant = 0;
+            one.seen.again = one.seen.entries;
+            if let (Stream::Log { ask }, 1..) = (&mut one.what.stream, one.seen.entries) {
+                write_since(ask, one.seen.tx - 1);
+            }
         }
     }
 

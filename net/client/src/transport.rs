@@ -1,30 +1,66 @@
-//! The bytes below the frames: TCP, and the one place where TLS will stand beside it.
+//! The bytes below the frames: TCP, or TLS over it.
 //!
-//! Deliberately absent: anything a caller could see of which of the two it is.
+//! Whether the other end speaks the same of the two is told by name, either way. Deliberately absent: anything a caller
+//! could see of which of the two it is.
 
 use crate::error::Error;
-use crate::options::Options;
+use crate::options::{Options, Tls};
+use myelin_tls::is_alert;
 use myelin_wire::{Frame, Header, Hello, Kind, Welcome, WireError, decode, write_frame};
 use std::net::SocketAddr;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 /// A connected stream.
 #[derive(Debug)]
-pub(crate) struct Transport {
-    tcp: TcpStream,
+pub(crate) enum Transport {
+    Plain(TcpStream),
+    Sealed(Box<TlsStream<TcpStream>>),
 }
 
+/// What is read.
+pub(crate) type ReadEnd<'a> = Box<dyn AsyncRead + Unpin + Send + 'a>;
+/// What is written.
+pub(crate) type WriteEnd<'a> = Box<dyn AsyncWrite + Unpin + Send + 'a>;
+
 impl Transport {
-    async fn connect(addr: SocketAddr) -> std::io::Result<Self> {
+    async fn connect(addr: SocketAddr, tls: Option<&Tls>) -> Result<Self, Failed> {
         let tcp = TcpStream::connect(addr).await?;
         tcp.set_nodelay(true)?;
-        Ok(Self { tcp })
+        let Some(tls) = tls else { return Ok(Self::Plain(tcp)) };
+        let connector = TlsConnector::from(tls.config.clone());
+        match connector.connect(tls.name_of(addr), tcp).await {
+            Ok(sealed) => Ok(Self::Sealed(Box::new(sealed))),
+            Err(error) => Err(failed_handshake(addr, error)),
+        }
     }
 
-    /// Both directions at once.
-    pub(crate) fn split(&mut self) -> (impl AsyncRead + Unpin + '_, impl AsyncWrite + Unpin + '_) {
-        self.tcp.split()
+    /// Both directions at once, for one task: what is written is on its way when it was flushed.
+    pub(crate) fn split(&mut self) -> (ReadEnd<'_>, WriteEnd<'_>) {
+        match self {
+            Self::Plain(tcp) => {
+                let (read, write) = tcp.split();
+                (Box::new(read), Box::new(write))
+            }
+            Self::Sealed(sealed) => {
+                let (read, write) = tokio::io::split(sealed.as_mut());
+                (Box::new(read), Box::new(write))
+            }
+        }
+    }
+}
+
+fn failed_handshake(addr: SocketAddr, error: std::io::Error) -> Failed {
+    let addr = addr.to_string();
+    let cause = error.get_ref().and_then(|inner| inner.downcast_ref::<tokio_rustls::rustls::Error>());
+    match cause {
+        Some(tokio_rustls::rustls::Error::InvalidMessage(_)) => Failed::Other(Error::Protocol(format!(
+            "{addr} does not speak TLS; without a signer it is spoken to plainly"
+        ))),
+        Some(cause) => Failed::Other(Error::Untrusted { addr, reason: cause.to_string() }),
+        None => Failed::Io(error),
     }
 }
 
@@ -58,6 +94,11 @@ impl Inbox {
             }
             None => Ok(None),
         }
+    }
+
+    /// True when what came is TLS's way to say that it does not understand.
+    fn is_alert(&self) -> bool {
+        is_alert(&self.bytes)
     }
 }
 
@@ -94,7 +135,7 @@ impl From<std::io::Error> for Failed {
 }
 
 async fn hello(addr: SocketAddr, options: &Options) -> Result<Greeted, Failed> {
-    let mut transport = Transport::connect(addr).await?;
+    let mut transport = Transport::connect(addr, options.tls.as_ref()).await?;
     let mut inbox = Inbox::default();
     let (welcome, credit) = {
         let (mut from, mut to) = transport.split();
@@ -109,11 +150,16 @@ async fn hello(addr: SocketAddr, options: &Options) -> Result<Greeted, Failed> {
         hello.write(&mut body);
         write_frame(&mut frame, Header::new(Kind::Hello), &body);
         to.write_all(&frame).await?;
+        to.flush().await?;
         loop {
             if let Some(frame) = inbox.next().map_err(|error| Failed::Other(error.into()))? {
                 break read_welcome(&frame).map_err(Failed::Other)?;
             }
             if inbox.fill(&mut from).await? == 0 {
+                if inbox.is_alert() {
+                    let says = format!("{addr} speaks TLS only: name who signed its certificate");
+                    return Err(Failed::Other(Error::Protocol(says)));
+                }
                 return Err(std::io::Error::from(std::io::ErrorKind::ConnectionReset).into());
             }
         }

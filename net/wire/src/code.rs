@@ -1,6 +1,7 @@
 //! Why something was refused: one number each, given once and never reused.
 //!
-//! A refusal is a value, not an error: it is counted by code and answered. `myelin explain CODE` prints the long form.
+//! A refusal is a value, not an error: it is counted by code and answered. `myelin explain CODE` prints the long form. What
+//! only HTTP can say has a name and no number: [`HttpCode`].
 
 use myelin_datom::Flaw;
 
@@ -137,6 +138,60 @@ codes! {
     OtherPartition = 79, "other_partition", 422;
     /// The attribute has no index by value (db/index, db/unique).
     NotIndexed = 80, "not_indexed", 422;
+    /// The hello, or a frame that began, was not whole in time: the connection is closed. Send frames in one go.
+    TooSlow = 90, "too_slow", 408;
+    /// The node wants its token, and the hello (over HTTP, the bearer token) did not show it: name it with `--token-file`.
+    Unauthorized = 91, "unauthorized", 401;
+}
+
+macro_rules! http_codes {
+    ($($(#[doc = $doc:literal])* $variant:ident = $name:literal, $status:literal;)*) => {
+        /// A refusal that only HTTP knows.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum HttpCode { $($(#[doc = $doc])* $variant,)* }
+
+        impl HttpCode {
+            /// Every one.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// The stable name, as in JSON.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+
+            /// Its status.
+            #[must_use]
+            pub const fn http_status(self) -> u16 {
+                match self { $(Self::$variant => $status,)* }
+            }
+
+            /// What it means and what to do, for people.
+            #[must_use]
+            pub const fn explanation(self) -> &'static str {
+                match self { $(Self::$variant => concat!($($doc,)*),)* }
+            }
+        }
+    };
+}
+
+http_codes! {
+    /// A parameter of the query cannot be read, or is not known: the message names it.
+    BadQuery = "bad_query", 400;
+    /// There is no such route: `net/README.md` has the table of all.
+    NotFound = "not_found", 404;
+    /// The route has another method.
+    WrongMethod = "wrong_method", 405;
+    /// The body came too slowly: at least 64 KiB a second, after 3 s of grace.
+    BodyTimeout = "body_timeout", 408;
+    /// The body's type or packing is not read here: JSON, NDJSON or raw ticks, plain or as zstd.
+    UnsupportedMedia = "unsupported_media", 415;
+    /// The node is not serving yet, or its answer did not come in time: `/readyz` says why. Come back.
+    NotServing = "not_serving", 503;
+    /// Nobody knows whether it was done: send it again, rows with ids are not stored twice.
+    UnknownOutcome = "unknown_outcome", 503;
+    /// A watcher did not take its events, and was cut: watch again from the last position.
+    SlowConsumer = "slow_consumer", 408;
 }
 
 impl From<Flaw> for Code {
@@ -162,12 +217,14 @@ mod tests {
     #[test]
     fn every_code_is_found_by_its_number_and_has_a_name_of_its_own() {
         let mut names: Vec<_> = Code::ALL.iter().map(|code| code.name()).collect();
+        names.extend(HttpCode::ALL.iter().map(|code| code.name()));
+        assert!(HttpCode::ALL.iter().all(|code| code.explanation().len() > 20 && code.http_status() >= 400));
         for code in Code::ALL {
             assert_eq!(Code::from_number(*code as u16), Some(*code));
             assert!(code.explanation().len() > 20);
         }
         names.sort_unstable();
         names.dedup();
-        assert_eq!(names.len(), Code::ALL.len());
+        assert_eq!(names.len(), Code::ALL.len() + HttpCode::ALL.len());
     }
 }

@@ -81,6 +81,10 @@ kinds! {
     Datoms = 21;
     /// What holds about one entity as of `tx`, a page at a time.
     Pull = 22;
+    /// The log as a stream, from any `tx`, then live.
+    Tail = 25;
+    /// The greatest markets of a shard by a measure.
+    Top = 26;
     /// Answer to a hello.
     Welcome = 129;
     /// Durable and applied.
@@ -95,6 +99,8 @@ kinds! {
     Pong = 134;
     /// A subscription ended, with `code`.
     Ended = 135;
+    /// `count` entries of the log.
+    Tailed = 136;
 }
 
 /// Bits of [`Header::flags`].

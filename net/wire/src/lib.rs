@@ -17,9 +17,11 @@ mod facts;
 mod firing;
 mod frame;
 mod message;
+mod tail;
+mod top;
 
 pub use body::{Cursor, Short};
-pub use code::Code;
+pub use code::{Code, HttpCode};
 pub use facts::{DatomsAsked, FactsPage, PullAsked, read_tempids, write_tempids};
 pub use firing::{FIRING_BYTES, FiringRow};
 pub use frame::{
@@ -29,3 +31,8 @@ pub use message::{
     AckBody, Attribute, BarRow, Hello, MarketFlags, MarketRow, MarketSpec, SlotRange, StoredRow, VwapRow, Welcome,
     markets_body, read_market_rows, read_markets, write_market_row,
 };
+pub use tail::{
+    FROM_NOW, Logged, Named, TAIL_HEAD_BYTES, TailAsk, TailEntry, TailHead, read_tail, write_tail_market,
+    write_tail_row,
+};
+pub use top::{By, TopAsk, TopRow};

@@ -10,8 +10,8 @@
 use core::mem::offset_of;
 use myelin_datom::{EntityId, Quote, Slot, Tick};
 use myelin_wire::{
-    AckBody, BarRow, Code, FiringRow, Header, Hello, Kind, MarketFlags, MarketSpec, SlotRange, VwapRow, Welcome,
-    decode, markets_body, write_market_row,
+    AckBody, BarRow, Code, FiringRow, Header, Hello, Kind, MarketFlags, MarketSpec, Named, SlotRange, TailAsk,
+    TailHead, TopRow, VwapRow, Welcome, decode, markets_body, write_market_row, write_tail_market,
 };
 
 const PAGE: &str = include_str!("../../README.md");
@@ -70,12 +70,14 @@ fn every_offset_that_is_drawn_is_the_types_offset() {
         ),
         ("Ack: 16 bytes", 16, laid_out!(AckBody: duplicates refused first_bad first_code)),
         ("Row of a vwap: 40 bytes", 40, laid_out!(VwapRow: market count notional volume vwap)),
+        ("Row of a top: 56 bytes", 56, laid_out!(TopRow: market count volume notional first last moved)),
         ("Bar: 64 bytes", 64, laid_out!(BarRow: start_ns open high low close volume count market)),
         (
             "Firing: 128 bytes",
             128,
             laid_out!(FiringRow: reflex tx n kind zero_21 slot value basis received_ns durable_ns fired_ns tick),
         ),
+        ("Head of an entry: 24 bytes", 24, laid_out!(TailHead: bytes kind tx n number)),
     ];
     for (title, bytes, fields) in table {
         assert_eq!(drawn(title), fields, "{title}");
@@ -181,6 +183,19 @@ fn bodies_of_changing_length_have_their_fields_where_the_page_says() {
     }
     assert_eq!(body[at(title, "flags")], [3]);
     assert_eq!(&body[25..], b"\x02\0ab");
+
+    let title = "Body of a tail";
+    let mut body = Vec::new();
+    let entity = EntityId::from_bits(0x33);
+    TailAsk { since: 0x11, kinds: 0x22, entity, named: Named::Like("a*") }.write(&mut body);
+    assert_eq!(body[at(title, "since")], 0x11_u64.to_le_bytes());
+    assert_eq!(body[at(title, "kinds")], 0x22_u32.to_le_bytes());
+    assert_eq!(body[at(title, "zero")], [0; 4]);
+    assert_eq!(body[at(title, "entity")], 0x33_u64.to_le_bytes());
+    assert_eq!(&body[24..], b"\x02\x02a*");
+    let mut body = Vec::new();
+    write_tail_market(&mut body, 0x11, 0x22, entity, MarketFlags(3), "ab");
+    assert_eq!(&body[24..], b"\x33\0\0\0\0\0\0\0\x03\x02\0ab\0\0\0");
 
     // The body of a subscribe is read by the shard, a field at a time; here only that the drawing has no holes.
     let end =

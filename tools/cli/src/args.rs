@@ -4,7 +4,9 @@ use crate::exit::Failure;
 use clap::ValueEnum;
 use myelin_client::datom::{EntityId, Tx};
 use myelin_client::wire::MarketRow;
-use myelin_client::{At, Client, Options};
+use myelin_client::{At, Client, Options, Tls};
+use std::collections::HashMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// The form of what goes to stdout.
@@ -24,9 +26,15 @@ pub enum Format {
 /// Which node, and how to answer.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Common {
-    /// The node's address for data.
+    /// The node's address for data; tls://HOST:PORT insists on TLS.
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:7400", env = "MYELIN_SERVER")]
     pub server: String,
+    /// The certificate of who signed the node's: speaks TLS.
+    #[arg(long, value_name = "FILE", env = "MYELIN_TLS_CA")]
+    pub tls_ca: Option<PathBuf>,
+    /// A file with the token the node wants.
+    #[arg(long, value_name = "FILE", env = "MYELIN_TOKEN_FILE")]
+    pub token_file: Option<PathBuf>,
     /// How to print.
     #[arg(short, long, value_enum, default_value_t)]
     pub output: Format,
@@ -41,7 +49,15 @@ impl Common {
         let name = concat!("myelin ", env!("CARGO_PKG_VERSION")).to_owned();
         // A node that is started again may have a long log to replay: who waits at a prompt can press Ctrl-C.
         let reconnect_for = Duration::from_secs(30);
-        let options = Options { name, reconnect_for, one_connection: self.one_connection, ..Options::default() };
+        let tls = self.tls_ca.as_deref().map(Tls::trusting).transpose();
+        let tls = tls.map_err(|error| Failure::usage(error.to_string()))?;
+        let read = |path: &PathBuf| match std::fs::read_to_string(path) {
+            Ok(token) => Ok(token.trim().to_owned()),
+            Err(error) => Err(Failure::usage(format!("{} cannot be read: {error}", path.display()))),
+        };
+        let token = self.token_file.as_ref().map(read).transpose()?;
+        let one_connection = self.one_connection;
+        let options = Options { name, tls, token, reconnect_for, one_connection, ..Options::default() };
         Ok(Client::connect(&self.server, options).await?)
     }
 }
@@ -115,6 +131,32 @@ pub(crate) async fn market_id(client: &Client, name: Option<&str>) -> Result<Opt
     match name {
         Some(name) => Ok(Some(market(client, name).await?.id)),
         None => Ok(None),
+    }
+}
+
+/// Names of markets, read again when one is new.
+pub(crate) struct Names {
+    client: Client,
+    by_id: HashMap<u64, String>,
+}
+
+impl Names {
+    pub fn new(client: Client) -> Self {
+        Self { client, by_id: HashMap::new() }
+    }
+
+    /// What is known already need not be asked.
+    pub fn know(&mut self, id: EntityId, name: &str) {
+        self.by_id.insert(id.bits(), name.to_owned());
+    }
+
+    /// The name, or the id where no market has it.
+    pub async fn of(&mut self, id: u64) -> Result<String, Failure> {
+        if !self.by_id.contains_key(&id) {
+            let markets = self.client.list_markets(At::NOW).await?;
+            self.by_id.extend(markets.into_iter().map(|market| (market.id.bits(), market.name)));
+        }
+        Ok(self.by_id.get(&id).cloned().unwrap_or_else(|| id.to_string()))
     }
 }
 

@@ -80,6 +80,7 @@ impl Failure {
             }
             Self::Client(Error::Unknown(Lost::Session | Lost::Outcome | Lost::Stopped)) => Exit::Conflict,
             Self::Client(Error::Protocol(_)) => Exit::Integrity,
+            Self::Client(Error::Untrusted { .. }) => Exit::Auth,
             Self::Client(Error::Refused(refusal)) => of_refusal(refusal),
             Self::Feed(FeedError::Corrupt { .. }) => Exit::Integrity,
             Self::Feed(_) => Exit::Usage,
@@ -100,6 +101,9 @@ impl Failure {
                 Some("rows that carry ids can be sent again safely; `myelin count` says what is there".to_owned())
             }
             Self::Client(Error::Protocol(_)) => Some("is this the node's data port, and of this version?".to_owned()),
+            Self::Client(Error::Untrusted { .. }) => {
+                Some("name who signed the node's certificate with --tls-ca FILE; `myelin doctor --tls-cert FILE` says until when one holds".to_owned())
+            }
             Self::Client(Error::Refused(refusal)) => Some(format!("more: myelin explain {}", refusal.name())),
             Self::Feed(_) | Self::Io(_) | Self::Said { .. } | Self::Client(Error::Closed) => None,
         }
@@ -116,6 +120,12 @@ impl Failure {
             let _ = writeln!(io.err, "  {fix}");
         }
     }
+}
+
+/// A stream of one shard ended: why, and from where it can be had again.
+pub(crate) fn sends_no_more(shard: u16, why: &Refusal) -> Failure {
+    let oldest = if why.aux == 0 { String::new() } else { format!(", oldest at hand: --since {}", why.aux) };
+    Failure::Said { exit: of_refusal(why), message: format!("shard {shard} sends no more: {why}{oldest}") }
 }
 
 /// The exit code of a refusal.
@@ -144,7 +154,7 @@ pub(crate) fn of_refusal(refusal: &Refusal) -> Exit {
             | Code::Flags,
         ) => Exit::Usage,
         Some(Code::BadFrame | Code::WrongVersion | Code::UnknownKind | Code::Unavailable) => Exit::Integrity,
-        Some(Code::HelloExpected) => Exit::Auth,
+        Some(Code::HelloExpected | Code::Unauthorized) => Exit::Auth,
         _ => Exit::Negative,
     }
 }

@@ -3,7 +3,7 @@
 use crate::args::Format;
 use crate::exit::{Exit, Failure};
 use crate::output::{Io, Line, all, one};
-use myelin_client::wire::Code;
+use myelin_client::wire::{Code, HttpCode};
 use serde::Serialize;
 use std::io::Write;
 
@@ -17,9 +17,10 @@ pub struct Args {
     output: Format,
 }
 
-#[derive(Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 struct Explained {
-    code: u16,
+    /// Nothing for what only HTTP says.
+    code: Option<u16>,
     name: &'static str,
     http_status: u16,
     meaning: &'static str,
@@ -28,47 +29,62 @@ struct Explained {
 impl From<Code> for Explained {
     fn from(code: Code) -> Self {
         let meaning = code.explanation().trim();
-        Self { code: code as u16, name: code.name(), http_status: code.http_status(), meaning }
+        Self { code: Some(code as u16), name: code.name(), http_status: code.http_status(), meaning }
     }
+}
+
+impl From<HttpCode> for Explained {
+    fn from(code: HttpCode) -> Self {
+        let meaning = code.explanation().trim();
+        Self { code: None, name: code.name(), http_status: code.http_status(), meaning }
+    }
+}
+
+/// Every code that can be said.
+fn known() -> impl Iterator<Item = Explained> {
+    let wire = Code::ALL.iter().copied().map(Explained::from);
+    wire.chain(HttpCode::ALL.iter().copied().map(Explained::from))
 }
 
 impl Line for Explained {
     const KEYS: &'static [&'static str] = &["code", "name", "http_status", "meaning"];
     fn cells(&self) -> Vec<String> {
-        vec![self.code.to_string(), self.name.to_owned(), self.http_status.to_string(), self.meaning.to_owned()]
+        let code = self.code.map(|code| code.to_string()).unwrap_or_default();
+        vec![code, self.name.to_owned(), self.http_status.to_string(), self.meaning.to_owned()]
     }
 }
 
 /// Prints it; exit code 1 when there is no such code.
 pub(crate) fn run(args: &Args, io: &mut Io<'_>) -> Result<Exit, Failure> {
     let Some(wanted) = &args.code else {
-        all(io, args.output, &Code::ALL.iter().copied().map(Explained::from).collect::<Vec<_>>())?;
+        all(io, args.output, &known().collect::<Vec<_>>())?;
         return Ok(Exit::Ok);
     };
-    let Some(code) = find(wanted) else {
+    let Some(found) = find(wanted) else {
         let fix = near(wanted).map_or("`myelin explain` lists all".to_owned(), |name| format!("did you mean {name}?"));
         return Err(Failure::negative(format!("there is no code '{wanted}': {fix}")));
     };
     match args.output {
         Format::Table => {
-            let Explained { code, name, http_status, meaning } = code.into();
-            writeln!(io.out, "{name} (code {code}, HTTP {http_status})\n  {meaning}")?;
+            let Explained { code, name, http_status, meaning } = found;
+            let number = code.map_or_else(|| "no code".to_owned(), |code| format!("code {code}"));
+            writeln!(io.out, "{name} ({number}, HTTP {http_status})\n  {meaning}")?;
         }
-        format => one(io, format, &Explained::from(code))?,
+        format => one(io, format, &found)?,
     }
     Ok(Exit::Ok)
 }
 
-fn find(wanted: &str) -> Option<Code> {
-    let by_name = Code::ALL.iter().copied().find(|code| plain(code.name()) == plain(wanted));
-    by_name.or_else(|| wanted.parse().ok().and_then(Code::from_number))
+fn find(wanted: &str) -> Option<Explained> {
+    let by_name = known().find(|code| plain(code.name) == plain(wanted));
+    by_name.or_else(|| wanted.parse().ok().and_then(Code::from_number).map(Explained::from))
 }
 
 /// The name that shares the longest beginning.
 fn near(wanted: &str) -> Option<&'static str> {
     let wanted = plain(wanted);
     let shared = |name: &str| plain(name).chars().zip(wanted.chars()).take_while(|(a, b)| a == b).count();
-    Code::ALL.iter().map(|code| code.name()).max_by_key(|name| shared(name)).filter(|name| shared(name) >= 3)
+    known().map(|code| code.name).max_by_key(|name| shared(name)).filter(|name| shared(name) >= 3)
 }
 
 /// However it is spelled.
@@ -83,10 +99,20 @@ mod tests {
     #[test]
     fn a_code_is_found_by_number_and_by_either_spelling_of_its_name() {
         for wanted in ["31", "id_conflict", "id-conflict", "IdConflict"] {
-            assert_eq!(find(wanted), Some(Code::IdConflict));
+            assert_eq!(find(wanted), Some(Code::IdConflict.into()));
         }
+        assert_eq!(find("unknown-outcome"), Some(HttpCode::UnknownOutcome.into()));
         assert_eq!(find("999"), None);
         assert_eq!(near("idconflic"), Some("id_conflict"));
         assert_eq!(near("zebra"), None);
+    }
+
+    #[test]
+    fn every_code_that_can_be_said_is_explained() {
+        let names = Code::ALL.iter().map(|code| code.name()).chain(HttpCode::ALL.iter().map(|code| code.name()));
+        for name in names {
+            let told = find(name).map(|told| (told.name, told.meaning.len() > 20));
+            assert_eq!(told, Some((name, true)), "{name}");
+        }
     }
 }

@@ -22,6 +22,8 @@ mod progress;
 mod query;
 mod reflex;
 mod status;
+mod tail;
+mod top;
 mod watch;
 
 pub use args::{Common, Format};
@@ -57,8 +59,12 @@ pub enum Command {
     Bars(query::BarsArgs),
     /// Volume-weighted average price of a market, or of each.
     Vwap(query::VwapArgs),
+    /// The greatest markets by count, volume, notional, price or move.
+    Top(top::Args),
     /// Registers a standing question and prints what fires, as it fires.
     Watch(watch::Args),
+    /// Prints what is stored, as it is stored, or from any transaction on.
+    Tail(tail::Args),
     /// Markets: add, list.
     Market(market::Args),
     /// Standing questions: list, remove.
@@ -113,7 +119,9 @@ pub async fn execute(command: Command, house: &House, io: &mut Io<'_>) -> Result
         Command::Query(args) => query::run(args, io).await,
         Command::Bars(args) => query::bars(args, io).await,
         Command::Vwap(args) => query::vwap(args, io).await,
+        Command::Top(args) => top::run(args, io).await,
         Command::Watch(args) => watch::run(args, house, io).await,
+        Command::Tail(args) => tail::run(args, io).await,
         Command::Market(args) => market::run(args, io).await,
         Command::Reflex(args) => reflex::run(args, house, io).await,
         Command::Transact(args) => facts::transact(args, io).await,

@@ -7,13 +7,12 @@
 //! Deliberately absent: the language of questions; the appliance reads it.
 
 use crate::House;
-use crate::args::{self, Common, say_instant};
-use crate::exit::{Exit, Failure};
+use crate::args::{self, Common, Names, say_instant};
+use crate::exit::{Exit, Failure, sends_no_more};
 use crate::output::{Flow, Io, Line};
 use myelin_client::datom::Tx;
-use myelin_client::{At, Client, Firing, FiringPlace, News, Subscription};
+use myelin_client::{Client, Firing, FiringPlace, News, Subscription};
 use serde::Serialize;
-use std::collections::HashMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// What to watch.
@@ -182,7 +181,7 @@ async fn watch(
         Some(since) => client.back_test(id, since).await?,
         None => client.subscribe(Some(id), after).await?,
     };
-    let mut names = Names { client: client.clone(), by_id: HashMap::new() };
+    let mut names = Names::new(client.clone());
     let mut flow = Flow::new(args.common.output, WIDTHS);
     let mut left = args.count.unwrap_or(u64::MAX);
     while left > 0 {
@@ -193,14 +192,7 @@ async fn watch(
                 flow.line(io, &fired)?;
                 left -= 1;
             }
-            News::Ended { shard, why } => {
-                let oldest =
-                    if why.aux == 0 { String::new() } else { format!(", oldest at hand: --since {}", why.aux) };
-                return Err(Failure::Said {
-                    exit: crate::exit::of_refusal(&why),
-                    message: format!("shard {shard} sends no more: {why}{oldest}"),
-                });
-            }
+            News::Ended { shard, why } => return Err(sends_no_more(shard, &why)),
         }
     }
     Ok(Exit::Ok)
@@ -236,22 +228,6 @@ fn fired(firing: &Firing, now_ns: i64, market: String, house: &House) -> Fired {
         reflex: row.reflex.to_string(),
         shard: firing.shard,
         replayed: firing.replayed,
-    }
-}
-
-/// Names of markets, read again when one is new.
-struct Names {
-    client: Client,
-    by_id: HashMap<u64, String>,
-}
-
-impl Names {
-    async fn of(&mut self, id: u64) -> Result<String, Failure> {
-        if !self.by_id.contains_key(&id) {
-            let markets = self.client.list_markets(At::NOW).await?;
-            self.by_id.extend(markets.into_iter().map(|market| (market.id.bits(), market.name)));
-        }
-        Ok(self.by_id.get(&id).cloned().unwrap_or_else(|| id.to_string()))
     }
 }
 

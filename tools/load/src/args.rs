@@ -1,5 +1,6 @@
 //! The command line, and what of it makes no sense.
 
+pub use crate::line::Door;
 use anyhow::{Result, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
@@ -101,6 +102,9 @@ pub struct IngestArgs {
     /// Where the node listens: HOST:PORT.
     #[arg(long, default_value = "127.0.0.1:7400")]
     pub server: String,
+    /// How a guarded node is entered.
+    #[command(flatten)]
+    pub door: Door,
     /// Ticks per second over all connections and processes, or `max`.
     #[arg(long, default_value = "10000")]
     pub rate: Rate,
@@ -189,6 +193,9 @@ pub struct LatencyArgs {
     /// Where the node listens: HOST:PORT.
     #[arg(long, default_value = "127.0.0.1:7400")]
     pub server: String,
+    /// How a guarded node is entered.
+    #[command(flatten)]
+    pub door: Door,
     /// Ticks, pings and syncs, each.
     #[arg(long, default_value_t = 2000)]
     pub count: u32,

@@ -3,6 +3,7 @@
 //! Deliberately absent: pipelining (that is `drive`), following a shard to another node.
 
 use crate::clock;
+use crate::line::{Door, Key, Line};
 use anyhow::{Context, Result, bail, ensure};
 use myelin_datom::{EntityId, Tick};
 use myelin_wire::{AckBody, Attribute, Code, Header, Hello, Kind, MarketFlags, MarketSpec, Welcome, write_frame};
@@ -59,7 +60,8 @@ impl Reply {
 /// A connection that said hello.
 #[derive(Debug)]
 pub(crate) struct Client {
-    stream: TcpStream,
+    stream: Line,
+    key: Key,
     address: SocketAddr,
     inbox: Vec<u8>,
     spinning: bool,
@@ -74,20 +76,22 @@ pub(crate) struct Client {
 
 impl Client {
     /// Connects and says hello.
-    pub(crate) fn connect(server: &str) -> Result<Self> {
+    pub(crate) fn connect(server: &str, door: &Door) -> Result<Self> {
+        let key = Key::read(door, server)?;
         let cannot = |cause| CannotConnect { server: server.to_owned(), cause };
         let mut addresses = server.to_socket_addrs().map_err(cannot)?;
         let address = addresses.next().with_context(|| format!("{server} has no address"))?;
-        Self::connect_to(address)
+        Self::connect_to(address, key)
     }
 
-    fn connect_to(address: SocketAddr) -> Result<Self> {
+    fn connect_to(address: SocketAddr, key: Key) -> Result<Self> {
         let cannot = |cause| CannotConnect { server: address.to_string(), cause };
         let stream = TcpStream::connect(address).map_err(cannot)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         let mut client = Self {
-            stream,
+            stream: Line::open(stream, address, &key)?,
+            key,
             address,
             inbox: Vec::new(),
             spinning: false,
@@ -98,7 +102,9 @@ impl Client {
             reads: READS_FROM,
         };
         let mut body = Vec::new();
-        Hello { client: "myelin-load", capabilities: 0, credential_kind: 0, credential: "" }.write(&mut body);
+        let (credential_kind, token) = (u8::from(client.key.token.is_some()), client.key.token.clone());
+        let credential = token.as_deref().unwrap_or_default();
+        Hello { client: "myelin-load", capabilities: 0, credential_kind, credential }.write(&mut body);
         client.send(Header::new(Kind::Hello), &body)?;
         let reply = client.receive()?.accepted("hello")?;
         ensure!(reply.kind == Kind::Welcome, "expected a welcome, found {:?}", reply.kind);
@@ -113,18 +119,18 @@ impl Client {
         let port = core.and_then(|core| self.welcome.ports.get(usize::from(*core))).copied().filter(|port| *port != 0);
         let mut address = self.address;
         address.set_port(port.unwrap_or(address.port()));
-        Self::connect_to(address)
+        Self::connect_to(address, self.key.clone())
     }
 
     /// The socket, and what was read from it and not yet looked at.
-    pub(crate) fn into_parts(self) -> (TcpStream, Vec<u8>) {
+    pub(crate) fn into_parts(self) -> (Line, Vec<u8>) {
         (self.stream, self.inbox)
     }
 
     fn send(&mut self, header: Header, body: &[u8]) -> Result<()> {
         let mut bytes = Vec::with_capacity(myelin_wire::framed_len(body.len()));
         write_frame(&mut bytes, header, body);
-        self.stream.write_all(&bytes).context("the node closed the connection")
+        self.stream.write_all(&bytes).and_then(|()| self.stream.flush()).context("the node closed the connection")
     }
 
     fn receive(&mut self) -> Result<Reply> {
@@ -149,7 +155,7 @@ impl Client {
     /// From now on, answers are awaited by spinning.
     pub(crate) fn spin(&mut self) -> Result<()> {
         self.spinning = true;
-        Ok(self.stream.set_nonblocking(true)?)
+        Ok(self.stream.socket().set_nonblocking(true)?)
     }
 
     fn answer_to(&mut self, request: u64) -> Result<Reply> {

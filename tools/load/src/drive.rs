@@ -11,12 +11,12 @@
 use crate::client::{busy_wait_ns, resume};
 use crate::clock::{self, SECOND_NS};
 use crate::lane::{Lane, Tally};
+use crate::line::Line;
 use crate::schedule::Schedule;
 use anyhow::{Context, Result, bail};
 use hdrhistogram::Histogram;
 use myelin_wire::{AckBody, Code, Kind, write_frame};
 use std::io::{ErrorKind, Read, Write};
-use std::net::TcpStream;
 
 /// **Units:** bytes of one read.
 const READ_BYTES: usize = 256 << 10;
@@ -54,7 +54,7 @@ pub(crate) fn histogram() -> Result<Histogram<u64>> {
 /// A connection and its lanes.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    socket: TcpStream,
+    socket: Line,
     lanes: Vec<Lane>,
     schedule: Schedule,
     spin_ns: u64,
@@ -70,14 +70,8 @@ pub(crate) struct Connection {
 
 impl Connection {
     /// Takes a socket that said hello.
-    pub(crate) fn new(
-        socket: TcpStream,
-        lanes: Vec<Lane>,
-        schedule: Schedule,
-        credit: u32,
-        spin_us: u64,
-    ) -> Result<Self> {
-        socket.set_nonblocking(true)?;
+    pub(crate) fn new(socket: Line, lanes: Vec<Lane>, schedule: Schedule, credit: u32, spin_us: u64) -> Result<Self> {
+        socket.socket().set_nonblocking(true)?;
         Ok(Self {
             socket,
             lanes,
@@ -236,7 +230,9 @@ impl Connection {
         while !rest.is_empty() {
             match self.socket.write(rest) {
                 Ok(taken) => rest = &rest[taken..],
-                Err(error) if error.kind() == ErrorKind::WouldBlock => clock::wait_for(&self.socket, true, POLL_NS)?,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    clock::wait_for(self.socket.socket(), true, POLL_NS)?
+                }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(error).context("resuming"),
             }
@@ -265,9 +261,10 @@ impl Connection {
         let now_ns = clock::now_ns();
         let next_ns = if now_ns < self.schedule.start_ns { next_ns.max(self.schedule.start_ns) } else { next_ns };
         let ahead_ns = next_ns.saturating_sub(now_ns);
-        if ahead_ns > self.spin_ns || self.blocked {
-            let sleep_ns = if self.blocked { POLL_NS } else { (ahead_ns - self.spin_ns).min(POLL_NS) };
-            clock::wait_for(&self.socket, self.blocked, sleep_ns)?;
+        let blocked = self.blocked || self.socket.owes();
+        if ahead_ns > self.spin_ns || blocked {
+            let sleep_ns = if blocked { POLL_NS } else { (ahead_ns - self.spin_ns).min(POLL_NS) };
+            clock::wait_for(self.socket.socket(), blocked, sleep_ns)?;
         }
         Ok(())
     }

@@ -2,13 +2,13 @@
 
 use crate::client::Client;
 use crate::clock::{self, SECOND_NS};
+use crate::line::Line;
 use crate::replay::Expected;
 use anyhow::{Context, Result, bail};
 use hashbrown::{HashMap, HashSet};
 use hdrhistogram::Histogram;
 use myelin_wire::{Code, FIRING_BYTES, FiringRow, Header, Kind, write_frame};
 use std::io::{ErrorKind, Read, Write};
-use std::net::TcpStream;
 use std::ops::Range;
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
@@ -73,7 +73,7 @@ impl Arrivals {
 /// A subscription to one shard.
 #[derive(Debug)]
 pub(crate) struct Subscription {
-    socket: TcpStream,
+    socket: Line,
     inbox: Vec<u8>,
     unread: usize,
     shard: u16,
@@ -89,7 +89,7 @@ impl Subscription {
         let mut client = node.connect_to_shard(shard)?;
         let session = client.subscribe(shard, CREDIT)?;
         let (socket, mut inbox) = client.into_parts();
-        socket.set_read_timeout(Some(Duration::from_nanos(SECOND_NS / 10)))?;
+        socket.socket().set_read_timeout(Some(Duration::from_nanos(SECOND_NS / 10)))?;
         let unread = inbox.len();
         inbox.resize(READ_BYTES.max(unread), 0);
         Ok(Self { socket, inbox, unread, shard, session, used: 0, ours })
@@ -143,7 +143,7 @@ impl Subscription {
         let mut bytes = Vec::new();
         write_frame(&mut bytes, Header { session, shard, count: self.used, ..Header::new(Kind::Credit) }, &[]);
         self.used = 0;
-        self.socket.write_all(&bytes).context("topping up a subscription")
+        self.socket.write_all(&bytes).and_then(|()| self.socket.flush()).context("topping up a subscription")
     }
 }
 

@@ -72,7 +72,7 @@ pub(crate) fn whole(args: &IngestArgs) -> Result<Partial> {
 impl<'a> Prepared<'a> {
     /// Talks to the node until only the ticks are missing.
     pub(crate) fn new(args: &'a IngestArgs) -> Result<Self> {
-        let mut control = Client::connect(&args.server)?;
+        let mut control = Client::connect(&args.server, &args.door)?;
         let markets = create_markets(args, &mut control)?;
         let mut prepared = Self {
             args,

@@ -38,7 +38,7 @@ struct Report {
 /// Measures and prints.
 pub(crate) fn run(args: &LatencyArgs, output: Output) -> Result<u8> {
     clock::settle(args.realtime);
-    let control = Client::connect(&args.server)?;
+    let control = Client::connect(&args.server, &args.door)?;
     let shard = control.welcome.shard_of(Slot::of_name(MARKET)).context("the slot table has a hole")?;
     let mut client = control.connect_to_shard(shard)?;
     let ids = client.markets(shard, &[MARKET])?;

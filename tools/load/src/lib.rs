@@ -23,6 +23,7 @@ mod host;
 mod ingest;
 mod lane;
 mod latency;
+mod line;
 mod processes;
 mod recipe;
 mod replay;

@@ -1,8 +1,9 @@
 //! What a link says, and when: credit, silence, reads that wait, subscriptions that go on.
 
 use super::*;
-use crate::subscriptions::{FiringPlace, Pushed};
-use myelin_wire::{FiringRow, decode};
+use crate::subscriptions::{FiringPlace, Pushed, Stream};
+use myelin_datom::EntityId;
+use myelin_wire::{Attribute, FROM_NOW, FiringRow, Named, TailAsk, decode, write_tail_row};
 
 const MS: fn(u64) -> Duration = Duration::from_millis;
 
@@ -10,6 +11,11 @@ fn link(credit: u32) -> Link<u32> {
     let mut link = Link::new(77, LinkLimits { busy_for: MS(1000), silence: MS(100) });
     link.connected(MS(0), credit);
     link
+}
+
+fn firings() -> Subscribe {
+    let stream = Stream::Firings { reflex: 0, after: None, back_test: false };
+    Subscribe { key: 9, shard: 2, window: 10, stream }
 }
 
 fn write(ticket: u32) -> Write<u32> {
@@ -110,7 +116,7 @@ fn silence_is_asked_about_once_and_then_ends_the_connection() {
 #[test]
 fn a_subscription_goes_on_behind_the_last_firing_and_pays_for_no_repeat() {
     let mut link = link(3);
-    link.subscribe(Subscribe { key: 9, shard: 2, reflex: 0, after: None, back_test: false, window: 10 });
+    link.subscribe(firings());
     let asked = said(&mut link, MS(0));
     assert_eq!((asked[0].session, asked[0].count), (9, 10));
     answer(&mut link, MS(0), Kind::Answer, &asked[0], Header { tx: 40, ..Header::new(Kind::Answer) }, &[]);
@@ -143,7 +149,7 @@ fn a_subscription_goes_on_behind_the_last_firing_and_pays_for_no_repeat() {
 #[test]
 fn a_subscription_that_heard_nothing_goes_on_where_it_began() {
     let mut link = link(3);
-    link.subscribe(Subscribe { key: 9, shard: 2, reflex: 0, after: None, back_test: false, window: 10 });
+    link.subscribe(firings());
     let asked = said(&mut link, MS(0));
     answer(&mut link, MS(0), Kind::Answer, &asked[0], Header { tx: 40, ..Header::new(Kind::Answer) }, &[]);
     link.disconnected();
@@ -153,4 +159,43 @@ fn a_subscription_that_heard_nothing_goes_on_where_it_began() {
     let (frame, _) = decode(&out, 1000).unwrap().unwrap();
     assert_eq!(frame.body[8..16], 40_u64.to_le_bytes());
     assert_eq!(frame.body[16..20], u32::MAX.to_le_bytes());
+}
+
+#[test]
+fn a_tail_goes_on_within_the_transaction_it_was_cut_in() {
+    let mut link = link(3);
+    let mut ask = Vec::new();
+    TailAsk { since: FROM_NOW, kinds: 0, entity: EntityId::NONE, named: Named::Any }.write(&mut ask);
+    link.subscribe(Subscribe { key: 9, shard: 2, window: 10, stream: Stream::Log { ask } });
+    let asked = said(&mut link, MS(0));
+    assert_eq!((kinds(&asked), asked[0].count), (vec![Kind::Tail], 10));
+    answer(&mut link, MS(0), Kind::Answer, &asked[0], Header { tx: 40, ..Header::new(Kind::Answer) }, &[]);
+    let page = |places: &[(u64, u32)]| {
+        let mut body = Vec::new();
+        places.iter().for_each(|(tx, n)| write_tail_row(&mut body, Attribute::Tick, *tx, *n, 0, &[0; 8]));
+        body
+    };
+    let since = |link: &mut Link<u32>, now| {
+        let mut out = Vec::new();
+        link.poll_transmit(now, &mut out);
+        let (frame, _) = decode(&out, 1000).unwrap().unwrap();
+        (frame.header, u64::from_le_bytes(frame.body[..8].try_into().unwrap()))
+    };
+    let tailed = |count| Header { count, ..Header::new(Kind::Tailed) };
+    link.disconnected();
+    link.connected(MS(1), 3);
+    assert_eq!(since(&mut link, MS(1)).1, 40, "nothing came yet: from where it began");
+    answer(&mut link, MS(1), Kind::Tailed, &asked[0], tailed(3), &page(&[(41, 0), (42, 0), (42, 1)]));
+    link.disconnected();
+    link.connected(MS(2), 3);
+    let (again, from) = since(&mut link, MS(2));
+    assert_eq!((from, again.count), (41, 7), "what waits here was paid for");
+    answer(&mut link, MS(2), Kind::Tailed, &again, tailed(4), &page(&[(42, 0), (42, 1), (42, 2), (43, 0)]));
+    let mut seen = Vec::new();
+    while let Some(Event::Pushed(push)) = link.poll_event() {
+        if let Pushed::Entries { entries, .. } = push.said {
+            seen.extend(entries.iter().map(|entry| (entry.tx, entry.n)));
+        }
+    }
+    assert_eq!(seen, [(41, 0), (42, 0), (42, 1), (42, 2), (43, 0)]);
 }

@@ -1,0 +1,103 @@
+//! The log as a stream: what was stored, in order per shard, from any `tx` on, then live; gone on with when a line is cut.
+//!
+//! ```text
+//!   tail -> one listener per shard -> entries -> next() -> taken -> credit for as many more
+//! ```
+//!
+//! Invariant: at most the window of entries per shard waits here; none is given twice, none is left out. Deliberately
+//! absent: order across shards. Each entry says its shard and its `tx`: who needs one order sorts by it.
+
+use crate::client::Client;
+use crate::error::{Error, Refusal};
+use crate::subscribe::Heard;
+use crate::subscriptions::{Pushed, Stream};
+use myelin_datom::{EntityId, Tx};
+use myelin_wire::{Attribute, FROM_NOW, Named, TailAsk, TailEntry};
+
+/// What of the log is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TailWanted<'a> {
+    /// Entries of later transactions; `None` = from now on.
+    pub since: Option<Tx>,
+    /// Of these kinds; none = all.
+    pub kinds: &'a [Attribute],
+    /// Only what is about it: a market, or a tick's trader.
+    pub entity: Option<EntityId>,
+    /// Only of these markets.
+    pub named: Named<'a>,
+}
+
+impl Default for TailWanted<'_> {
+    fn default() -> Self {
+        Self { since: None, kinds: &[], entity: None, named: Named::Any }
+    }
+}
+
+/// What a tail gives.
+#[derive(Clone, Debug, PartialEq)]
+pub enum TailNews {
+    /// Something was stored.
+    Entry {
+        /// Where.
+        shard: u16,
+        /// Read from history, not seen as it happened.
+        replayed: bool,
+        /// How far the shard was when the entry's page left: how far behind we are.
+        applied: Tx,
+        /// What.
+        entry: TailEntry,
+    },
+    /// Nothing more comes from this shard; a `Compacted` refusal's `aux` is the oldest `tx` that can be asked for.
+    Ended {
+        /// Which shard.
+        shard: u16,
+        /// Why.
+        why: Refusal,
+    },
+}
+
+/// A stream of the log. Ends when dropped.
+#[derive(Debug)]
+pub struct Tail {
+    heard: Heard<TailNews>,
+}
+
+impl Client {
+    /// Reads the log as a stream, from behind `since` on, then live without a gap.
+    ///
+    /// Returns when every shard has begun. **Errors:** the first refusal (`Compacted` with the horizon, `TooMany`,
+    /// `BadBody` for a name that cannot be one).
+    pub async fn tail(&self, wanted: TailWanted<'_>) -> Result<Tail, Error> {
+        let kinds = wanted.kinds.iter().fold(0, |kinds, kind| kinds | TailAsk::bit(*kind));
+        let (since, entity) = (wanted.since.map_or(FROM_NOW, Tx::bits), wanted.entity.unwrap_or(EntityId::NONE));
+        let mut ask = Vec::new();
+        TailAsk { since, kinds, entity, named: wanted.named }.write(&mut ask);
+        let stream = |_shard| Stream::Log { ask: ask.clone() };
+        Ok(Tail { heard: Heard::listen(self, stream, entries).await? })
+    }
+}
+
+fn entries(shard: u16, said: Pushed) -> Vec<TailNews> {
+    match said {
+        Pushed::Entries { entries, replayed, applied } => {
+            let applied = Tx::from_bits(applied);
+            entries.into_iter().map(|entry| TailNews::Entry { shard, replayed, applied, entry }).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+impl Tail {
+    /// The last transaction each shard had applied when it began.
+    #[must_use]
+    pub fn begun(&self) -> &[(u16, Tx)] {
+        self.heard.begun()
+    }
+
+    /// The next entry, or the end of a shard's stream; `None` when no shard sends any more.
+    ///
+    /// **Errors:** `Unknown` when a connection did not come back in time.
+    pub async fn next(&mut self) -> Result<Option<TailNews>, Error> {
+        Ok(self.heard.next().await?.map(|(shard, heard)| heard.unwrap_or_else(|why| TailNews::Ended { shard, why })))
+    }
+}

@@ -1,0 +1,270 @@
+//! The log as a stream: everything once, in the order in which it was applied, from any `tx`, for slow readers too.
+
+use crate::node::{Node, Setup, done, markets, run, tick};
+use crate::sessions::Line;
+use myelin_client::{Client, Mode, Options, Tail, TailNews, TailWanted};
+use myelin_datom::{EntityId, Quote, Tick, Tx};
+use myelin_wire::{Attribute, Code, Header, Kind, Logged, Named, TailAsk, TailEntry};
+
+/// What an entry says about itself: transaction, place, kind, market and the source's id.
+type Told = (u64, u32, u64, EntityId, u64);
+
+fn told(entry: &TailEntry) -> Told {
+    let (kind, market, id) = match &entry.what {
+        Logged::Tick(tick) => (Attribute::Tick, tick.market, tick.id),
+        Logged::Quote(quote) => (Attribute::Quote, quote.market, quote.id),
+        Logged::Market { id, .. } => (Attribute::Market, *id, 0),
+        Logged::Other(kind) => panic!("a kind that is not known here: {kind}"),
+    };
+    (entry.tx, entry.n, kind as u64, market, id)
+}
+
+async fn next(tail: &mut Tail) -> (TailEntry, bool) {
+    match tail.next().await.unwrap() {
+        Some(TailNews::Entry { replayed, applied, entry, .. }) => {
+            assert!(applied.bits() >= entry.tx, "what is told was applied");
+            (entry, replayed)
+        }
+        other => panic!("expected an entry, found {other:?}"),
+    }
+}
+
+async fn take(tail: &mut Tail, count: usize) -> Vec<Told> {
+    let mut entries = Vec::new();
+    for _ in 0..count {
+        entries.push(told(&next(tail).await.0));
+    }
+    entries
+}
+
+fn quote(market: EntityId, id: u64) -> Quote {
+    let zeroed: Quote = bytemuck::Zeroable::zeroed();
+    let event_time_ns = 1_700_000_000_000_000_000 + id as i64;
+    Quote { market, id, event_time_ns, bid: 1.0, ask: 2.0, ..zeroed }
+}
+
+fn since(tx: Tx) -> TailWanted<'static> {
+    TailWanted { since: Some(tx), ..TailWanted::default() }
+}
+
+/// Three markets, and frames of ticks and quotes that mix them; gives the ids and all that is due.
+async fn write(client: &Client, rounds: u64) -> (Vec<EntityId>, Vec<Told>) {
+    let mut due = Vec::new();
+    let mut ids = Vec::new();
+    for name in ["tail-a", "tail-b", "other"] {
+        ids.push(markets(client, &[name]).await[0]);
+    }
+    for round in 0..rounds {
+        let rows: Vec<Tick> = (0..6).map(|n| tick(ids[(n as usize * 2) % 3], round * 10 + n + 1, 1.5)).collect();
+        let parts = client.ticks(&rows, Mode::Whole).await.unwrap();
+        assert_eq!(done(&parts), (6, 0));
+        // A repeat is no entry.
+        done(&client.ticks(&rows[..2], Mode::Whole).await.unwrap());
+        let tx = tx_of(&parts);
+        due.extend((0..6_u32).map(|n| {
+            let row = &rows[n as usize];
+            (tx, n, Attribute::Tick as u64, row.market, row.id)
+        }));
+        let rows: Vec<Quote> =
+            [2, 0, 1, 0].into_iter().zip(1..).map(|(at, n)| quote(ids[at], round * 10 + n)).collect();
+        let parts = client.quotes(&rows, Mode::Whole).await.unwrap();
+        // By market, in the order the markets were named.
+        for at in [1, 3, 2, 0] {
+            due.push((tx_of(&parts), 0, Attribute::Quote as u64, rows[at].market, rows[at].id));
+        }
+    }
+    (ids, due)
+}
+
+fn tx_of(parts: &[myelin_client::Part]) -> u64 {
+    match parts {
+        [myelin_client::Part { outcome: myelin_client::Outcome::Done(ack), .. }] => ack.tx.bits(),
+        other => panic!("expected one part that is done, found {other:?}"),
+    }
+}
+
+fn is_market(told: &Told) -> bool {
+    told.2 == Attribute::Market as u64
+}
+
+#[test]
+fn what_is_stored_comes_in_the_order_of_the_log_live_and_from_history_alike() {
+    let dir = tempfile::tempdir().unwrap();
+    let setup = Setup::new(dir.path());
+    let mut node = setup.start();
+    let (ids, live) = run(async {
+        let client = node.client().await;
+        let mut tail = client.tail(TailWanted::default()).await.unwrap();
+        // More than is sealed at once, so that history stands in runs and in memory.
+        let (ids, due) = write(&client, 900).await;
+        let live = take(&mut tail, due.len() + 3).await;
+        assert_eq!(
+            live[..3].iter().map(|one| (is_market(one), one.3)).collect::<Vec<_>>(),
+            ids.iter().map(|id| (true, *id)).collect::<Vec<_>>()
+        );
+        assert_eq!(live[3..], due);
+        (ids, live)
+    });
+    node.wait_for_checkpoints(1);
+    node.kill();
+    let node = setup.start();
+    run(async {
+        let client = node.client().await;
+        let mut tail = client.tail(since(Tx::ZERO)).await.unwrap();
+        assert_eq!(take(&mut tail, live.len()).await, live, "history is the same stream");
+        done(&client.ticks(&[tick(ids[1], 99_999, 1.0)], Mode::Whole).await.unwrap());
+        let (entry, replayed) = next(&mut tail).await;
+        assert_eq!((told(&entry).4, replayed), (99_999, false), "and goes over into what is stored now");
+        for from in [0, 1, 7, 500, live.len() / 2, live.len() - 20] {
+            let after = live[from].0;
+            let due: Vec<_> = live.iter().filter(|one| one.0 > after).copied().collect();
+            let mut tail = client.tail(since(Tx::from_bits(after))).await.unwrap();
+            assert_eq!(take(&mut tail, due.len()).await, due, "from the middle, behind entry {from}");
+        }
+    });
+}
+
+#[test]
+fn a_tail_is_filtered_by_kind_market_pattern_and_entity() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Setup::new(dir.path()).start();
+    run(async {
+        let client = node.client().await;
+        let (ids, due) = write(&client, 20).await;
+        let trader = EntityId::from_bits(0x3000_0000_0000_0007);
+        let theirs = Tick { trader, ..tick(ids[2], 70_000, 3.0) };
+        done(&client.ticks(&[tick(ids[2], 60_000, 3.0), theirs], Mode::Whole).await.unwrap());
+        let all = since(Tx::ZERO);
+        let mark = [tick(ids[0], 80_000, 3.0), tick(ids[1], 80_000, 3.0), theirs_again(theirs)];
+        let due = |keep: &dyn Fn(&Told) -> bool| due.iter().filter(|one| keep(one)).copied().collect::<Vec<_>>();
+        let quotes = TailWanted { kinds: &[Attribute::Quote], ..all };
+        let of_market = TailWanted { named: Named::Market("tail-b"), kinds: &[Attribute::Tick], ..all };
+        let by_id = TailWanted { entity: Some(ids[1]), kinds: &[Attribute::Tick], ..all };
+        let pattern = TailWanted { named: Named::Like("tail-*"), kinds: &[Attribute::Tick, Attribute::Quote], ..all };
+        for (wanted, due) in [
+            (quotes, due(&|one| one.2 == Attribute::Quote as u64)),
+            (of_market, due(&|one| one.2 == Attribute::Tick as u64 && one.3 == ids[1])),
+            (by_id, due(&|one| one.2 == Attribute::Tick as u64 && one.3 == ids[1])),
+            (pattern, due(&|one| one.3 != ids[2])),
+        ] {
+            let mut tail = client.tail(wanted).await.unwrap();
+            assert_eq!(take(&mut tail, due.len()).await, due, "{wanted:?}");
+        }
+        let mut tail = client.tail(TailWanted { entity: Some(trader), ..all }).await.unwrap();
+        assert_eq!(next(&mut tail).await.0.what, Logged::Tick(theirs));
+        done(&client.ticks(&mark, Mode::Whole).await.unwrap());
+        assert_eq!(next(&mut tail).await.0.what, Logged::Tick(mark[2]), "live as well");
+    });
+}
+
+fn theirs_again(tick: Tick) -> Tick {
+    Tick { id: tick.id + 1, ..tick }
+}
+
+#[test]
+fn a_slow_reader_is_given_everything_in_order_while_ticks_and_markets_keep_coming() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Setup::new(dir.path()).start();
+    run(async {
+        let client = node.client().await;
+        let options = Options { firings_window: 64, ..Options::default() };
+        let slow = Client::connect(&node.listen.to_string(), options).await.unwrap();
+        let mut tail = slow.tail(TailWanted { kinds: &[Attribute::Tick], ..TailWanted::default() }).await.unwrap();
+        let ids = markets(&client, &["slow-a", "slow-b"]).await;
+        // Twice as many entries as a shard keeps at hand, before the reader takes one.
+        let mut sent = Vec::new();
+        for chunk in 0..16_u64 {
+            let rows: Vec<_> = (0..2000).map(|n| tick(ids[n as usize % 2], chunk * 2000 + n + 1, 1.0)).collect();
+            done(&client.ticks(&rows, Mode::Whole).await.unwrap());
+            sent.extend(rows);
+        }
+        let mut seen = Vec::new();
+        while seen.len() < sent.len() {
+            if seen.len() == 1000 {
+                // It goes through history when a market comes whose ticks are due as well.
+                let late = markets(&client, &["slow-c"]).await[0];
+                let rows: Vec<_> = (1..=200).map(|n| tick(late, n, 1.0)).collect();
+                done(&client.ticks(&rows, Mode::Whole).await.unwrap());
+                sent.extend(rows);
+            }
+            let (entry, _) = next(&mut tail).await;
+            let Logged::Tick(tick) = entry.what else { panic!("not a tick") };
+            seen.push(tick);
+        }
+        assert_eq!(seen, sent);
+    });
+}
+
+#[test]
+fn a_reader_whose_node_dies_goes_on_without_a_gap_or_a_repeat() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut setup = Setup::new(dir.path()).shards(2);
+    let mut node = setup.start();
+    setup.listen = node.listen;
+    run(async {
+        let options = Options { firings_window: 64, reconnect_for: crate::node::PATIENCE, ..Options::default() };
+        let client = Client::connect(&node.listen.to_string(), options).await.unwrap();
+        let ids = markets(&client, &["cut-a", "cut-b", "cut-c", "cut-d"]).await;
+        let mut tail = client.tail(TailWanted { kinds: &[Attribute::Tick], ..TailWanted::default() }).await.unwrap();
+        let mut seen = std::collections::BTreeMap::<EntityId, Vec<u64>>::new();
+        for life in 0..4_u64 {
+            let rows: Vec<_> = (0..400).map(|n| tick(ids[n as usize % 4], life * 1000 + n + 1, 1.0)).collect();
+            done(&client.ticks(&rows, Mode::Whole).await.unwrap());
+            // It dies while half of a transaction was taken.
+            for _ in 0..if life == 3 { 1000 } else { 200 } {
+                let one = told(&next(&mut tail).await.0);
+                seen.entry(one.3).or_default().push(one.4);
+            }
+            if life < 3 {
+                node.kill();
+                node = setup.start();
+            }
+        }
+        for (at, id) in ids.iter().enumerate() {
+            let due: Vec<u64> = (0..4)
+                .flat_map(|life| (0..400).filter(move |n| *n as usize % 4 == at).map(move |n| life * 1000 + n + 1))
+                .collect();
+            assert_eq!(seen[id], due);
+        }
+    });
+}
+
+fn refusal(node: &Node, ask: TailAsk<'_>) -> Option<Code> {
+    let mut body = Vec::new();
+    ask.write(&mut body);
+    let (header, _) = Line::open(node.listen).ask(Header { count: 1, ..Header::new(Kind::Tail) }, &body);
+    Code::from_number(header.code)
+}
+
+#[test]
+fn what_cannot_be_asked_is_refused_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Setup::new(dir.path()).start();
+    let all = TailAsk { since: 0, kinds: 0, entity: EntityId::NONE, named: Named::Any };
+    assert_eq!(refusal(&node, all), None);
+    assert_eq!(refusal(&node, TailAsk { kinds: 1 << 31, ..all }), Some(Code::UnknownAttribute));
+    assert_eq!(refusal(&node, TailAsk { named: Named::Like("a b"), ..all }), Some(Code::BadBody));
+    let (header, _) = Line::open(node.listen).ask(Header { count: 1, ..Header::new(Kind::Tail) }, &[0; 23]);
+    assert_eq!(Code::from_number(header.code), Some(Code::BadBody));
+}
+
+#[test]
+fn the_command_line_prints_the_log_from_any_transaction() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Setup::new(dir.path()).start();
+    let due = run(async { write(&node.client().await, 3).await.1 });
+    let lines = |arguments: &[&str]| -> Vec<serde_json::Value> {
+        let (code, out) = node.myelin(&[&["tail", "-o", "ndjson"], arguments].concat());
+        assert_eq!(code, Some(0));
+        out.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    let all = lines(&["--since", "0", "--count", "33"]);
+    assert_eq!(all[0]["attribute"], "market/id");
+    assert_eq!(all[0]["market"], "tail-a");
+    let told: Vec<_> = all[3..].iter().map(|line| line["tx"].as_str().unwrap().parse::<u64>().unwrap()).collect();
+    assert_eq!(told, due.iter().map(|one| one.0).collect::<Vec<_>>());
+    let after = due[9].0.to_string();
+    let ticks = lines(&["--since", &after, "--attribute", "tick/id", "--market", "tail-*", "--count", "8"]);
+    assert!(ticks.iter().all(|line| line["price"] == 1.5 && line["bid"].is_null() && line["market"] != "other"));
+    assert_eq!(node.myelin(&["tail", "--market", "nobody", "--count", "1"]).0, Some(1));
+}

@@ -1,0 +1,222 @@
+//! `tail`: the log as it is written, or from any transaction on: what was stored, a line each.
+//!
+//! ```text
+//!   --since TX | now -> history, then live without a gap -> enough (--count), or Ctrl-C
+//! ```
+//!
+//! Lines come in the order of the log per shard, and each says its shard. Deliberately absent: one order over shards; sort
+//! by `tx` where that is needed.
+
+use crate::args::{self, Common, Names, say_instant};
+use crate::exit::{Exit, Failure, sends_no_more};
+use crate::output::{Flow, Io, Line};
+use clap::ValueEnum;
+use myelin_client::datom::{EntityId, Quote, Tick, Tx};
+use myelin_client::wire::{Attribute, Logged, Named, TailEntry};
+use myelin_client::{Tail, TailNews, TailWanted};
+use serde::Serialize;
+
+/// What to read.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// From behind this transaction on (0: all there is), or from now on.
+    #[arg(long, value_name = "TX|now", default_value = "now", value_parser = since)]
+    since: Since,
+    /// Only of this market, or of all whose name fits, as in binance-*
+    #[arg(long, value_name = "NAME|PATTERN")]
+    market: Option<String>,
+    /// Only rows of this kind; may be given several times.
+    #[arg(long = "attribute", value_enum)]
+    attributes: Vec<Of>,
+    /// Only what is about this entity: a market's id, or a tick's trader.
+    #[arg(long, value_name = "ID")]
+    entity: Option<u64>,
+    /// Ends after so many lines.
+    #[arg(long)]
+    count: Option<u64>,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Since(Option<Tx>);
+
+fn since(text: &str) -> Result<Since, String> {
+    if text == "now" { Ok(Since(None)) } else { args::tx(text).map(|tx| Since(Some(tx))) }
+}
+
+/// A kind of rows, by the attribute all of them have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Of {
+    #[value(name = "tick/id")]
+    Tick,
+    #[value(name = "quote/id")]
+    Quote,
+    #[value(name = "market/id")]
+    Market,
+}
+
+impl From<Of> for Attribute {
+    fn from(of: Of) -> Self {
+        match of {
+            Of::Tick => Self::Tick,
+            Of::Quote => Self::Quote,
+            Of::Market => Self::Market,
+        }
+    }
+}
+
+/// An entry of the log. What its kind does not have is `null`, and empty in a table.
+#[derive(Default, Serialize)]
+struct Entry {
+    tx: String,
+    n: u32,
+    attribute: &'static str,
+    market: String,
+    price: Option<f64>,
+    volume: Option<f64>,
+    side: Option<&'static str>,
+    bid: Option<f64>,
+    bid_volume: Option<f64>,
+    ask: Option<f64>,
+    ask_volume: Option<f64>,
+    event_time: Option<String>,
+    id: Option<String>,
+    trader: Option<String>,
+    source: Option<String>,
+    number: u32,
+    shard: u16,
+    replayed: bool,
+    /// How far the shard was when this left it: the reader's lag.
+    applied: String,
+}
+
+impl Line for Entry {
+    const KEYS: &'static [&'static str] = &[
+        "tx",
+        "n",
+        "attribute",
+        "market",
+        "price",
+        "volume",
+        "side",
+        "bid",
+        "bid_volume",
+        "ask",
+        "ask_volume",
+        "event_time",
+        "id",
+        "trader",
+        "source",
+        "number",
+        "shard",
+        "replayed",
+        "applied",
+    ];
+
+    fn cells(&self) -> Vec<String> {
+        let number = |number: Option<f64>| number.map_or_else(String::new, |number| number.to_string());
+        let text = |text: &Option<String>| text.clone().unwrap_or_default();
+        vec![
+            self.tx.clone(),
+            self.n.to_string(),
+            self.attribute.to_owned(),
+            self.market.clone(),
+            number(self.price),
+            number(self.volume),
+            self.side.unwrap_or_default().to_owned(),
+            number(self.bid),
+            number(self.bid_volume),
+            number(self.ask),
+            number(self.ask_volume),
+            text(&self.event_time),
+            text(&self.id),
+            text(&self.trader),
+            text(&self.source),
+            self.number.to_string(),
+            self.shard.to_string(),
+            self.replayed.to_string(),
+            self.applied.clone(),
+        ]
+    }
+}
+
+/// Of the columns that a table has.
+const WIDTHS: &[usize] = &[20, 4, 9, 28, 12, 12, 5, 12, 12, 12, 12, 30];
+
+/// Reads and prints.
+pub(crate) async fn run(args: Args, io: &mut Io<'_>) -> Result<Exit, Failure> {
+    let client = args.common.connect().await?;
+    let named = match &args.market {
+        None => Named::Any,
+        Some(pattern) if pattern.contains('*') => Named::Like(pattern),
+        Some(name) => {
+            // A market that does not exist would be waited for in silence.
+            args::market(&client, name).await?;
+            Named::Market(name)
+        }
+    };
+    let kinds: Vec<Attribute> = args.attributes.iter().copied().map(Attribute::from).collect();
+    let entity = args.entity.map(EntityId::from_bits);
+    let mut tail = client.tail(TailWanted { since: args.since.0, kinds: &kinds, entity, named }).await?;
+    let mut names = Names::new(client.clone());
+    let mut flow = Flow::new(args.common.output, WIDTHS);
+    let mut left = args.count.unwrap_or(u64::MAX);
+    while left > 0 {
+        match next(&mut tail).await? {
+            None => break,
+            Some(TailNews::Ended { shard, why }) => return Err(sends_no_more(shard, &why)),
+            Some(TailNews::Entry { shard, replayed, applied, entry }) => {
+                let line =
+                    Entry { shard, replayed, applied: applied.bits().to_string(), ..line(entry, &mut names).await? };
+                flow.line(io, &line)?;
+                left -= 1;
+            }
+        }
+    }
+    Ok(Exit::Ok)
+}
+
+/// The next news, or nothing when Ctrl-C was pressed.
+async fn next(tail: &mut Tail) -> Result<Option<TailNews>, Failure> {
+    tokio::select! {
+        news = tail.next() => Ok(news?),
+        _ = tokio::signal::ctrl_c() => Ok(None),
+    }
+}
+
+async fn line(entry: TailEntry, names: &mut Names) -> Result<Entry, Failure> {
+    let some = |id: u64| (id != 0).then(|| id.to_string());
+    let line = Entry { tx: entry.tx.to_string(), n: entry.n, number: entry.number, ..Entry::default() };
+    Ok(match entry.what {
+        Logged::Tick(Tick { market, id, event_time_ns, price, volume, trader, side, source, .. }) => Entry {
+            attribute: "tick/id",
+            market: names.of(market.bits()).await?,
+            price: Some(price),
+            volume: Some(volume),
+            side: Some(["unknown", "buy", "sell"].get(usize::from(side)).copied().unwrap_or_default()),
+            event_time: Some(say_instant(event_time_ns)),
+            id: some(id),
+            trader: some(trader.bits()),
+            source: some(u64::from(source)),
+            ..line
+        },
+        Logged::Quote(Quote { market, id, event_time_ns, bid, bid_volume, ask, ask_volume, source, .. }) => Entry {
+            attribute: "quote/id",
+            market: names.of(market.bits()).await?,
+            bid: Some(bid),
+            bid_volume: Some(bid_volume),
+            ask: Some(ask),
+            ask_volume: Some(ask_volume),
+            event_time: Some(say_instant(event_time_ns)),
+            id: some(id),
+            source: some(u64::from(source)),
+            ..line
+        },
+        Logged::Market { id, name, .. } => {
+            names.know(id, &name);
+            Entry { attribute: "market/id", market: name, id: some(id.bits()), ..line }
+        }
+        Logged::Other(_) => Entry { attribute: "unknown", ..line },
+    })
+}

@@ -1,0 +1,101 @@
+//! `top`: the greatest markets by a measure, over all shards as of one moment.
+
+use crate::args::{self, Common, Moment, Names};
+use crate::exit::{Exit, Failure};
+use crate::output::{Io, Line, all};
+use clap::ValueEnum;
+use myelin_client::wire::{By, TopAsk, TopRow};
+use serde::Serialize;
+
+/// What to rank.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// The measure.
+    #[arg(long, value_enum, default_value_t)]
+    by: Measure,
+    /// Markets at most.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=4096))]
+    limit: u64,
+    /// Event time from here on, as in 2024-08-08T00:00:00Z.
+    #[arg(long, value_name = "INSTANT", value_parser = args::instant)]
+    from: Option<i64>,
+    /// Event time up to this, included.
+    #[arg(long, value_name = "INSTANT", value_parser = args::instant)]
+    to: Option<i64>,
+    #[command(flatten)]
+    moment: Moment,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, ValueEnum)]
+enum Measure {
+    /// Ticks.
+    Count,
+    /// Sum of volumes.
+    #[default]
+    Volume,
+    /// Sum of price times volume.
+    Notional,
+    /// The last price.
+    Price,
+    /// From first to last price, up or down.
+    Move,
+}
+
+impl From<Measure> for By {
+    fn from(measure: Measure) -> Self {
+        match measure {
+            Measure::Count => Self::Count,
+            Measure::Volume => Self::Volume,
+            Measure::Notional => Self::Notional,
+            Measure::Price => Self::Price,
+            Measure::Move => Self::Move,
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct TopLine {
+    market: String,
+    count: u64,
+    volume: f64,
+    notional: f64,
+    first: f64,
+    last: f64,
+    /// Nothing where the first price was 0.
+    #[serde(rename = "move")]
+    moved: Option<f64>,
+}
+
+impl TopLine {
+    fn new(market: String, row: &TopRow) -> Self {
+        let TopRow { count, volume, notional, first, last, moved, .. } = *row;
+        Self { market, count, volume, notional, first, last, moved: moved.is_finite().then_some(moved) }
+    }
+}
+
+impl Line for TopLine {
+    const KEYS: &'static [&'static str] = &["market", "count", "volume", "notional", "first", "last", "move"];
+    fn cells(&self) -> Vec<String> {
+        let mut cells = vec![self.market.clone(), self.count.to_string()];
+        cells.extend([self.volume, self.notional, self.first, self.last].map(|number| number.to_string()));
+        cells.push(self.moved.map(|moved| moved.to_string()).unwrap_or_default());
+        cells
+    }
+}
+
+/// Asks and prints, the greatest first.
+pub(crate) async fn run(args: Args, io: &mut Io<'_>) -> Result<Exit, Failure> {
+    let client = args.common.connect().await?;
+    let (from_ns, to_ns) = (args.from.unwrap_or(i64::MIN), args.to.unwrap_or(i64::MAX));
+    let ask = TopAsk { by: args.by.into(), limit: args.limit, from_ns, to_ns };
+    let rows = client.top(ask, args.moment.into()).await?.value;
+    let mut names = Names::new(client);
+    let mut lines = Vec::with_capacity(rows.len());
+    for row in &rows {
+        lines.push(TopLine::new(names.of(row.market).await?, row));
+    }
+    all(io, args.common.output, &lines)?;
+    Ok(Exit::Ok)
+}
