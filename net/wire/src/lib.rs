@@ -17,6 +17,7 @@ mod facts;
 mod firing;
 mod frame;
 mod message;
+mod retention;
 
 pub use body::{Cursor, Short};
 pub use code::Code;
@@ -29,3 +30,4 @@ pub use message::{
     AckBody, Attribute, BarRow, Hello, MarketFlags, MarketRow, MarketSpec, SlotRange, StoredRow, VwapRow, Welcome,
     markets_body, read_market_rows, read_markets, write_market_row,
 };
+pub use retention::{Keep, PolicyRow, RetainRow};
