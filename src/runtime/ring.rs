@@ -100,6 +100,11 @@ impl<T> Drop for ThreadProducer<T> {
 }
 
 impl<T> ThreadConsumer<T> {
+    /// The next item if there is one.
+    pub fn try_pop(&mut self) -> Option<T> {
+        self.ring.pop().ok()
+    }
+
     /// Waits for the next item; `None` when the producer is gone and the ring is empty.
     ///
     /// It parks at once: a sync thread that looked again for 20 µs kept its own core from the batch it had just finished.

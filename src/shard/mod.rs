@@ -21,16 +21,20 @@ pub mod driver;
 pub mod entry;
 pub mod facts;
 pub mod manifest;
+pub mod merge;
+pub mod prune;
 pub mod react;
 pub mod replay;
 pub mod replicate;
 pub mod reply;
 pub mod seal;
 pub mod session;
+pub mod upkeep;
 
 use crate::config::Limits;
 use crate::market::Markets;
 use crate::reflex::Reflexes;
+use crate::retention::Policies;
 use admit::{Delay, Gates};
 use append::{Appender, NoRoom};
 use entry::{EntryKind, Proposal, Senseless};
@@ -135,6 +139,8 @@ pub struct Counters {
     pub rows_accepted: u64,
     /// Rows that were there already.
     pub rows_duplicate: u64,
+    /// Ticks and quotes that no policy kept.
+    pub rows_dropped: u64,
     /// Firings given out.
     pub firings: u64,
     /// Refusals by code.
@@ -157,6 +163,8 @@ pub struct Shard {
     quotes: Columns<Quote>,
     facts: Facts,
     reflexes: Reflexes,
+    retention: Policies,
+    pruner: prune::Pruner,
     subscribers: Subscribers,
     waiting: ask::Waiting,
     scratch: apply::Scratch,
@@ -184,6 +192,8 @@ impl Shard {
             quotes: Columns::new(columns_config(limits)),
             facts: Facts::new(),
             reflexes: Reflexes::new(react::limits(limits)),
+            retention: Policies::default(),
+            pruner: prune::Pruner::default(),
             subscribers: Subscribers::new(limits),
             waiting: ask::Waiting::default(),
             scratch: apply::Scratch::default(),
@@ -231,6 +241,7 @@ impl Shard {
             Kind::Register => self.write(now, from, frame, EntryKind::Register, log),
             Kind::Remove => self.write(now, from, frame, EntryKind::Remove, log),
             Kind::Transact => self.write(now, from, frame, EntryKind::Transact, log),
+            Kind::Retain => self.write(now, from, frame, EntryKind::Retain, log),
             Kind::Resume => self.gates.resume(from, frame.header.session, frame.header.aux),
             Kind::Subscribe => self.subscribe(from, frame)?,
             Kind::Credit => self.subscribers.grant(from, frame.header.session, frame.header.count),
@@ -241,6 +252,7 @@ impl Shard {
             | Kind::Rows
             | Kind::ListMarkets
             | Kind::ListReflexes
+            | Kind::Policies
             | Kind::Now
             | Kind::Datoms
             | Kind::Pull
