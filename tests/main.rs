@@ -16,4 +16,5 @@ mod node;
 mod python_client;
 mod real_data;
 mod reflexes;
+mod retention;
 mod sessions;
