@@ -106,18 +106,14 @@ impl CorePlan {
             .unwrap_or_default()
             .into_iter()
             .collect();
-        let open = restoring
-            .iter()
-            .map(|(shard, from)| {
-                let (ticks, quotes, facts) = (from.ticks.clone(), from.quotes.clone(), from.facts.clone());
-                (*shard, OpenRuns { ticks, quotes, facts })
-            })
-            .collect();
+        let mut open = BTreeMap::new();
         let term = hard_state.groups.iter().map(|group| group.term).max().unwrap_or(0) + 1;
         let mut shards = Vec::new();
         for number in self.identity.shards_of(self.number) {
             let from = restoring.remove(&number).unwrap_or_default();
+            let (ticks, quotes, facts) = (from.ticks.clone(), from.quotes.clone(), from.facts.clone());
             let mut shard = Shard::restore(number, term, &self.limits, from)?;
+            open.insert(number, OpenRuns { ticks, quotes, facts, floors: shard.floors() });
             shard.own(self.identity.slots_of(number));
             shards.push(shard);
         }
@@ -185,8 +181,7 @@ impl CorePlan {
         let checkpoint = manifest.as_ref().map_or_else(|| tail.oldest(), Manifest::lsn);
         let (jobs, jobs_out) = ring::thread_ring(2);
         let (sealed_in, sealed) = ring::ring::<Sealed>(2);
-        let seal_rows = self.limits.seal_rows;
-        let sealer = Sealer { dir: self.dir.clone(), core: u32::from(number), last: manifest, open, seal_rows };
+        let sealer = Sealer::new(self.dir.clone(), u32::from(number), manifest, open);
         let seal =
             threads::spawn(Role::Seal, format!("myelin-seal-{number}"), move || sealer.run(jobs_out, sealed_in))?;
         // The upkeep thread.

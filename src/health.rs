@@ -93,6 +93,8 @@ pub struct CoreHealth {
     pub checkpoints: Gauge,
     /// Rows stored since the start.
     pub rows_accepted: Gauge,
+    /// Rows dropped by policy since the start.
+    pub rows_dropped: Gauge,
     /// Firings since the start.
     pub firings: Gauge,
     stages: [Histogram; Stage::ALL.len()],

@@ -20,6 +20,7 @@ pub mod market;
 pub mod node;
 pub mod recovery;
 pub mod reflex;
+pub mod retention;
 pub mod runtime;
 pub mod settings;
 pub mod shard;

@@ -16,6 +16,7 @@ mod node;
 mod python_client;
 mod real_data;
 mod reflexes;
+mod retention;
 mod sessions;
 mod tail;
 mod tls;

@@ -152,6 +152,8 @@ pub(super) const fn kind_name(kind: u8) -> &'static str {
         Some(EntryKind::Close) => "close",
         Some(EntryKind::Lead) => "lead",
         Some(EntryKind::Transact) => "transact",
+        Some(EntryKind::Retain) => "retain",
+        Some(EntryKind::Horizon) => "horizon",
         None => "unknown",
     }
 }

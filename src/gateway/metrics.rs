@@ -50,7 +50,7 @@ pub fn route(path: &str) -> &'static str {
 
 type Read = fn(&CoreHealth) -> u64;
 
-const GAUGES: [(&str, &str, &str, Read); 7] = [
+const GAUGES: [(&str, &str, &str, Read); 8] = [
     ("myelin_connections", "gauge", "Open connections.", |core| core.connections.get()),
     ("myelin_bad_frames_total", "counter", "Connections ended by bytes that were no frame.", |core| {
         core.bad_frames.get()
@@ -60,6 +60,9 @@ const GAUGES: [(&str, &str, &str, Read); 7] = [
     ("myelin_checkpoints_total", "counter", "Checkpoints since the start.", |core| core.checkpoints.get()),
     ("myelin_rows_accepted_total", "counter", "Ticks and quotes stored since the start.", |core| {
         core.rows_accepted.get()
+    }),
+    ("myelin_rows_dropped_total", "counter", "Ticks and quotes dropped by policy since the start.", |core| {
+        core.rows_dropped.get()
     }),
     ("myelin_firings_total", "counter", "Firings since the start.", |core| core.firings.get()),
 ];

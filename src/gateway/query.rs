@@ -113,11 +113,23 @@ pub async fn markets(
     let at = moment(as_of.as_deref(), min_tx.as_deref())?;
     let client = shared.client().await?;
     in_time(async {
-        // The count has a moment, and the list is as of that.
-        let basis = client.count(Attribute::Market, None, at).await.map_err(failed)?.basis;
-        let at = if basis == Tx::ZERO { At::NOW } else { At::as_of(basis) };
-        let rows: Vec<_> = client.list_markets(at).await.map_err(failed)?.into_iter().map(Listed::from).collect();
-        Ok(json!({ "tx": basis.to_string(), "markets": rows }))
+        let mut tried = 0;
+        loop {
+            // The count has a moment, and the list is as of that.
+            let basis = client.count(Attribute::Market, None, at).await.map_err(failed)?.basis;
+            let as_of = if basis == Tx::ZERO { At::NOW } else { At::as_of(basis) };
+            tried += 1;
+            let rows: Vec<_> = match client.list_markets(as_of).await {
+                // A market was pruned in between: a later moment will do, unless one was asked for.
+                Err(Error::Refused(refusal))
+                    if refusal.code == Some(Code::BelowHorizon) && at.as_of.is_none() && tried < 4 =>
+                {
+                    continue;
+                }
+                listed => listed.map_err(failed)?.into_iter().map(Listed::from).collect(),
+            };
+            return Ok(json!({ "tx": basis.to_string(), "markets": rows }));
+        }
     })
     .await
     .map(Json)

@@ -12,7 +12,7 @@ use super::{ConnId, Refusal};
 use bytemuck::Pod;
 use hashbrown::{DefaultHashBuilder, HashMap};
 use myelin_datom::{Quote, ROW_BYTES, Row, Tick};
-use myelin_wire::{Code, Frame, Kind, read_markets};
+use myelin_wire::{Code, Frame, Kind, RetainRow, read_markets};
 use std::ops::Range;
 
 /// Sessions one connection may use with one shard. A router needs one per feed it carries.
@@ -105,6 +105,7 @@ pub fn shape(frame: &Frame<'_>, slots: &Range<u16>) -> Result<(), Refusal> {
         }
         Kind::Register => registrations(frame.body),
         Kind::Transact => transaction(frame.body, slots),
+        Kind::Retain => policies(frame),
         Kind::Remove if !frame.body.len().is_multiple_of(8) => Err(Refusal::of(Code::BadBody)),
         _ => Ok(()),
     }
@@ -131,6 +132,18 @@ fn registrations(mut body: &[u8]) -> Result<(), Refusal> {
         count += 1;
     }
     Ok(())
+}
+
+/// Every policy says something sound; whether its market exists is decided in `apply`.
+fn policies(frame: &Frame<'_>) -> Result<(), Refusal> {
+    let rows = frame.body.chunks_exact(size_of::<RetainRow>()).map(bytemuck::pod_read_unaligned::<RetainRow>);
+    if frame.header.count == 0 || frame.body.len() != frame.header.count as usize * size_of::<RetainRow>() {
+        return Err(Refusal::of(Code::BadBody));
+    }
+    match rows.enumerate().find(|(_, row)| row.policy().is_none()) {
+        Some((n, _)) => Err(Refusal { first_bad: n as u32, ..Refusal::of(Code::BadPolicy) }),
+        None => Ok(()),
+    }
 }
 
 fn rows<R: Row + Pod>(frame: &Frame<'_>) -> Result<(), Refusal> {

@@ -42,6 +42,11 @@ impl Shard {
             for proposal in Proposals::new(kind, entry.payload, entry.tx) {
                 let (tx, proposal, body) = proposal?;
                 last_tx = tx;
+                if kind == EntryKind::Horizon {
+                    // The leader's own: of no session, and nobody waits for it.
+                    self.apply_horizon(tx, body)?;
+                    continue;
+                }
                 self.apply_proposal(durable, kind, tx, &proposal, body)?;
             }
         } else {
@@ -109,7 +114,10 @@ impl Shard {
             EntryKind::Register => Ok(self.apply_register(tx, body)),
             EntryKind::Remove => Ok(self.apply_remove(tx, body)),
             EntryKind::Transact => self.apply_transact(tx, body),
-            EntryKind::Close | EntryKind::Lead => Err(super::entry::Senseless { kind: kind as u8, at: 0 }.into()),
+            EntryKind::Retain => Ok(self.apply_retain(tx, body)),
+            EntryKind::Close | EntryKind::Lead | EntryKind::Horizon => {
+                Err(super::entry::Senseless { kind: kind as u8, at: 0 }.into())
+            }
         }
     }
 
@@ -283,7 +291,7 @@ fn market_options(flags: MarketFlags) -> MarketOptions {
     }
 }
 
-fn done(tx: Tx, accepted: u32) -> Done {
+pub(super) fn done(tx: Tx, accepted: u32) -> Done {
     let outcome = Outcome { tx: tx.bits(), accepted, first_bad: u32::MAX, ..Zeroable::zeroed() };
     Done { outcome, said: Said::Ack { outcome, verdicts: None } }
 }

@@ -134,6 +134,7 @@ impl Shard {
             Kind::ListReflexes => self.list_reflexes(read),
             Kind::Datoms => self.datoms(read),
             Kind::Pull => self.pull(read),
+            Kind::Policies => self.policies(read),
             Kind::Status => Ok(self.status()),
             _ => Err(Unanswered::Refused(Refusal::of(Code::UnknownKind))),
         };
@@ -292,6 +293,15 @@ impl Shard {
         Ok(Said::Answer { count, aux: last, more: registrations.next().is_some(), body })
     }
 
+    /// `Policies`: body `from:8`, the number of the first market; a page follows.
+    fn policies(&self, read: &Read) -> Result<Said, Unanswered> {
+        let mut cursor = Cursor::new(&read.body);
+        let first = cursor.u64().map_err(bad)? as usize;
+        cursor.end().map_err(bad)?;
+        let (count, next, body) = self.policy_rows(first);
+        Ok(Said::Answer { count, aux: next as u64, more: next < self.markets.len(), body })
+    }
+
     /// `Status`: what the shard counts, as text lines `name value`.
     fn status(&self) -> Said {
         let mut lines = String::new();
@@ -303,6 +313,7 @@ impl Shard {
         };
         line("rows_accepted", self.counters.rows_accepted);
         line("rows_duplicate", self.counters.rows_duplicate);
+        line("rows_dropped", self.counters.rows_dropped);
         line("firings", self.counters.firings);
         line("markets", self.markets.len() as u64);
         line("reflexes", self.reflexes.len() as u64);
@@ -328,6 +339,12 @@ fn page<R: ColumnRow>(
 ) -> Result<Said, Unanswered> {
     let ix = columns.market_ix(market).ok_or(Refusal::of(Code::UnknownMarket))?;
     let view = columns.view(ix, basis)?;
+    let kept = columns.kept(ix);
+    // Who goes on behind a row or a transaction that was dropped would miss what was dropped behind it.
+    let (row, since) = (filter.from_row, filter.since);
+    if row != 0 && row < kept.dropped || since != Tx::ZERO && since < kept.gone {
+        return Err(IndexError::BelowHorizon { horizon: kept.horizon }.into());
+    }
     let mut rows: Vec<StoredRow> = Vec::new();
     let mut more = false;
     view.rows(filter, |found| {

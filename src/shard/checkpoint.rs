@@ -6,7 +6,7 @@
 //!   sealed   <- the runs, in place of the frozen rows                       on the core
 //!   restore  <- state bytes + runs                                          at a start, then the log's tail is replayed
 //!
-//!   state    version:4 | position | sessions | markets | len:8 ticks | len:8 quotes | len:8 reflexes | len:8 facts
+//!   state    version:4 | position | sessions | markets | len:8 ticks | len:8 quotes | len:8 reflexes | len:8 facts | policies
 //! ```
 //!
 //! The state is that of one applied entry: what lies behind it is in the log.
@@ -18,14 +18,17 @@ use super::{Now, Shard, ShardError, columns_config, react};
 use crate::config::Limits;
 use crate::market::Markets;
 use crate::reflex::Reflexes;
+use crate::retention::Policies;
 use myelin_datom::{Kind, Quote, Tick, Tx};
-use myelin_index::{Columns, FactRun, Facts, Frozen, FrozenFacts, Run};
+use myelin_index::{Columns, FactRun, Facts, Floors, Frozen, FrozenFacts, Run};
 use myelin_wire::{Cursor, Short};
 use std::sync::Arc;
 
 /// Of the state bytes.
-const VERSION: u32 = 2;
-/// The one without facts, which is read too.
+const VERSION: u32 = 3;
+/// The one without policies, which is read too.
+const WITHOUT_POLICIES: u32 = 2;
+/// The one without facts either.
 const WITHOUT_FACTS: u32 = 1;
 
 /// What the seal thread writes for one shard.
@@ -38,8 +41,19 @@ pub struct Sealing {
     pub quotes: Option<Arc<Frozen<Quote>>>,
     /// Its newest facts, if there are any.
     pub facts: Option<Arc<FrozenFacts>>,
+    /// What was pruned when the state was written down.
+    pub floors: ShardFloors,
     /// Everything else.
     pub state: Vec<u8>,
+}
+
+/// The floors of a shard's markets.
+#[derive(Clone, Debug, Default)]
+pub struct ShardFloors {
+    /// Of ticks.
+    pub ticks: Floors,
+    /// Of quotes.
+    pub quotes: Floors,
 }
 
 /// What a start brings back for one shard.
@@ -70,22 +84,39 @@ impl Shard {
             state.extend_from_slice(&(part.len() as u64).to_le_bytes());
             state.extend_from_slice(&part);
         }
-        Sealing { shard: self.number, ticks, quotes, facts, state }
+        self.retention.write(&mut state);
+        self.reclaimed();
+        Sealing { shard: self.number, ticks, quotes, facts, floors: self.floors(), state }
     }
 
-    /// The frozen rows are in runs now.
+    /// What is pruned as of now.
+    #[must_use]
+    pub fn floors(&self) -> ShardFloors {
+        ShardFloors { ticks: self.ticks.floors(), quotes: self.quotes.floors() }
+    }
+
+    /// The frozen rows are in runs now, those of them that were not pruned.
     pub fn sealed(&mut self, sealing: &Sealing, runs: NewRuns) {
         assert!(sealing.shard == self.number, "a run goes back to its shard");
         let NewRuns { ticks, quotes, facts } = runs;
-        if let (Some(frozen), Some(run)) = (&sealing.ticks, ticks) {
-            self.ticks.install(Arc::clone(frozen), run);
+        if let Some(frozen) = &sealing.ticks {
+            self.ticks.install(Arc::clone(frozen), ticks);
         }
-        if let (Some(frozen), Some(run)) = (&sealing.quotes, quotes) {
-            self.quotes.install(Arc::clone(frozen), run);
+        if let Some(frozen) = &sealing.quotes {
+            self.quotes.install(Arc::clone(frozen), quotes);
         }
         if let (Some(frozen), Some(run)) = (&sealing.facts, facts) {
             self.facts.install(frozen, run);
         }
+    }
+
+    /// True with more runs than this of a kind, or more blocks in all of them.
+    #[must_use]
+    pub fn runs_over(&self, runs: usize, blocks: u64) -> bool {
+        let over = |open: &[Arc<Run>]| {
+            open.len() > runs || open.iter().map(|run| u64::from(run.meta().blocks)).sum::<u64>() > blocks
+        };
+        over(self.ticks.runs()) || over(self.quotes.runs())
     }
 
     /// Runs became one; no answer changes.
@@ -106,8 +137,8 @@ impl Shard {
         let short = |Short { at }| ShardError::Checkpoint(format!("short at byte {at}"));
         let mut cursor = Cursor::new(&from.state);
         let version = cursor.u32().map_err(short)?;
-        if version != VERSION && version != WITHOUT_FACTS {
-            return Err(ShardError::Checkpoint(format!("version {version}, {VERSION} is read")));
+        if !(WITHOUT_FACTS..=VERSION).contains(&version) {
+            return Err(ShardError::Checkpoint(format!("version {version}, {WITHOUT_FACTS} to {VERSION} are read")));
         }
         let position =
             Position { index: LogIndex(cursor.u64().map_err(short)?), tx: Tx::from_bits(cursor.u64().map_err(short)?) };
@@ -120,6 +151,10 @@ impl Shard {
         let mut part = || cursor.u64().and_then(|len| cursor.take(len as usize)).map_err(short);
         let (ticks, quotes, reflexes) = (part()?, part()?, part()?);
         let facts = if version == WITHOUT_FACTS { &[] } else { part()? };
+        if version > WITHOUT_POLICIES {
+            shard.retention = Policies::read(&mut cursor).map_err(short)?;
+        }
+        shard.subscribers.known_from(position.tx);
         shard.ticks = Columns::restore(columns_config(limits), ticks, from.ticks)?;
         shard.quotes = Columns::restore(columns_config(limits), quotes, from.quotes)?;
         shard.facts = Facts::restore(facts, from.facts)?;
@@ -158,15 +193,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_state_of_the_version_without_facts_is_read_and_one_of_the_next_is_not() {
+    fn a_state_without_policies_or_facts_is_read_by_its_version_and_one_of_the_next_is_not() {
         let limits = Limits::default();
         let mut shard = Shard::new(3, 1, &limits);
         let facts = shard.facts.state().len();
+        let mut policies = Vec::new();
+        shard.retention.write(&mut policies);
         let mut state = shard.seal().state;
-        state.truncate(state.len() - 8 - facts);
+        state.truncate(state.len() - policies.len());
         let restore = |state: &[u8]| {
             Shard::restore(3, 1, &limits, Restoring { state: state.to_vec(), ..Restoring::default() }).map(|_| ())
         };
+        assert!(restore(&state).is_err(), "policies are missing");
+        state[..4].copy_from_slice(&WITHOUT_POLICIES.to_le_bytes());
+        assert!(restore(&state).is_ok());
+        state.truncate(state.len() - 8 - facts);
         assert!(restore(&state).is_err(), "facts are missing");
         state[..4].copy_from_slice(&WITHOUT_FACTS.to_le_bytes());
         assert!(restore(&state).is_ok());

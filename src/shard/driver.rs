@@ -16,6 +16,7 @@ mod late;
 use super::append::Appender;
 use super::reply::{Reply, Said};
 use super::seal::{SealJob, Sealed};
+use super::tidying::Tidying;
 use super::{Committed, ConnId, Now, Refusal, Shard, refuse_bytes};
 use crate::config::Limits;
 use crate::guard::Token;
@@ -137,10 +138,8 @@ pub struct Core {
     to_seal: ThreadProducer<SealJob>,
     /// The job under way, or one that failed and waits to be given again.
     sealing: Sealing,
-    /// When a sealing was last done. **Units:** microseconds.
-    sealed_us: u64,
-    /// There may be runs to merge.
-    merge_wanted: bool,
+    /// When runs are merged, and what was pruned is given back.
+    tidying: Tidying,
     checkpoint: Lsn,
     applied_upto: Lsn,
     peers: Vec<Option<Producer<Parcel>>>,
@@ -168,9 +167,6 @@ enum Sealing {
 
 /// Wakers that wait for a connection's end: two tasks, and room for executors whose wakers change.
 const WAKERS_AT_END: usize = 8;
-/// How long nothing was sealed before runs are merged: at full rate a core seals several times in it. **Units:**
-/// microseconds.
-const CALM_US: u64 = 1_000_000;
 /// How long a failed sealing rests before it is tried again. **Units:** microseconds.
 const SEAL_AGAIN_US: u64 = 1_000_000;
 
@@ -189,8 +185,7 @@ impl Core {
             sync_under_way: false,
             to_seal: parts.to_seal,
             sealing: Sealing::Idle,
-            sealed_us: 0,
-            merge_wanted: true,
+            tidying: Tidying::default(),
             checkpoint: parts.checkpoint,
             applied_upto: parts.applied,
             peers: parts.peers,
@@ -664,9 +659,11 @@ impl Core {
             self.marked = self.log.tail().end_lsn();
         }
         self.cut_the_late(now);
+        self.prune(now);
         self.turn();
         self.seal_if_due(now);
         self.wake_readers();
+        self.health.rows_dropped.set(self.shards.iter().map(|shard| shard.counters().rows_dropped).sum());
         self.health.spares.set(self.log.tail().spares() as u64);
         self.health.unsealed_rows.set(self.shards.iter().map(Shard::unsealed_rows).sum());
         self.health.rows_accepted.set(self.shards.iter().map(|shard| shard.counters().rows_accepted).sum());
@@ -710,6 +707,18 @@ impl Core {
         self.log.tail().spares()
     }
 
+    /// Rows that no policy keeps go: a part of them each time.
+    fn prune(&mut self, now: Now) {
+        for at in 0..self.shards.len() {
+            if self.failed {
+                return;
+            }
+            if let Err(error) = self.shards[at].prune_if_due(now, &mut self.log) {
+                self.fail(&error);
+            }
+        }
+    }
+
     // ---- sealing
 
     fn seal_if_due(&mut self, now: Now) {
@@ -724,21 +733,28 @@ impl Core {
                 let rows: u64 = self.shards.iter().map(Shard::unsealed_rows).sum();
                 let log = self.applied_upto.bits().saturating_sub(self.checkpoint.bits());
                 let something = self.applied_upto > self.checkpoint;
-                if something && (rows >= self.limits.seal_rows || log >= self.limits.seal_log_bytes) {
+                let due = rows >= self.limits.seal_rows || log >= self.limits.seal_log_bytes;
+                if something && (due || self.tidying.much_is_to_be_given_back(now, &self.shards)) {
                     let sealings = self.shards.iter_mut().map(Shard::seal).collect();
                     self.give_to_seal(SealJob { lsn: self.applied_upto, sealings });
-                } else if self.merge_wanted && now.mono_us.saturating_sub(self.sealed_us) > CALM_US {
-                    self.give_to_seal(SealJob { lsn: self.checkpoint, sealings: Vec::new() });
                 } else {
                     self.sealing = Sealing::Idle;
                 }
             }
         }
+        self.merge_if_due(now);
+    }
+
+    fn merge_if_due(&mut self, now: Now) {
+        if self.tidying.merge_is_due(now, &self.shards) {
+            let job = SealJob { lsn: self.checkpoint, sealings: Vec::new() };
+            assert!(self.to_seal.push(job).is_ok(), "one job that merges is under way at a time");
+        }
     }
 
     fn give_to_seal(&mut self, job: SealJob) {
         self.sealing = Sealing::UnderWay;
-        assert!(self.to_seal.push(job).is_ok(), "one job is under way at a time");
+        assert!(self.to_seal.push(job).is_ok(), "one job that seals is under way at a time");
     }
 
     /// The seal thread is done with a job.
@@ -747,18 +763,16 @@ impl Core {
         let Sealed { job, result } = sealed;
         match result {
             Ok(made) if job.sealings.is_empty() => {
-                self.merge_wanted = !made.merged.is_empty();
+                self.tidying.merged(made.again);
                 for merged in &made.merged {
                     if let Some(shard) = self.shards.iter_mut().find(|shard| shard.number() == merged.shard()) {
                         shard.merged(merged);
                     }
                 }
-                self.sealing = Sealing::Idle;
                 self.health.set_seal_error(None);
             }
             Ok(made) => {
-                self.merge_wanted = true;
-                self.sealed_us = now.mono_us;
+                self.tidying.sealed(now);
                 for (sealing, runs) in job.sealings.iter().zip(made.runs) {
                     if let Some(shard) = self.shards.iter_mut().find(|shard| shard.number() == sealing.shard) {
                         shard.sealed(sealing, runs);
@@ -775,13 +789,12 @@ impl Core {
                 let chain = describe(&error);
                 tracing::warn!(error = %chain, "sealing failed; rows stay in memory and in the log");
                 self.health.set_seal_error(Some(chain));
-                // A merge is not owed to anybody: sealing goes on without it.
-                self.merge_wanted = false;
-                self.sealing = if job.sealings.is_empty() {
-                    Sealing::Idle
+                if job.sealings.is_empty() {
+                    // A merge is not owed to anybody: sealing goes on without it, and brings it back.
+                    self.tidying.merged(false);
                 } else {
-                    Sealing::Failed(Box::new(job), now.mono_us + SEAL_AGAIN_US)
-                };
+                    self.sealing = Sealing::Failed(Box::new(job), now.mono_us + SEAL_AGAIN_US);
+                }
             }
         }
         self.wake_readers();

@@ -1,7 +1,7 @@
 //! What a log entry carries: one or more proposals, each 24 bytes and its body as the client sent it.
 //!
 //! ```text
-//!   record payload   [ proposal:24 | body, padded to 8 ]*        entry kinds Ticks .. Remove, Transact
+//!   record payload   [ proposal:24 | body, padded to 8 ]*        entry kinds Ticks .. Remove, Transact, Retain, Horizon
 //!   proposal         0 session:8 | 8 request:8 | 16 count:4 (bit 31: partial) | 20 body CRC:4
 //!   Close            empty; the record's tx is the moment that is closed
 //!   Lead             empty; a leader's first entry in its term
@@ -33,6 +33,10 @@ pub enum EntryKind {
     Lead = 7,
     /// Facts.
     Transact = 8,
+    /// What is kept of markets.
+    Retain = 9,
+    /// Floors that rise: rows below are gone. The leader's own proposal, of session 0.
+    Horizon = 10,
 }
 
 impl EntryKind {
@@ -48,6 +52,8 @@ impl EntryKind {
             6 => Some(Self::Close),
             7 => Some(Self::Lead),
             8 => Some(Self::Transact),
+            9 => Some(Self::Retain),
+            10 => Some(Self::Horizon),
             _ => None,
         }
     }

@@ -256,8 +256,8 @@ impl Manifest {
         Ok(restored)
     }
 
-    /// Removes manifests older than `before` and every run that neither of the two names.
-    pub fn sweep(&self, dir: &Path, before: Option<&Self>) -> io::Result<()> {
+    /// Removes manifests older than `before` and every run that neither of the two names, but the one that is being written.
+    pub fn sweep(&self, dir: &Path, before: Option<&Self>, writing: Option<&str>) -> io::Result<()> {
         let oldest_kept = before.map_or(self.number, |before| before.number);
         for (number, path) in numbered(dir)? {
             if number < oldest_kept {
@@ -272,8 +272,10 @@ impl Manifest {
             .map(|run| run.name.as_str())
             .collect();
         for entry in fs::read_dir(runs_dir(dir))? {
-            let entry = entry?;
-            if !kept.contains(entry.file_name().to_string_lossy().as_ref()) {
+            let (entry, writing) = (entry?, writing.unwrap_or_default());
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let is_writing = !writing.is_empty() && name.strip_suffix(".partial").unwrap_or(&name) == writing;
+            if !kept.contains(name.as_str()) && !is_writing {
                 fs::remove_file(entry.path())?;
             }
         }
@@ -358,7 +360,7 @@ mod tests {
         for number in [1, 2, 3] {
             manifest(number).store(dir.path()).unwrap();
         }
-        manifest(3).sweep(dir.path(), Some(&manifest(2))).unwrap();
+        manifest(3).sweep(dir.path(), Some(&manifest(2)), None).unwrap();
         fs::write(dir.path().join("manifest-0000000000000003"), b"damaged").unwrap();
         assert_eq!(Manifest::newest(dir.path()).unwrap().unwrap().number, 2);
         fs::write(dir.path().join("manifest-0000000000000002"), b"damaged").unwrap();

@@ -1,105 +1,151 @@
-//! Rows of several markets, back in the order in which they were applied.
+//! Which runs are to become one, so that their number follows the size of the data and not its age, and pruned rows go.
 //!
 //! ```text
-//!   per market     rows in tx order, a page at a time  --\
-//!   per market     rows ...                            ---+-- by (tx, n, market) --> one row after the other
-//!   per market     rows ...                            --/
+//!   oldest                                              newest
+//!   [ 40 M ] [ 9 M ] [ 8 M ] [ 1 M ][ 1 M ][ 1 M ][ 1 M ][ 1 M ][ 1 M ][ 1 M ][ 1 M ]
+//!                            \______ eight side by side, none above half of them ____/
 //! ```
 //!
-//! Rows stand by market in their columns, each with its `tx` and its place `n` there. Quotes have no stored place: those of
-//! one transaction come by market, in the order the markets were named. A merge reads up to its basis; [`Merge::go_on`]
-//! opens the next stretch. Invariant: no more rows wait in memory than it was given. Deliberately absent: who asks.
+//! A row that is merged is in a run of at least twice the size afterwards, or in one that lost half of its rows: so it is
+//! merged a number of times that is the logarithm of the data's size, and never again and again. Deliberately absent: when
+//! (`driver.rs`), and the files (`seal.rs`).
 
-use myelin_datom::Tx;
-use myelin_index::{ColumnRow, Columns, Filter, Found, IndexError, MarketIx};
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
-use std::ops::ControlFlow;
+use super::seal::OpenRuns;
+use myelin_datom::Kind;
+use myelin_index::{FactRun, Floors, Run};
+use std::sync::Arc;
 
-/// Rows of one market that are read at once: the fewest, and the most.
-const PAGE_ROWS: (usize, usize) = (8, 256);
+/// Runs that are merged at once.
+const MERGED_AT_ONCE: usize = 8;
+/// Fewer are merged where there are more runs than this.
+const MANY: usize = 24;
+/// The fewest.
+const MERGED_LEAST: usize = 4;
+/// Rows of what becomes of them: some hundred megabytes, so that room for it is found and a window's old rows go whole.
+const MERGED_ROWS_MAX: u64 = 64_000_000;
 
-#[derive(Debug)]
-struct Feed<R> {
-    market: MarketIx,
-    rows: VecDeque<Found<R>>,
-    next_row: u32,
+/// Runs side by side that are to become one.
+pub enum Candidate {
+    /// Of ticks or quotes.
+    Rows {
+        /// Whose they are.
+        shard: u16,
+        /// Ticks or quotes.
+        kind: Kind,
+        /// Oldest first.
+        old: Vec<Arc<Run>>,
+        /// What lies below them is left out.
+        floors: Floors,
+    },
+    /// Of facts.
+    Facts {
+        /// Whose they are.
+        shard: u16,
+        /// Oldest first.
+        old: Vec<Arc<FactRun>>,
+    },
 }
 
-/// See the module's picture.
-#[derive(Debug)]
-pub struct Merge<R> {
-    feeds: Vec<Feed<R>>,
-    turns: BinaryHeap<Reverse<(Tx, u32, usize)>>,
-    /// Rows up to here come; then the next stretch.
-    basis: Tx,
-    page_rows: usize,
+impl Candidate {
+    /// Whose they are.
+    #[must_use]
+    pub const fn shard(&self) -> u16 {
+        match self {
+            Self::Rows { shard, .. } | Self::Facts { shard, .. } => *shard,
+        }
+    }
+
+    /// The end of the file's name.
+    #[must_use]
+    pub const fn file_kind(&self) -> &'static str {
+        match self {
+            Self::Rows { kind: Kind::Quote, .. } => "merged.quotes",
+            Self::Rows { .. } => "merged.ticks",
+            Self::Facts { .. } => "merged.facts",
+        }
+    }
 }
 
-impl<R: ColumnRow> Merge<R> {
-    /// Over these markets, each from a row on, in memory for about so many rows. Nothing is read before [`Merge::go_on`].
-    pub fn new(starts: impl Iterator<Item = (MarketIx, u32)>, rows: usize) -> Self {
-        let feed = |(market, next_row)| Feed { market, rows: VecDeque::new(), next_row };
-        let feeds: Vec<_> = starts.map(feed).collect();
-        let page_rows = (rows / feeds.len().max(1)).clamp(PAGE_ROWS.0, PAGE_ROWS.1);
-        Self { feeds, turns: BinaryHeap::new(), basis: Tx::ZERO, page_rows }
+/// The next runs of a shard that are worth it; those that lost most of their rows first.
+pub fn candidate(shard: u16, open: &OpenRuns) -> Option<Candidate> {
+    let rows = |kind, runs: &[Arc<Run>], floors: &Floors| {
+        let size = |run: &Arc<Run>| Size { rows: run.meta().rows, live: run.live_rows(floors) };
+        let range = pick(&runs.iter().map(size).collect::<Vec<_>>())?;
+        Some(Candidate::Rows { shard, kind, old: runs[range].to_vec(), floors: floors.clone() })
+    };
+    let facts = || {
+        let size = |run: &Arc<FactRun>| Size { rows: run.meta().rows, live: run.meta().rows };
+        let range = pick(&open.facts.iter().map(size).collect::<Vec<_>>())?;
+        Some(Candidate::Facts { shard, old: open.facts[range].to_vec() })
+    };
+    rows(Kind::Tick, &open.ticks, &open.floors.ticks)
+        .or_else(|| rows(Kind::Quote, &open.quotes, &open.floors.quotes))
+        .or_else(facts)
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Size {
+    rows: u64,
+    live: u64,
+}
+
+fn pick(sizes: &[Size]) -> Option<std::ops::Range<usize>> {
+    if let Some(at) = sizes.iter().position(|size| size.rows > 0 && size.live * 2 <= size.rows) {
+        return Some(at..at + 1);
+    }
+    let fewer = if sizes.len() > MANY { MERGED_LEAST..MERGED_AT_ONCE } else { 0..0 };
+    std::iter::once(MERGED_AT_ONCE).chain(fewer.rev()).find_map(|count| {
+        let windows = sizes.windows(count).enumerate();
+        let worth = windows.filter_map(|(at, window)| {
+            let sum: u64 = window.iter().map(|size| size.live).sum();
+            let greatest = window.iter().map(|size| size.live).max().unwrap_or(0);
+            (sum <= MERGED_ROWS_MAX && greatest * 2 <= sum).then_some((sum, at))
+        });
+        worth.min().map(|(_, at)| at..at + count)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn whole(rows: u64) -> Size {
+        Size { rows, live: rows }
     }
 
-    /// A market that came meanwhile, from its first row on; it is read from the next stretch on.
-    pub fn add(&mut self, market: MarketIx) {
-        self.feeds.push(Feed { market, rows: VecDeque::new(), next_row: 0 });
-    }
-
-    /// The market of a feed.
-    pub fn market(&self, feed: usize) -> MarketIx {
-        self.feeds[feed].market
-    }
-
-    /// The last transaction of this stretch.
-    pub const fn basis(&self) -> Tx {
-        self.basis
-    }
-
-    /// Opens the stretch up to `basis`; the one before is at its end.
-    ///
-    /// **Errors:** [`IndexError::BelowHorizon`] when rows that were still to come are gone.
-    pub fn go_on(&mut self, columns: &Columns<R>, basis: Tx) -> Result<(), IndexError> {
-        let before = std::mem::replace(&mut self.basis, basis);
-        (0..self.feeds.len()).try_for_each(|at| self.fill(columns, at, before))
-    }
-
-    /// The next row and the number of its feed; `None` at the end of the stretch. **Errors:** as [`Merge::go_on`].
-    pub fn next(&mut self, columns: &Columns<R>) -> Result<Option<(usize, Found<R>)>, IndexError> {
-        let Some(Reverse((_, _, at))) = self.turns.pop() else { return Ok(None) };
-        let feed = &mut self.feeds[at];
-        let Some(found) = feed.rows.pop_front() else { return Ok(None) };
-        match feed.rows.front() {
-            Some(next) => self.turns.push(Reverse((next.tx, next.n, at))),
-            None => self.fill(columns, at, found.tx)?,
+    #[test]
+    fn equal_neighbours_are_merged_and_a_large_one_is_left_alone() {
+        for (sizes, picked) in [
+            (vec![1; 7], None),
+            (vec![1; 8], Some(0..8)),
+            ([vec![100], vec![1; 8]].concat(), Some(1..9)),
+            ([vec![100], vec![1; 7]].concat(), None),
+            (vec![MERGED_ROWS_MAX / 4; 8], None),
+            (vec![1, 2, 4, 8, 16, 32, 64, 128], None),
+        ] {
+            assert_eq!(pick(&sizes.iter().copied().map(whole).collect::<Vec<_>>()), picked, "{sizes:?}");
         }
-        Ok(Some((at, found)))
+        let half_dead = [whole(10), Size { rows: 10, live: 5 }, whole(10)];
+        assert_eq!(pick(&half_dead), Some(1..2));
     }
 
-    /// Brings a feed's next page, and gives it its turn. `seen`: everything up to it was given out.
-    fn fill(&mut self, columns: &Columns<R>, at: usize, seen: Tx) -> Result<(), IndexError> {
-        let feed = &mut self.feeds[at];
-        let view = columns.view(feed.market, self.basis)?;
-        if feed.next_row < view.first_row() {
-            // Retention took rows that were still to come.
-            columns.view(feed.market, seen)?;
+    /// A year of sealing, in sizes that change: runs stay few, and no row is written more often than its run can double.
+    #[test]
+    fn runs_stay_few_and_a_row_is_rewritten_a_few_times() {
+        for pattern in [&[1_000_000][..], &[1_000_000, 10, 10, 10], &[10, 3_000_000, 500, 500, 70_000]] {
+            let (mut sizes, mut sealed, mut written) = (Vec::new(), 0_u64, 0_u64);
+            for rows in pattern.iter().cycle().take(4_000) {
+                sizes.push(whole(*rows));
+                sealed += rows;
+                while let Some(range) = pick(&sizes) {
+                    let sum = sizes[range.clone()].iter().map(|size| size.live).sum();
+                    written += sum;
+                    sizes.splice(range, [whole(sum)]);
+                }
+                let most = MANY as u64 + 4 * sealed / MERGED_ROWS_MAX;
+                assert!((sizes.len() as u64) <= most, "{} runs of {sealed} rows", sizes.len());
+            }
+            assert!(written <= 5 * sealed, "{written} rows were written for {sealed}");
         }
-        if feed.next_row < view.end_row() {
-            let filter = Filter { from_row: feed.next_row, ..Filter::default() };
-            let page = self.page_rows;
-            view.rows(&filter, |found| {
-                feed.rows.push_back(found);
-                if feed.rows.len() < page { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-            })?;
-            feed.next_row = feed.rows.back().map_or(feed.next_row, |found| found.number + 1);
-        }
-        if let Some(first) = feed.rows.front() {
-            self.turns.push(Reverse((first.tx, first.n, at)));
-        }
-        Ok(())
     }
 }

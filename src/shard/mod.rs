@@ -22,8 +22,10 @@ pub mod checkpoint;
 pub mod driver;
 pub mod entry;
 pub mod facts;
+pub mod interleave;
 pub mod manifest;
 pub mod merge;
+pub mod prune;
 pub mod react;
 pub mod replay;
 pub mod replicate;
@@ -31,11 +33,13 @@ pub mod reply;
 pub mod seal;
 pub mod session;
 pub mod tail;
+pub mod tidying;
 pub mod top;
 
 use crate::config::Limits;
 use crate::market::Markets;
 use crate::reflex::Reflexes;
+use crate::retention::Policies;
 use admit::{Delay, Gates};
 use append::{Appender, NoRoom};
 use entry::{EntryKind, Proposal, Senseless};
@@ -141,6 +145,8 @@ pub struct Counters {
     pub rows_accepted: u64,
     /// Rows that were there already.
     pub rows_duplicate: u64,
+    /// Ticks and quotes that no policy kept.
+    pub rows_dropped: u64,
     /// Firings given out.
     pub firings: u64,
     /// Refusals by code.
@@ -163,6 +169,8 @@ pub struct Shard {
     quotes: Columns<Quote>,
     facts: Facts,
     reflexes: Reflexes,
+    retention: Policies,
+    pruner: prune::Pruner,
     subscribers: Subscribers,
     tails: Tails,
     waiting: ask::Waiting,
@@ -191,6 +199,8 @@ impl Shard {
             quotes: Columns::new(columns_config(limits)),
             facts: Facts::new(),
             reflexes: Reflexes::new(react::limits(limits)),
+            retention: Policies::default(),
+            pruner: prune::Pruner::default(),
             subscribers: Subscribers::new(limits),
             tails: Tails::new(limits),
             waiting: ask::Waiting::default(),
@@ -239,6 +249,7 @@ impl Shard {
             Kind::Register => self.write(now, from, frame, EntryKind::Register, log),
             Kind::Remove => self.write(now, from, frame, EntryKind::Remove, log),
             Kind::Transact => self.write(now, from, frame, EntryKind::Transact, log),
+            Kind::Retain => self.write(now, from, frame, EntryKind::Retain, log),
             Kind::Resume => self.gates.resume(from, frame.header.session, frame.header.aux),
             Kind::Subscribe => self.subscribe(from, frame)?,
             Kind::Tail => self.tail(from, frame)?,
@@ -254,6 +265,7 @@ impl Shard {
             | Kind::ListMarkets
             | Kind::ListReflexes
             | Kind::Top
+            | Kind::Policies
             | Kind::Now
             | Kind::Datoms
             | Kind::Pull

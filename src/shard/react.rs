@@ -69,6 +69,8 @@ pub struct Subscribers {
     at_hand_max: usize,
     /// The number of the first firing at hand.
     first: u64,
+    /// Every firing behind this place is at hand.
+    known_from: Place,
     struck: VecDeque<Struck>,
     expanded: Vec<Firing>,
 }
@@ -83,6 +85,7 @@ impl Subscribers {
             at_hand: VecDeque::new(),
             at_hand_max: limits.firings_at_hand,
             first: 0,
+            known_from: (0, 0, 0),
             struck: VecDeque::new(),
             expanded: Vec::new(),
         }
@@ -106,13 +109,19 @@ impl Subscribers {
         self.list.retain(|subscriber| subscriber.conn != conn);
     }
 
+    /// What fired up to this transaction is not at hand: a checkpoint was before.
+    pub(super) fn known_from(&mut self, tx: Tx) {
+        self.known_from = (tx.bits(), u32::MAX, u64::MAX);
+    }
+
     fn end(&self) -> u64 {
         self.first + self.at_hand.len() as u64
     }
 
     fn keep(&mut self, row: FiringRow) {
         if self.at_hand.len() == self.at_hand_max {
-            self.at_hand.pop_front();
+            let gone = self.at_hand.pop_front();
+            self.known_from = gone.as_ref().map_or(self.known_from, place_of);
             self.first += 1;
         }
         self.at_hand.push_back(row);
@@ -122,7 +131,7 @@ impl Subscribers {
     fn behind(&self, position: Place) -> Option<u64> {
         let id = |row: &FiringRow| (row.tx, row.n, row.reflex);
         let at = self.at_hand.partition_point(|row| id(row) <= position);
-        (at > 0).then_some(self.first + at as u64)
+        (position >= self.known_from).then_some(self.first + at as u64)
     }
 }
 

@@ -6,10 +6,11 @@
 //!
 //! A reflex that stands gives exactly the firings it gave, from its registration on. A back-test asks from its start on
 //! as well, as if the reflex had been registered there; from the registration on it is the live reflex again, so the
-//! stream goes over into live firings without a gap. Gaps of feeds are not stored and so not derived again.
+//! stream goes over into live firings without a gap. Gaps of feeds are not stored and so not derived again. Where rows that
+//! this takes were pruned, the answer is `Compacted` with the oldest place that does without them, never fewer firings.
 //! Deliberately absent: look-ahead; an evaluator sees a tick when it is its turn.
 
-use super::merge::Merge;
+use super::interleave::Interleave;
 use super::{Refusal, Shard, ShardError};
 use crate::reflex::{Kind, Registration, Replay, Spec};
 use myelin_datom::{Tick, Tx, flags};
@@ -59,7 +60,7 @@ pub struct Replaying {
     evaluators: Vec<Evaluator>,
     feeds: Vec<Feed>,
     /// The rows of the feeds, up to a basis; then the next stretch, until nothing new was applied.
-    rows: Merge<Tick>,
+    rows: Interleave<Tick>,
     after: Place,
     reflex: u64,
     back_test: bool,
@@ -91,6 +92,7 @@ impl Shard {
     /// Prepares the way from `after` through history for one reflex, or for all (0).
     pub(super) fn replay_from(&self, reflex: u64, after: Place, back_test: bool) -> Result<Replaying, ReplayError> {
         let mut asked_pairs = 0;
+        let mut oldest = None;
         let mut evaluators = Vec::new();
         let mut feeds: Vec<Feed> = Vec::new();
         let mut feed_of: Vec<Option<usize>> = vec![None; self.markets.len()];
@@ -121,11 +123,16 @@ impl Shard {
                 if asked_pairs > PAIRS_MAX {
                     return Err(Refusal::of(Code::TooMany).into());
                 }
-                let from = self.first_row(ix, &registration, after, back_test)?;
-                feeds[feed].first_row = feeds[feed].first_row.min(from);
+                match self.first_row(ix, &registration, after, back_test)? {
+                    Begin::Row(from) => feeds[feed].first_row = feeds[feed].first_row.min(from),
+                    Begin::Behind(tx) => oldest = oldest.max(Some(tx)),
+                }
             }
         }
-        let mut rows = Merge::new(feeds.iter().map(|feed| (feed.market, feed.first_row)), BUFFERED_ROWS);
+        if let Some(oldest) = oldest {
+            return Err(compacted(oldest).into());
+        }
+        let mut rows = Interleave::new(feeds.iter().map(|feed| (feed.market, feed.first_row)), BUFFERED_ROWS);
         rows.go_on(&self.ticks, self.group.applied_tx())?;
         Ok(Replaying {
             evaluators,
@@ -154,27 +161,46 @@ impl Shard {
     }
 
     /// Where an evaluator's rows begin in a market: what it must have seen before `after` to be in its state there.
-    fn first_row(&self, ix: MarketIx, of: &Registration, after: Place, back_test: bool) -> Result<u32, ReplayError> {
+    fn first_row(&self, ix: MarketIx, of: &Registration, after: Place, back_test: bool) -> Result<Begin, ReplayError> {
         let start = Tx::from_bits(after.0);
+        let gone = self.ticks.kept(ix).gone;
         // A band's and a spread's state is the last price.
         let by_price = matches!(of.spec.kind(), Kind::Above | Kind::Below | Kind::Enters | Kind::Leaves | Kind::Spread);
         let view = self.ticks.view(ix, self.group.applied_tx())?;
         if back_test && start < of.registered_at && of.spec.kind() != Kind::Spread {
-            return self.row_after(ix, start);
+            return if start < gone { Ok(Begin::Behind(gone)) } else { self.row_after(ix, start).map(Begin::Row) };
         }
         if !by_price {
-            return self.row_after(ix, of.registered_at.min(start));
+            // A window's state is all it saw: without its first rows nothing behind them can be derived.
+            let from = of.registered_at.min(start);
+            let now = self.group.applied_tx();
+            return if from < gone { Ok(Begin::Behind(now)) } else { self.row_after(ix, from).map(Begin::Row) };
         }
-        // The newest row before the place that is no correction.
-        let mut row = self.row_after(ix, Tx::from_bits(after.0.saturating_sub(1)))?;
+        // The newest row before the place that is no correction; before its registration a reflex has no place.
+        let place = if back_test { after.0 } else { after.0.max(of.registered_at.bits()) };
+        let mut row = self.row_after(ix, Tx::from_bits(place.saturating_sub(1)))?;
         while row > view.first_row() {
             row -= 1;
             match view.row(row)? {
                 Some(found) if found.row.flags & flags::CORRECTION != 0 => {}
-                _ => break,
+                _ => return Ok(Begin::Row(row)),
             }
         }
-        Ok(row)
+        if gone == Tx::ZERO { Ok(Begin::Row(row)) } else { self.oldest_price(ix).map(Begin::Behind) }
+    }
+
+    /// The first transaction that left a price which was not pruned; now when there is none.
+    fn oldest_price(&self, ix: MarketIx) -> Result<Tx, ReplayError> {
+        let mut oldest = self.group.applied_tx();
+        self.ticks.view(ix, oldest)?.rows(&Filter::default(), |found| {
+            if found.row.flags & flags::CORRECTION != 0 {
+                return ControlFlow::Continue(());
+            }
+            // A place in the middle of a transaction takes the row before it: its own is not enough.
+            oldest = found.tx.next();
+            ControlFlow::Break(())
+        })?;
+        Ok(oldest)
     }
 
     /// The first row of a market after a transaction.
@@ -229,6 +255,18 @@ impl Shard {
         replaying.rows.go_on(&self.ticks, applied)?;
         Ok(Step::More)
     }
+}
+
+/// Where a market's rows begin for an evaluator.
+enum Begin {
+    /// At this row.
+    Row(u32),
+    /// They were pruned: it can begin behind this transaction, if its rows stay.
+    Behind(Tx),
+}
+
+fn compacted(oldest: Tx) -> Refusal {
+    Refusal { aux: oldest.bits(), ..Refusal::of(Code::Compacted) }
 }
 
 /// Why there is no way through history: refused, or the storage failed.

@@ -4,20 +4,23 @@
 //!   core --SealJob--> write runs, open them -> store manifest -> sweep --Sealed--> core installs the runs, releases the log
 //! ```
 //!
-//! When the core has been calm for a while it gives a job without rows: eight small runs side by side become one, so that
-//! the number of runs follows the size of the data and not its age. A run is merged once at most; a larger merge would
-//! keep the thread from sealing for too long.
+//! When the core has been calm for a while, or holds many runs, it gives a job without rows: runs side by side become one
+//! (`merge.rs`), or one loses the rows that were pruned. A job with rows that comes meanwhile is done in between, so
+//! sealing waits for a slice of a merge and never for a merge. Files that no manifest names any more go when a manifest is
+//! stored; if nothing else wants one, a job without rows stores it.
 //!
 //! The order is the promise: a manifest is stored only after every run it names is durable, the log is released only after
-//! the manifest is durable. What fails changes nothing: the job can be given again.
+//! the manifest is durable; a run loses only rows that are below the floors of the state that goes with it. What fails
+//! changes nothing: the job can be given again.
 
-use super::checkpoint::Sealing;
+use super::checkpoint::{Sealing, ShardFloors};
 use super::manifest::{Manifest, RunName, ShardFiles, runs_dir};
+use super::merge::{Candidate, candidate};
 use crate::runtime::ring::{Producer, ThreadConsumer};
 use myelin_datom::{Kind, Quote, Tick};
-use myelin_index::{ColumnRow, FactRun, Floors, IndexError, Run, RunMeta};
+use myelin_index::{FactRun, IndexError, Run, RunMeta, Sink};
 use myelin_wal::Lsn;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -71,6 +74,8 @@ pub struct Made {
     pub runs: Vec<NewRuns>,
     /// What was merged.
     pub merged: Vec<Merged>,
+    /// There may be more of that to do.
+    pub again: bool,
 }
 
 /// The runs of one shard.
@@ -103,12 +108,6 @@ pub enum SealError {
     Io(#[from] io::Error),
 }
 
-/// Runs that are merged at once.
-const MERGED_AT_ONCE: usize = 8;
-/// Rows that are merged at once: a third of a second, so that sealing is not kept waiting. What a busy core seals is larger
-/// and stays as it is.
-const MERGED_ROWS_MAX: u64 = 2_000_000;
-
 /// The runs of one shard that are open, by kind, oldest first.
 #[derive(Clone, Default)]
 pub struct OpenRuns {
@@ -118,177 +117,237 @@ pub struct OpenRuns {
     pub quotes: Vec<Arc<Run>>,
     /// Of facts.
     pub facts: Vec<Arc<FactRun>>,
+    /// Those of the state that goes with them: what lies below is not needed.
+    pub floors: ShardFloors,
+}
+
+impl OpenRuns {
+    fn of(&mut self, kind: Kind) -> &mut Vec<Arc<Run>> {
+        if kind == Kind::Quote { &mut self.quotes } else { &mut self.ticks }
+    }
+
+    fn count(&self) -> usize {
+        self.ticks.len() + self.quotes.len()
+    }
+
+    fn drop_dead(&mut self) {
+        self.ticks.retain(|run| run.live_rows(&self.floors.ticks) > 0);
+        self.quotes.retain(|run| run.live_rows(&self.floors.quotes) > 0);
+    }
+
+    fn files(&self, shard: u16, state: Vec<u8>) -> ShardFiles {
+        let names = |runs: &[Arc<Run>]| runs.iter().map(|run| RunName::of(run.meta())).collect();
+        let facts = self.facts.iter().map(|run| RunName::of(run.meta())).collect();
+        ShardFiles { shard, ticks: names(&self.ticks), quotes: names(&self.quotes), facts, state }
+    }
 }
 
 /// What the thread remembers between two jobs.
 pub struct Sealer {
-    /// The core's folder.
-    pub dir: PathBuf,
-    /// The core.
-    pub core: u32,
+    dir: PathBuf,
+    core: u32,
     /// The manifest that counts.
-    pub last: Option<Manifest>,
+    last: Option<Manifest>,
     /// What it names.
-    pub open: BTreeMap<u16, OpenRuns>,
-    /// Rows at which a core seals: a run of less than eight times as many is small.
-    pub seal_rows: u64,
+    open: BTreeMap<u16, OpenRuns>,
+    /// There are files that only the manifest before names.
+    stale: bool,
+    /// The file that is being written, and that no manifest names yet.
+    writing: Option<String>,
 }
 
+/// Who gave the jobs is gone.
+struct Gone;
+
 impl Sealer {
+    /// Goes on from the manifest that counts and the runs it names.
+    #[must_use]
+    pub const fn new(dir: PathBuf, core: u32, last: Option<Manifest>, open: BTreeMap<u16, OpenRuns>) -> Self {
+        Self { dir, core, last, open, stale: false, writing: None }
+    }
+
     /// The thread's whole life.
     pub fn run(mut self, mut jobs: ThreadConsumer<SealJob>, mut done: Producer<Sealed>) {
+        self.stale = self.has_strangers();
         while let Some(job) = jobs.pop() {
-            let result = if job.sealings.is_empty() { self.merge() } else { self.seal(&job) };
-            if done.push(Sealed { job, result }).is_err() {
+            let performed = if job.sealings.is_empty() {
+                let result = self.merge(&mut jobs, &mut done);
+                done.push(Sealed { job, result }).map_err(|_| Gone)
+            } else {
+                self.perform(job, &mut done)
+            };
+            if performed.is_err() {
                 return;
             }
         }
     }
 
-    /// Merges the first small runs that stand side by side, of each shard and kind. The checkpoint stays where it is.
-    fn merge(&mut self) -> Result<Made, SealError> {
-        let Some(last) = &self.last else { return Ok(Made::default()) };
-        let number = last.number + 1;
-        let mut manifest = Manifest { number, ..last.clone() };
-        let mut made = Made::default();
-        // A copy, so that a manifest that cannot be stored leaves everything as it was.
-        let mut open_runs = self.open.clone();
-        for files in &mut manifest.shards {
-            let Some(open) = open_runs.get_mut(&files.shard) else { continue };
-            let folder =
-                Merging { runs: runs_dir(&self.dir), shard: files.shard, number, small_rows: 8 * self.seal_rows };
-            made.merged.extend(folder.merge::<Tick>(&mut open.ticks, &mut files.ticks)?);
-            made.merged.extend(folder.merge::<Quote>(&mut open.quotes, &mut files.quotes)?);
-            made.merged.extend(folder.merge_facts(&mut open.facts, &mut files.facts)?);
-        }
-        if !made.merged.is_empty() {
-            self.store(manifest)?;
-            self.open = open_runs;
-        }
-        Ok(made)
+    /// True when files are there that the manifest does not name: they were to go when the process ended. Not knowing counts
+    /// as no; the next checkpoint removes them either way.
+    fn has_strangers(&self) -> bool {
+        let shards = self.last.iter().flat_map(|last| &last.shards);
+        let named: BTreeSet<&str> = shards.flat_map(ShardFiles::runs).map(|run| run.name.as_str()).collect();
+        let files = std::fs::read_dir(runs_dir(&self.dir)).into_iter().flatten().flatten();
+        self.last.is_some() && files.map(|file| file.file_name()).any(|name| !named.contains(&*name.to_string_lossy()))
     }
 
-    fn store(&mut self, manifest: Manifest) -> Result<(), SealError> {
-        manifest.store(&self.dir)?;
-        // The checkpoint stands. What could not be removed is in nobody's way but the disk's, and the next sweep finds it.
-        if let Err(error) = manifest.sweep(&self.dir, self.last.as_ref()) {
-            tracing::warn!(%error, "files that no checkpoint names could not be removed");
-        }
-        self.last = Some(manifest);
-        Ok(())
+    fn perform(&mut self, job: SealJob, done: &mut Producer<Sealed>) -> Result<(), Gone> {
+        let result = self.seal(&job);
+        done.push(Sealed { job, result }).map_err(|_| Gone)
     }
 
     fn seal(&mut self, job: &SealJob) -> Result<Made, SealError> {
+        assert!(!job.sealings.is_empty(), "a checkpoint is that of all shards");
         let number = self.last.as_ref().map_or(1, |last| last.number + 1);
         let runs = runs_dir(&self.dir);
         let mut manifest = Manifest { number, core: self.core, lsn: job.lsn.bits(), shards: Vec::new() };
-        let mut new = Vec::new();
+        let mut made = Made { again: true, ..Made::default() };
+        // A copy, so that a manifest that cannot be stored leaves everything as it was.
+        let mut open_runs = self.open.clone();
+        let mut stale = self.stale;
         for sealing in &job.sealings {
-            let mut files = self.files_before(sealing.shard);
-            let mut made = NewRuns::default();
-            if let Some(frozen) = &sealing.ticks {
+            let open = open_runs.entry(sealing.shard).or_default();
+            open.floors.clone_from(&sealing.floors);
+            let before = open.count();
+            open.drop_dead();
+            stale |= open.count() < before;
+            let mut new = NewRuns::default();
+            if let Some(frozen) = sealing.ticks.as_ref().filter(|frozen| frozen.live_rows() > 0) {
                 let path = run_path(&runs, sealing.shard, number, "ticks");
                 frozen.write_run(&path, &mut ())?;
-                made.ticks = Some(open(&path, &mut files.ticks)?);
+                new.ticks = Some(Arc::new(Run::open(&path)?));
             }
-            if let Some(frozen) = &sealing.quotes {
+            if let Some(frozen) = sealing.quotes.as_ref().filter(|frozen| frozen.live_rows() > 0) {
                 let path = run_path(&runs, sealing.shard, number, "quotes");
                 frozen.write_run(&path, &mut ())?;
-                made.quotes = Some(open(&path, &mut files.quotes)?);
+                new.quotes = Some(Arc::new(Run::open(&path)?));
             }
             if let Some(frozen) = &sealing.facts {
                 let path = run_path(&runs, sealing.shard, number, "facts");
                 frozen.write_run(&path, &mut ())?;
-                made.facts = Some(open_facts(&path, &mut files.facts)?);
+                new.facts = Some(Arc::new(FactRun::open(&path)?));
             }
-            files.state.clone_from(&sealing.state);
-            manifest.shards.push(files);
-            new.push(made);
+            open.ticks.extend(new.ticks.clone());
+            open.quotes.extend(new.quotes.clone());
+            open.facts.extend(new.facts.clone());
+            manifest.shards.push(open.files(sealing.shard, sealing.state.clone()));
+            made.runs.push(new);
         }
-        self.store(manifest)?;
-        for (sealing, runs) in job.sealings.iter().zip(&new) {
-            let open = self.open.entry(sealing.shard).or_default();
-            open.ticks.extend(runs.ticks.clone());
-            open.quotes.extend(runs.quotes.clone());
-            open.facts.extend(runs.facts.clone());
-        }
-        Ok(Made { runs: new, merged: Vec::new() })
+        self.store(manifest, stale)?;
+        self.open = open_runs;
+        Ok(made)
     }
 
-    fn files_before(&self, shard: u16) -> ShardFiles {
-        let last = self.last.as_ref().and_then(|last| last.shards.iter().find(|files| files.shard == shard));
-        last.map_or(ShardFiles { shard, ..ShardFiles::default() }, |files| ShardFiles {
-            state: Vec::new(),
-            ..files.clone()
-        })
-    }
-}
-
-/// Where merged runs go.
-struct Merging {
-    runs: PathBuf,
-    shard: u16,
-    number: u64,
-    small_rows: u64,
-}
-
-impl Merging {
-    /// Eight small runs side by side become one, in the list of open runs and in the manifest's.
-    fn merge<R: ColumnRow>(
-        &self,
-        open: &mut Vec<Arc<Run>>,
-        names: &mut Vec<RunName>,
-    ) -> Result<Option<Merged>, IndexError> {
-        let Some(at) = self.small_ones(open.iter().map(|run| run.meta()), names) else { return Ok(None) };
-        let kind = if R::KIND == Kind::Tick { "merged.ticks" } else { "merged.quotes" };
-        let path = run_path(&self.runs, self.shard, self.number, kind);
-        let old = open[at..at + MERGED_AT_ONCE].to_vec();
-        let meta = myelin_index::merge::<R>(&old, &Floors::default(), &path, &mut ())?;
-        let new = meta.is_some().then(|| Run::open(&path)).transpose()?.map(Arc::new);
-        names.splice(at..at + MERGED_AT_ONCE, new.iter().map(|run| RunName::of(run.meta())));
-        open.splice(at..at + MERGED_AT_ONCE, new.clone());
-        Ok(Some(Merged::Rows { shard: self.shard, kind: R::KIND, old, new }))
-    }
-
-    /// The same for facts.
-    fn merge_facts(
-        &self,
-        open: &mut Vec<Arc<FactRun>>,
-        names: &mut Vec<RunName>,
-    ) -> Result<Option<Merged>, IndexError> {
-        let Some(at) = self.small_ones(open.iter().map(|run| run.meta()), names) else { return Ok(None) };
-        let path = run_path(&self.runs, self.shard, self.number, "merged.facts");
-        let old = open[at..at + MERGED_AT_ONCE].to_vec();
-        let meta = myelin_index::merge_facts(&old, &path, &mut ())?;
-        let new = meta.is_some().then(|| FactRun::open(&path)).transpose()?.map(Arc::new);
-        names.splice(at..at + MERGED_AT_ONCE, new.iter().map(|run| RunName::of(run.meta())));
-        open.splice(at..at + MERGED_AT_ONCE, new.clone());
-        Ok(Some(Merged::Facts { shard: self.shard, old, new }))
-    }
-
-    /// Where eight small runs stand side by side.
-    fn small_ones<'a>(&self, open: impl Iterator<Item = &'a RunMeta>, names: &[RunName]) -> Option<usize> {
-        let rows: Vec<u64> = open.map(|meta| meta.rows).collect();
-        assert!(rows.len() == names.len(), "the manifest names what is open");
-        let fits = |rows: &[u64]| {
-            rows.iter().all(|rows| *rows < self.small_rows) && rows.iter().sum::<u64>() <= MERGED_ROWS_MAX
+    /// Does the next thing that makes runs fewer or smaller, if there is one; else forgets files that only the manifest
+    /// before names. The checkpoint stays where it is.
+    fn merge(&mut self, jobs: &mut ThreadConsumer<SealJob>, done: &mut Producer<Sealed>) -> Result<Made, SealError> {
+        let Some(last) = &self.last else { return Ok(Made::default()) };
+        let found = self.open.iter().find_map(|(shard, open)| candidate(*shard, open));
+        let Some(found) = found else {
+            if self.stale {
+                let manifest = Manifest { number: last.number + 1, ..last.clone() };
+                self.store(manifest, false)?;
+            }
+            return Ok(Made::default());
         };
-        rows.windows(MERGED_AT_ONCE).position(fits)
+        let path = run_path(&runs_dir(&self.dir), found.shard(), last.number + 1, found.file_kind());
+        self.writing = path.file_name().map(|name| name.to_string_lossy().into_owned());
+        let mut between = Between { sealer: self, jobs, done };
+        let written = write(&found, &path, &mut between);
+        let made = written.map_err(SealError::from).and_then(|new| self.put_in_place(found, new));
+        self.writing = None;
+        made
+    }
+
+    /// What was merged takes the place of what it was made of. Meanwhile rows may have been sealed, and runs pruned.
+    fn put_in_place(&mut self, of: Candidate, new: New) -> Result<Made, SealError> {
+        let Some(last) = &self.last else { return Ok(Made::default()) };
+        let shard = of.shard();
+        let mut open = self.open.get(&shard).cloned().unwrap_or_default();
+        let merged = match (of, new) {
+            (Candidate::Facts { old, .. }, New::Facts(new)) => {
+                replace(&mut open.facts, &old, new.as_ref());
+                Merged::Facts { shard, old, new }
+            }
+            (Candidate::Rows { kind, old, .. }, New::Rows(new)) => {
+                replace(open.of(kind), &old, new.as_ref());
+                open.drop_dead();
+                let new = new.filter(|new| open.of(kind).iter().any(|run| Arc::ptr_eq(run, new)));
+                Merged::Rows { shard, kind, old, new }
+            }
+            _ => unreachable!("rows become rows, and facts become facts"),
+        };
+        let mut manifest = Manifest { number: last.number + 1, ..last.clone() };
+        for files in manifest.shards.iter_mut().filter(|files| files.shard == shard) {
+            *files = open.files(shard, std::mem::take(&mut files.state));
+        }
+        self.store(manifest, true)?;
+        self.open.insert(shard, open);
+        Ok(Made { merged: vec![merged], again: true, ..Made::default() })
+    }
+
+    /// Stores a manifest and removes what it and the one before do not name. `stale` says whether the one before names
+    /// files that this one does not.
+    fn store(&mut self, manifest: Manifest, stale: bool) -> Result<(), SealError> {
+        manifest.store(&self.dir)?;
+        // The checkpoint stands. What could not be removed is in nobody's way but the disk's, and the next sweep finds it.
+        if let Err(error) = manifest.sweep(&self.dir, self.last.as_ref(), self.writing.as_deref()) {
+            tracing::warn!(%error, "files that no checkpoint names could not be removed");
+        }
+        self.last = Some(manifest);
+        self.stale = stale;
+        Ok(())
+    }
+}
+
+/// Between two slices of a merge whoever waits for the thread has his turn.
+struct Between<'a> {
+    sealer: &'a mut Sealer,
+    jobs: &'a mut ThreadConsumer<SealJob>,
+    done: &'a mut Producer<Sealed>,
+}
+
+impl Sink for Between<'_> {
+    fn before_slice(&mut self, _bytes: usize) {
+        while let Some(job) = self.jobs.try_pop() {
+            // Who gave it is gone: the thread ends when the merge does.
+            let Ok(()) = self.sealer.perform(job, self.done) else { return };
+        }
+    }
+}
+
+/// What a merge wrote.
+enum New {
+    Rows(Option<Arc<Run>>),
+    Facts(Option<Arc<FactRun>>),
+}
+
+fn write(of: &Candidate, path: &Path, sink: &mut dyn Sink) -> Result<New, IndexError> {
+    let open = |meta: Option<RunMeta>| meta.is_some().then(|| Run::open(path)).transpose();
+    Ok(match of {
+        Candidate::Facts { old, .. } => {
+            let meta = myelin_index::merge_facts(old, path, sink)?;
+            New::Facts(meta.is_some().then(|| FactRun::open(path)).transpose()?.map(Arc::new))
+        }
+        Candidate::Rows { kind: Kind::Quote, old, floors, .. } => {
+            New::Rows(open(myelin_index::merge::<Quote>(old, floors, path, sink)?)?.map(Arc::new))
+        }
+        Candidate::Rows { old, floors, .. } => {
+            New::Rows(open(myelin_index::merge::<Tick>(old, floors, path, sink)?)?.map(Arc::new))
+        }
+    })
+}
+
+/// Puts the new one in the place of those of the old ones that are still there; none are there where all were pruned.
+fn replace<T>(runs: &mut Vec<Arc<T>>, old: &[Arc<T>], new: Option<&Arc<T>>) {
+    let is_old = |run: &Arc<T>| old.iter().any(|old| Arc::ptr_eq(old, run));
+    let at = runs.iter().position(is_old);
+    runs.retain(|run| !is_old(run));
+    if let (Some(at), Some(new)) = (at, new) {
+        runs.insert(at, Arc::clone(new));
     }
 }
 
 fn run_path(runs: &Path, shard: u16, number: u64, kind: &str) -> PathBuf {
     runs.join(format!("{shard:04x}-{number:016x}.{kind}"))
-}
-
-fn open(path: &Path, names: &mut Vec<RunName>) -> Result<Arc<Run>, IndexError> {
-    let run = Run::open(path)?;
-    names.push(RunName::of(run.meta()));
-    Ok(Arc::new(run))
-}
-
-fn open_facts(path: &Path, names: &mut Vec<RunName>) -> Result<Arc<FactRun>, IndexError> {
-    let run = FactRun::open(path)?;
-    names.push(RunName::of(run.meta()));
-    Ok(Arc::new(run))
 }

@@ -15,7 +15,7 @@
 //! Order: by `tx`, which is one request's and so of one kind; within it ticks by their place, quotes and markets by market.
 //! Deliberately absent: other shards (the client's), and what is refused or repeated (it is not in the stream).
 
-use super::merge::Merge;
+use super::interleave::Interleave;
 use super::replay::ReplayError;
 use super::reply::Said;
 use super::{ConnId, Refusal, Shard, ShardError};
@@ -123,8 +123,8 @@ impl Wanted {
 /// A reader's way through history.
 #[derive(Debug)]
 struct History {
-    ticks: Merge<Tick>,
-    quotes: Merge<Quote>,
+    ticks: Interleave<Tick>,
+    quotes: Interleave<Quote>,
     /// The next row of either, read ahead to see whose turn it is.
     next_tick: Option<Entry>,
     next_quote: Option<Entry>,
@@ -325,8 +325,8 @@ impl Shard {
             }
         }
         let mut history = History {
-            ticks: Merge::new(ticks.into_iter(), BUFFERED_ROWS),
-            quotes: Merge::new(quotes.into_iter(), BUFFERED_ROWS),
+            ticks: Interleave::new(ticks.into_iter(), BUFFERED_ROWS),
+            quotes: Interleave::new(quotes.into_iter(), BUFFERED_ROWS),
             next_tick: None,
             next_quote: None,
             next_market: self.markets.count_as_of(whole) as u32,
@@ -526,7 +526,7 @@ fn first_row<R: ColumnRow>(
 }
 
 /// The next row of a merge, as an entry.
-fn next_row<R: ColumnRow>(columns: &Columns<R>, merge: &mut Merge<R>) -> Result<Option<Entry>, ReplayError> {
+fn next_row<R: ColumnRow>(columns: &Columns<R>, merge: &mut Interleave<R>) -> Result<Option<Entry>, ReplayError> {
     let Some((feed, found)) = merge.next(columns)? else { return Ok(None) };
     let place = Place { tx: found.tx, n: found.n, market: merge.market(feed).number(), number: found.number };
     Ok(Some(Entry { place, kind: attribute_of::<R>(), row: bytemuck::cast(found.row) }))

@@ -50,6 +50,9 @@ impl Refusal {
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.name(), self.message)?;
+        if matches!(self.code, Some(Code::BelowHorizon | Code::Compacted)) && self.aux != 0 {
+            write!(f, " (oldest: {})", self.aux)?;
+        }
         match self.first_bad {
             Some(row) => write!(f, " (first at row {row})"),
             None => Ok(()),

@@ -15,6 +15,7 @@ mod facts;
 mod link;
 mod options;
 mod read;
+mod retention;
 mod session;
 mod split;
 mod subscribe;

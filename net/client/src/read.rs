@@ -69,6 +69,13 @@ impl At {
     pub const fn as_of(tx: Tx) -> Self {
         Self { as_of: Some(tx), min_tx: None }
     }
+
+    /// True when a market was pruned between the moment that was taken and the answer, and a later moment will do: the
+    /// caller named none.
+    fn may_ask_again<T>(self, asked: &Result<T, Error>, tried: usize) -> bool {
+        let pruned = matches!(asked, Err(Error::Refused(refusal)) if refusal.code == Some(Code::BelowHorizon));
+        pruned && self.as_of.is_none() && tried < MOMENTS
+    }
 }
 
 /// An answer and the moment it was given at.
@@ -88,6 +95,9 @@ pub struct ShardStatus {
     /// Name and number, in the node's order.
     pub counters: Vec<(String, u64)>,
 }
+
+/// Moments that are tried when one is pruned away under a question: a market is pruned about once a second.
+const MOMENTS: usize = 4;
 
 /// The question of a market's newest row.
 pub type Latest = Option<(Tx, Tick)>;
@@ -127,6 +137,18 @@ impl Client {
         Ok(Tx::from_bits(now))
     }
 
+    /// Asks every shard at one moment; again at a later one when a market was pruned in between.
+    async fn ask_all_at(&self, kind: Kind, at: At, body: &[u8]) -> Result<Vec<Reply>, Error> {
+        let mut tried = 0;
+        loop {
+            let asked = self.ask_all(self.cut(kind, at).await?, body).await;
+            tried += 1;
+            if !at.may_ask_again(&asked, tried) {
+                return asked;
+            }
+        }
+    }
+
     /// The header of a read of all shards: one moment for all of them.
     async fn cut(&self, kind: Kind, at: At) -> Result<Header, Error> {
         let min_tx = at.min_tx.unwrap_or_default();
@@ -152,13 +174,24 @@ impl Client {
         let body = [(attribute as u64).to_le_bytes(), id.bits().to_le_bytes()].concat();
         let replies = match market {
             Some(market) => vec![self.ask(self.of_market(Kind::Count, market, at)?, body).await?],
-            None => self.ask_all(self.cut(Kind::Count, at).await?, &body).await?,
+            None => self.ask_all_at(Kind::Count, at, &body).await?,
         };
         Ok(Answer { value: replies.iter().map(|reply| reply.header.aux).sum(), basis: basis(&replies) })
     }
 
     /// All markets, by name.
     pub async fn list_markets(&self, at: At) -> Result<Vec<MarketRow>, Error> {
+        let mut tried = 0;
+        loop {
+            let listed = self.list_markets_once(at).await;
+            tried += 1;
+            if !at.may_ask_again(&listed, tried) {
+                return listed;
+            }
+        }
+    }
+
+    async fn list_markets_once(&self, at: At) -> Result<Vec<MarketRow>, Error> {
         let header = self.cut(Kind::ListMarkets, at).await?;
         let mut markets = Vec::new();
         for shard in 0..self.shards() {
@@ -202,7 +235,7 @@ impl Client {
         let body = market.unwrap_or(EntityId::NONE).bits().to_le_bytes().to_vec();
         let replies = match market {
             Some(market) => vec![self.ask(self.of_market(Kind::Vwap, market, at)?, body).await?],
-            None => self.ask_all(self.cut(Kind::Vwap, at).await?, &body).await?,
+            None => self.ask_all_at(Kind::Vwap, at, &body).await?,
         };
         let mut rows = Vec::new();
         for reply in &replies {
@@ -310,7 +343,7 @@ fn basis(replies: &[Reply]) -> Tx {
     replies.iter().map(|reply| Tx::from_bits(reply.header.tx)).max().unwrap_or_default()
 }
 
-fn rows_of<R: AnyBitPattern>(body: &[u8], what: &str) -> Result<Vec<R>, Error> {
+pub(crate) fn rows_of<R: AnyBitPattern>(body: &[u8], what: &str) -> Result<Vec<R>, Error> {
     if !body.len().is_multiple_of(size_of::<R>()) {
         return Err(Error::short(what));
     }

@@ -114,6 +114,8 @@ codes! {
     BadReflex = 54, "bad_reflex", 422;
     /// The subscriber's position lies below what is retained; the oldest one that can be served is told.
     Compacted = 55, "compacted", 409;
+    /// The policy cannot be read: kinds, what is kept, or its number are out of their bounds.
+    BadPolicy = 56, "bad_policy", 422;
     /// The node stops: connect again.
     Stopping = 60, "stopping", 503;
     /// An op of a transaction cannot be read, or its value is one that nothing may be (NaN, -0.0, too long).

@@ -81,6 +81,10 @@ kinds! {
     Datoms = 21;
     /// What holds about one entity as of `tx`, a page at a time.
     Pull = 22;
+    /// Says what is kept of markets: `count` rows of 24 bytes.
+    Retain = 23;
+    /// Lists what is kept, by policy and in fact.
+    Policies = 24;
     /// The log as a stream, from any `tx`, then live.
     Tail = 25;
     /// The greatest markets of a shard by a measure.

@@ -17,6 +17,7 @@ mod facts;
 mod firing;
 mod frame;
 mod message;
+mod retention;
 mod tail;
 mod top;
 
@@ -31,6 +32,7 @@ pub use message::{
     AckBody, Attribute, BarRow, Hello, MarketFlags, MarketRow, MarketSpec, SlotRange, StoredRow, VwapRow, Welcome,
     markets_body, read_market_rows, read_markets, write_market_row,
 };
+pub use retention::{Keep, PolicyRow, RetainRow};
 pub use tail::{
     FROM_NOW, Logged, Named, TAIL_HEAD_BYTES, TailAsk, TailEntry, TailHead, read_tail, write_tail_market,
     write_tail_row,

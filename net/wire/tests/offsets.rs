@@ -10,8 +10,8 @@
 use core::mem::offset_of;
 use myelin_datom::{EntityId, Quote, Slot, Tick};
 use myelin_wire::{
-    AckBody, BarRow, Code, FiringRow, Header, Hello, Kind, MarketFlags, MarketSpec, Named, SlotRange, TailAsk,
-    TailHead, TopRow, VwapRow, Welcome, decode, markets_body, write_market_row, write_tail_market,
+    AckBody, BarRow, Code, FiringRow, Header, Hello, Kind, MarketFlags, MarketSpec, Named, PolicyRow, RetainRow,
+    SlotRange, TailAsk, TailHead, TopRow, VwapRow, Welcome, decode, markets_body, write_market_row, write_tail_market,
 };
 
 const PAGE: &str = include_str!("../../README.md");
@@ -69,6 +69,12 @@ fn every_offset_that_is_drawn_is_the_types_offset() {
             laid_out!(Quote: market id event_time_ns bid bid_volume ask ask_volume source received_delta_us),
         ),
         ("Ack: 16 bytes", 16, laid_out!(AckBody: duplicates refused first_bad first_code)),
+        ("Policy to set: 24 bytes", 24, laid_out!(RetainRow: market value kinds keep zero_18)),
+        (
+            "Policy as listed: 48 bytes",
+            48,
+            laid_out!(PolicyRow: market value kept dropped horizon kind keep own zero_43),
+        ),
         ("Row of a vwap: 40 bytes", 40, laid_out!(VwapRow: market count notional volume vwap)),
         ("Row of a top: 56 bytes", 56, laid_out!(TopRow: market count volume notional first last moved)),
         ("Bar: 64 bytes", 64, laid_out!(BarRow: start_ns open high low close volume count market)),

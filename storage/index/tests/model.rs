@@ -41,6 +41,8 @@ enum Step {
     Seal,
     Merge,
     Prune(usize, Retention),
+    /// As a shard does it: a floor worked out with so many ids read, set later.
+    PruneSlice(usize, Retention, u32),
     Restart,
     Read(u64),
 }
@@ -59,12 +61,14 @@ fn step() -> impl Strategy<Value = Step> {
         (0..30_u32).prop_map(Retention::Last),
         (0..60_u64).prop_map(|tx| Retention::Since(Tx::from_bits(tx))),
     ];
+    let slice = (0..MARKETS, keep.clone(), 1..30_u32);
     prop_oneof![
         8 => prop::collection::vec(ask(), 0..40).prop_map(Step::Propose),
         2 => Just(Step::Freeze),
         2 => Just(Step::Seal),
         1 => Just(Step::Merge),
         1 => (0..=MARKETS, keep).prop_map(|(market, keep)| Step::Prune(market, keep)),
+        2 => slice.prop_map(|(market, keep, rows_max)| Step::PruneSlice(market, keep, rows_max)),
         1 => Just(Step::Restart),
         3 => (0..70_u64).prop_map(Step::Read),
     ]
@@ -104,6 +108,23 @@ impl Model {
             None if options(n).ascending_ids && row.id <= gone_max => Verdict::Refused(RowRefusal::TooOld),
             None if row.flags & flags::CORRECTION != 0 => Verdict::Refused(RowRefusal::NothingToCorrect),
             None => Verdict::New,
+        }
+    }
+
+    fn wanted(&self, n: usize, keep: Retention) -> usize {
+        let rows = &self.rows[n];
+        match keep {
+            Retention::All => 0,
+            Retention::Latest => rows.len().saturating_sub(1),
+            Retention::Last(last) => rows.len().saturating_sub(last as usize),
+            Retention::Since(since) => rows.iter().take_while(|(tx, ..)| *tx < since).count(),
+        }
+    }
+
+    fn raise(&mut self, n: usize, floor: usize, at: Tx) {
+        if floor > self.floor[n] {
+            self.floor[n] = floor;
+            self.horizon[n] = at;
         }
     }
 
@@ -159,7 +180,12 @@ impl World {
     fn seal(&mut self) {
         while let Some(frozen) = self.columns.frozen().first().cloned() {
             let path = self.path();
+            if frozen.live_rows() == 0 {
+                self.columns.install(frozen, None);
+                continue;
+            }
             let meta = frozen.write_run(&path, &mut ()).unwrap();
+            assert_eq!(meta.rows, frozen.live_rows());
             let run = Arc::new(Run::open(&path).unwrap());
             assert_eq!(run.meta(), &meta);
             run.verify().unwrap();
@@ -180,6 +206,7 @@ impl World {
                 self.columns.install_merged(&old, new);
             }
             Step::Prune(n, keep) => self.prune(*n, *keep),
+            Step::PruneSlice(n, keep, rows_max) => self.prune_slice(*n, *keep, *rows_max),
             Step::Restart => {
                 self.columns.freeze();
                 let state = self.columns.state();
@@ -222,18 +249,33 @@ impl World {
         let which = (n < MARKETS).then(|| self.columns.market_ix(market(n)).unwrap());
         self.columns.prune(which, keep, at).unwrap();
         for n in if n < MARKETS { n..n + 1 } else { 0..MARKETS } {
-            let rows = &self.model.rows[n];
-            let floor = match keep {
-                Retention::All => 0,
-                Retention::Latest => rows.len().saturating_sub(1),
-                Retention::Last(last) => rows.len().saturating_sub(last as usize),
-                Retention::Since(since) => rows.iter().take_while(|(tx, ..)| *tx < since).count(),
-            };
-            if floor > self.model.floor[n] {
-                self.model.floor[n] = floor;
-                self.model.horizon[n] = at;
-            }
+            let floor = self.model.wanted(n, keep);
+            self.model.raise(n, floor, at);
         }
+    }
+
+    fn prune_slice(&mut self, n: usize, keep: Retention, rows_max: u32) {
+        let ix = self.columns.market_ix(market(n)).unwrap();
+        let wanted = self.model.wanted(n, keep);
+        let found = self.columns.floor_for(ix, keep, rows_max).unwrap();
+        let Some(floor) = found else {
+            assert!(wanted <= self.model.floor[n], "rows that are to go are gone from");
+            return;
+        };
+        let row = floor.row as usize;
+        assert!(self.model.floor[n] < row && row <= wanted);
+        let gone = &self.model.rows[n][..row];
+        assert_eq!(Some(floor.gone), gone.last().map(|(tx, ..)| *tx));
+        if options(n).ascending_ids {
+            assert_eq!(Some(floor.id), gone.iter().map(|(_, _, row)| row.id).max());
+        }
+        self.tx += 1;
+        let before = self.columns.kept(ix);
+        let pruned = self.columns.raise([(ix, floor)], Tx::from_bits(self.tx));
+        let after = self.columns.kept(ix);
+        assert_eq!(pruned.rows, u64::from(after.dropped - before.dropped));
+        assert_eq!((after.dropped + after.rows, after.gone), (before.dropped + before.rows, floor.gone));
+        self.model.raise(n, row, Tx::from_bits(self.tx));
     }
 
     fn compare(&self, as_of: Tx) {

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use myelin_datom::{EntityId, Quote, Slot, Tick, Tx, flags};
-use myelin_index::{Columns, ColumnsConfig, Filter, Found, IndexError, MarketOptions, Run, Verdict, merge};
+use myelin_index::{Columns, ColumnsConfig, Filter, Found, IndexError, MarketOptions, Retention, Run, Verdict, merge};
 
 fn file(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("runs-{name}.run"))
@@ -356,6 +356,29 @@ fn a_damaged_state_is_refused() {
         damaged[body..].copy_from_slice(&crc.to_le_bytes());
         let _ = restore(&damaged, vec![Arc::clone(&run)]);
     }
+}
+
+/// Version 1 did not say which transaction the last pruned row had: its bytes are those of version 2 without that.
+#[test]
+fn a_state_of_version_1_is_still_read() {
+    let mut random = Random(5);
+    let mut columns = columns(1);
+    insert(&mut columns, &(1..500).map(|id| tick(0, id, &mut random)).collect::<Vec<_>>(), 100);
+    let (ix, horizon) = (columns.market_ix(market(0)).unwrap(), columns.last_tx().next());
+    columns.prune(Some(ix), Retention::Last(50), horizon).unwrap();
+    let run = seal(&mut columns, "state-1");
+    assert_eq!(run.meta().rows, 50, "what was pruned is not written");
+    let mut state = columns.state();
+    state[8] = 1;
+    let gone = 24 + 8 + 4 + 4 + 4 + 8 + 8;
+    state.drain(gone..gone + 8);
+    let body = state.len() - 4;
+    let crc = crc32fast::hash(&state[..body]);
+    state[body..].copy_from_slice(&crc.to_le_bytes());
+    let restored = Columns::<Tick>::restore(ColumnsConfig::default(), &state, vec![run]).unwrap();
+    let (now, then) = (columns.kept(ix), restored.kept(ix));
+    assert_eq!((then.rows, then.dropped, then.horizon), (now.rows, now.dropped, now.horizon));
+    assert_eq!(then.gone, horizon, "not knowing better, nothing before the horizon is told to be complete");
 }
 
 #[test]

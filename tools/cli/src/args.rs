@@ -107,6 +107,12 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| "write a whole number with ns, us, ms, s, m, h or d, as in 1m".to_owned())
 }
 
+/// Writes a length of time as [`duration`] reads it, in the largest unit that has it whole. **Units:** nanoseconds.
+pub(crate) fn say_duration(ns: u64) -> String {
+    let unit = UNITS.iter().rev().find(|(_, unit)| ns.is_multiple_of(*unit) && ns > 0);
+    unit.map_or_else(|| format!("{ns}ns"), |(name, unit)| format!("{}{name}", ns / unit))
+}
+
 /// Reads an instant. **Units:** Unix nanoseconds.
 pub(crate) fn instant(text: &str) -> Result<i64, String> {
     let instant: jiff::Timestamp =

@@ -145,6 +145,7 @@ pub(crate) fn of_refusal(refusal: &Refusal) -> Exit {
         Some(
             Code::BadName
             | Code::BadReflex
+            | Code::BadPolicy
             | Code::BadBody
             | Code::BadFact
             | Code::UnknownAttribute

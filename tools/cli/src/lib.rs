@@ -21,6 +21,7 @@ mod pace;
 mod progress;
 mod query;
 mod reflex;
+mod retention;
 mod status;
 mod tail;
 mod top;
@@ -75,6 +76,8 @@ pub enum Command {
     Entity(facts::EntityArgs),
     /// Facts of an attribute, of a value, or all of a partition.
     Datoms(facts::DatomsArgs),
+    /// What is kept of markets: set, list.
+    Retention(retention::Args),
     /// What every shard has counted about itself.
     Status(status::Args),
     /// Says what a refusal's code means, by number or name.
@@ -127,6 +130,7 @@ pub async fn execute(command: Command, house: &House, io: &mut Io<'_>) -> Result
         Command::Transact(args) => facts::transact(args, io).await,
         Command::Entity(args) => facts::entity(args, io).await,
         Command::Datoms(args) => facts::datoms(args, io).await,
+        Command::Retention(args) => retention::run(args, io).await,
         Command::Status(args) => status::run(args, io).await,
         Command::Explain(args) => explain::run(&args, io),
         Command::Completions { shell } => {

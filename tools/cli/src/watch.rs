@@ -34,7 +34,7 @@ pub struct Args {
     /// The question's id. With it the question stays when this ends; else it is removed.
     #[arg(long)]
     id: Option<u64>,
-    /// Asks history first, from behind this transaction on (0: all there is), then goes on live without a gap.
+    /// Asks history first, from behind this transaction on (0: from the first; refused where its rows were dropped), then goes on live without a gap.
     #[arg(long, value_name = "TX", value_parser = args::tx)]
     since: Option<Tx>,
     /// Ends after so many firings.

@@ -3,9 +3,11 @@
 //!   cargo xtask tidy    rules of the house that no compiler knows       tidy.rs, tidy/
 //!   cargo xtask ci      everything `.ci/run` runs, in 30 minutes        plan.rs (the tables), run.rs, report.rs
 //!   cargo xtask long    the same machinery with the long table
+//!   cargo xtask memory  a node in a cgroup takes millions of ticks       memory.rs
 //!
 //! Deliberately absent: benchmarks (`bench/`) and anything that changes a file. A check only looks.
 
+mod memory;
 mod plan;
 mod report;
 mod run;
@@ -16,11 +18,12 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 
-const USAGE: &str = "usage: cargo xtask tidy | ci | long [--list] [STEP-NAME-PART..]
+const USAGE: &str = "usage: cargo xtask tidy | ci | long [--list] [STEP-NAME-PART..] | memory [..]
 
   tidy    check the rules of the house, with file:line for each breach
   ci      run the table of steps that .ci/run runs
   long    run the long campaigns, for hours
+  memory  [--debug] [--ticks N] [--limit BYTES] [--dir DIR] [-- FLAGS OF SERVE]: a node in a cgroup takes so many ticks
   --list  print the table instead of running it
   a further word runs only the steps whose name contains it (never enough for a verdict on the whole)";
 
@@ -33,6 +36,7 @@ fn main() -> Result<ExitCode> {
         "tidy" => tidy::run(&root),
         "ci" => run::run(&root, &plan::CI, &rest),
         "long" => run::run(&root, &plan::LONG, &rest),
+        "memory" => memory::run(&root, &rest),
         _ => {
             eprintln!("{USAGE}");
             Ok(ExitCode::from(2))

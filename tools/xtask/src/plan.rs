@@ -33,6 +33,8 @@ pub(crate) enum Need {
     Root,
     /// `/dev/fuse`, open for reading and writing.
     Fuse,
+    /// A cgroup of our own, with a limit of memory.
+    Cgroup,
     /// Network name spaces of our own.
     Netns,
     /// The kernel lets us have io_uring.
@@ -138,6 +140,15 @@ pub(crate) const CI: Plan = Plan {
             campaign: true,
             ..STEP
         },
+        Step {
+            name: "memory of a small node",
+            command: "xtask memory --debug --ticks 10000000 --limit 268435456 -- --lean",
+            budget_s: 60,
+            needs: &[Need::Root, Need::Cgroup],
+            must_run: false,
+            campaign: true,
+            ..STEP
+        },
     ],
 };
 
@@ -175,6 +186,15 @@ pub(crate) const LONG: Plan = Plan {
             command: "cargo test -p myelin --test all -- --show-output campaign",
             env: CAMPAIGN_LONG,
             budget_s: 3 * 3600,
+            campaign: true,
+            ..STEP
+        },
+        Step {
+            name: "memory",
+            command: "xtask memory --ticks 100000000 --limit 1073741824",
+            budget_s: 1800,
+            needs: &[Need::Root, Need::Cgroup],
+            must_run: false,
             campaign: true,
             ..STEP
         },

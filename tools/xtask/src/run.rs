@@ -195,6 +195,7 @@ fn missing(need: Need, root: &Path) -> Option<String> {
             let open = std::fs::OpenOptions::new().read(true).write(true).open("/dev/fuse");
             (open.is_ok(), "/dev/fuse cannot be opened")
         }
+        Need::Cgroup => (crate::memory::may_limit(), "no cgroup of our own"),
         Need::Netns => (says_yes("unshare", &["--net", "true"]), "no network name spaces"),
         Need::Uring => {
             let disabled = std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled");

@@ -1,7 +1,7 @@
 //! The part that was newest until it was frozen: immutable, readable, on its way into a run.
 //!
 //! Invariants: shared by count, so that the seal thread writes it while the data core and scan threads read it; all that
-//! changes is how far the writer has come.
+//! changes is how far the writer has come. Rows that were pruned before it was frozen are in memory still, and never written.
 //! Deliberately absent: the bytes of a run (`write.rs`).
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -29,6 +29,8 @@ pub(crate) struct FrozenMarket<R> {
     pub id: EntityId,
     /// Number of its first row.
     pub first: u32,
+    /// Of its rows, so many were pruned when it was frozen.
+    pub dead: u32,
     pub part: Part<R>,
 }
 
@@ -44,6 +46,12 @@ impl<R: ColumnRow> Frozen<R> {
     #[must_use]
     pub fn unwritten_rows(&self) -> u64 {
         self.rows.saturating_sub(self.written.load(Relaxed))
+    }
+
+    /// Rows that were there when it was frozen: those that a run of it holds. **Units:** rows.
+    #[must_use]
+    pub fn live_rows(&self) -> u64 {
+        self.rows - self.markets.iter().map(|market| u64::from(market.dead)).sum::<u64>()
     }
 
     /// The last transaction before it was frozen.

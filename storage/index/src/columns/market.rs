@@ -57,6 +57,8 @@ pub(crate) struct Floor {
     pub id: u64,
     /// The transaction that pruned them: nothing before it can be asked for.
     pub horizon: Tx,
+    /// The transaction of the last row that is gone.
+    pub gone: Tx,
 }
 
 /// One market.

@@ -48,7 +48,7 @@ use frozen::FrozenMarket;
 pub use market::{MARKET_ROWS_MAX, MarketIx, MarketOptions, row_entity};
 use market::{Market, MarketTable};
 pub use merge::merge;
-pub use prune::{Floors, Pruned, Retention};
+pub use prune::{FloorAt, Floors, Kept, Pruned, Retention};
 pub use read::{Filter, Found, MarketView, Reader};
 pub use run::{Run, RunMeta};
 pub use schema::{ColumnRow, ColumnSpec, Shape};
@@ -195,7 +195,8 @@ impl<R: ColumnRow> Columns<R> {
             let market = &mut self.markets[ix.0 as usize];
             let first = market.first;
             market.first = market.next_row();
-            markets.push(FrozenMarket { id: market.id, first, part: core::mem::take(&mut market.part) });
+            let dead = market.floor.row.clamp(first, market.first) - first;
+            markets.push(FrozenMarket { id: market.id, first, dead, part: core::mem::take(&mut market.part) });
         }
         markets.sort_unstable_by_key(|market| market.id);
         let rows = core::mem::take(&mut self.newest_rows);
@@ -204,14 +205,18 @@ impl<R: ColumnRow> Columns<R> {
         Some(frozen)
     }
 
-    /// Puts a run in the place of the frozen part it was written from. Answers do not change.
+    /// Puts a run in the place of the frozen part it was written from, or nothing where no row of it was live. Answers do
+    /// not change.
     ///
     /// **Panics** when it is not the oldest frozen part, or the run is not its: sealing in order is the caller's contract.
-    pub fn install(&mut self, frozen: Arc<Frozen<R>>, run: Arc<Run>) {
+    pub fn install(&mut self, frozen: Arc<Frozen<R>>, run: impl Into<Option<Arc<Run>>>) {
+        let run: Option<Arc<Run>> = run.into();
         assert!(self.frozen.first().is_some_and(|oldest| Arc::ptr_eq(oldest, &frozen)), "runs are installed in order");
-        assert!(run.meta().rows == frozen.rows && run.meta().kind == R::KIND as u8, "the run is another part's");
+        let rows = run.as_ref().map_or(0, |run| run.meta().rows);
+        let kind = run.as_ref().is_none_or(|run| run.meta().kind == R::KIND as u8);
+        assert!(rows == frozen.live_rows() && kind, "the run is another part's");
         drop(self.frozen.remove(0));
-        self.runs.push(run);
+        self.runs.extend(run);
         // Whoever still reads it frees it; else its chunks serve the next part.
         if let Some(frozen) = Arc::into_inner(frozen) {
             for market in frozen.markets {

@@ -134,6 +134,11 @@ impl<R: ColumnRow> Part<R> {
         }
     }
 
+    /// Every id is greater than the one before it.
+    pub(crate) fn is_ascending(&self) -> bool {
+        self.ascending
+    }
+
     #[inline]
     pub(crate) fn row(&self, row: u32) -> &R {
         let (chunk, within) = (row as usize / CHUNK_ROWS, row as usize % CHUNK_ROWS);

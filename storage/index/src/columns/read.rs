@@ -115,6 +115,17 @@ impl<'a, R: ColumnRow> Piece<'a, R> {
         }
     }
 
+    fn tx(&self, cache: &Cache, within: u32) -> Result<Tx, IndexError> {
+        match self {
+            Self::Part { part, .. } => Ok(tx_of(part.runs(), within)),
+            Self::Block { run, block } => {
+                let page = run.runs::<R>(cache, *block)?;
+                let Page::Runs(runs) = &*page else { unreachable!("transactions have a key of their own") };
+                Ok(tx_of(runs, within))
+            }
+        }
+    }
+
     fn found(&self, cache: &Cache, within: u32) -> Result<Found<R>, IndexError> {
         let number = self.first() + within;
         match self {
@@ -277,6 +288,11 @@ impl<'a, R: ColumnRow> MarketView<'a, R> {
     /// A row by its number.
     pub fn row(&self, number: u32) -> Result<Option<Found<R>>, IndexError> {
         self.locate(number).map(|(piece, within)| piece.found(self.cache, within)).transpose()
+    }
+
+    /// The transaction that brought a row.
+    pub fn tx_of(&self, number: u32) -> Result<Option<Tx>, IndexError> {
+        self.locate(number).map(|(piece, within)| piece.tx(self.cache, within)).transpose()
     }
 
     /// The bits of one attribute of a row. **Shape:** columns as in [`schema`](super::schema).

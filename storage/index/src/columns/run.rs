@@ -11,7 +11,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use myelin_datom::{EntityId, Tx};
 use pco::wrapped::FileDecompressor;
@@ -21,6 +21,7 @@ use super::block::Block;
 use super::cache::{Cache, IDS, Page, PageKey, TXS};
 use super::column::PAGE_ROWS;
 use super::directory::{self, BlockEntry, FOOTER_BYTES, Footer, HEADER_BYTES, HEADER_MAGIC, VERSION};
+use super::prune::Floors;
 use super::schema::ID;
 use super::wire::Malformed;
 use crate::IndexError;
@@ -57,6 +58,8 @@ pub struct Run {
     map: Mapped,
     blocks: Vec<BlockEntry>,
     verified: Vec<AtomicBool>,
+    /// Every block before this one is dead.
+    live_at: AtomicUsize,
     pco: FileDecompressor,
 }
 
@@ -98,13 +101,34 @@ impl Run {
         let Footer { kind, rows, tx_min, tx_max, hash, .. } = footer;
         let meta =
             RunMeta { path: path.to_owned(), bytes: len, hash, kind, rows, blocks: footer.blocks, tx_min, tx_max };
-        Ok(Self { meta, file, map, blocks, verified, pco })
+        Ok(Self { meta, file, map, blocks, verified, live_at: AtomicUsize::new(0), pco })
     }
 
     /// What a manifest says of it.
     #[must_use]
     pub fn meta(&self) -> &RunMeta {
         &self.meta
+    }
+
+    /// Rows above these floors. **Cost:** a search per block.
+    #[must_use]
+    pub fn live_rows(&self, floors: &Floors) -> u64 {
+        if floors.is_empty() {
+            return self.meta.rows;
+        }
+        let live =
+            |block: &BlockEntry| block.end_row() - floors.row(block.market).clamp(block.first_row, block.end_row());
+        self.blocks.iter().map(|block| u64::from(live(block))).sum()
+    }
+
+    /// True when a block reaches above its market's floor. Floors only rise, so what was found dead is never looked at
+    /// again. **Cost:** one block, mostly.
+    pub(crate) fn has_live(&self, floor: impl Fn(EntityId) -> u32) -> bool {
+        let from = self.live_at.load(Ordering::Relaxed);
+        let live = |at: &usize| self.blocks[*at].end_row() > floor(self.blocks[*at].market);
+        let found = (from..self.blocks.len()).find(live);
+        self.live_at.store(found.unwrap_or(self.blocks.len()), Ordering::Relaxed);
+        found.is_some()
     }
 
     /// Verifies every block and the content hash. Blocking; for backups and scrubbing.

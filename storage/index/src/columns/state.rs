@@ -3,9 +3,11 @@
 //! ```text
 //!   0        8         10     11      12             16         24
 //!   [ magic | version | kind | zero | markets u32   | last tx  | market ... | CRC-32 ]
-//!   market:  id u64, options u8, zero 3, rows so far u32, floor row u32, floor id u64, horizon u64, window
+//!   market:  id u64, options u8, zero 3, rows so far u32, floor row u32, floor id u64, horizon u64, gone u64, window
 //!   window:  greatest u64, least u64, words u32, words u64 ...
 //! ```
+//! Version 1 had no `gone` (the transaction of the last pruned row): there it counts as the horizon.
+//!
 //! Invariants: taken right after `freeze`, so that every row it speaks of is in the runs once that part is sealed; bytes
 //! are decoded with bounds and compared with the runs, never trusted. Deliberately absent: rows.
 
@@ -20,7 +22,9 @@ use super::{ColumnRow, Columns, ColumnsConfig, MARKET_ROWS_MAX, MarketIx, Market
 use crate::IndexError;
 
 const MAGIC: &[u8; 8] = b"MYELCOL\n";
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
+/// The oldest that is read.
+const VERSION_MIN: u16 = 1;
 
 impl<R: ColumnRow> Columns<R> {
     /// The state that goes with the runs, once every frozen part has become one.
@@ -42,6 +46,7 @@ impl<R: ColumnRow> Columns<R> {
             out.extend_from_slice(&market.floor.row.to_le_bytes());
             out.extend_from_slice(&market.floor.id.to_le_bytes());
             out.extend_from_slice(&market.floor.horizon.bits().to_le_bytes());
+            out.extend_from_slice(&market.floor.gone.bits().to_le_bytes());
             market.window.write(&mut out);
         }
         let crc = crc32fast::hash(&out);
@@ -75,21 +80,23 @@ impl<R: ColumnRow> Columns<R> {
         let magic = input.take(8)? == MAGIC;
         input.expect("the state's magic", magic, 1, 0)?;
         let (version, kind, _) = (input.u16()?, input.u8()?, input.u8()?);
-        input.expect("the state's version", version == VERSION, VERSION.into(), version.into())?;
+        let known = (VERSION_MIN..=VERSION).contains(&version);
+        input.expect("the state's version", known, VERSION.into(), version.into())?;
         input.expect("the state's kind", kind == R::KIND as u8, R::KIND as u64, kind.into())?;
         let (markets, last_tx) = (input.u32()?, Tx::from_bits(input.u64()?));
         self.last_tx = last_tx;
         for _ in 0..markets {
-            self.read_market(&mut input)?;
+            self.read_market(&mut input, version)?;
         }
         input.expect("bytes after the last market", input.left() == 4, 4, input.left() as u64)
     }
 
-    fn read_market(&mut self, input: &mut Input<'_>) -> Result<(), Malformed> {
+    fn read_market(&mut self, input: &mut Input<'_>, version: u16) -> Result<(), Malformed> {
         let id = EntityId::from_bits(input.u64()?);
         let (options, _) = (input.u8()?, input.take(3)?);
         let (next_row, floor_row, floor_id) = (input.u32()?, input.u32()?, input.u64()?);
         let horizon = Tx::from_bits(input.u64()?);
+        let gone = if version == 1 { horizon } else { Tx::from_bits(input.u64()?) };
         let window = IdWindow::read(input)?;
         let is_market = id.kind() == Some(Kind::Market) && id == EntityId::market(id.slot(), id.ordinal());
         input.expect("a market's id", is_market, 2, id.bits() >> 60)?;
@@ -97,13 +104,14 @@ impl<R: ColumnRow> Columns<R> {
         input.expect("a market's rows", next_row <= MARKET_ROWS_MAX, MARKET_ROWS_MAX.into(), next_row.into())?;
         input.expect("a market's floor", floor_row <= next_row, next_row.into(), floor_row.into())?;
         input.expect("a market's horizon", horizon <= self.last_tx, self.last_tx.bits(), horizon.bits())?;
+        input.expect("a market's last pruned tx", gone <= horizon, horizon.bits(), gone.bits())?;
         let Some(options) = MarketOptions::from_bits(options) else {
             return input.expect("a market's options", false, 7, options.into());
         };
         let MarketIx(at) = self.add_market(id, options);
         let market = &mut self.markets[at as usize];
         market.first = next_row;
-        market.floor = Floor { row: floor_row, id: floor_id, horizon };
+        market.floor = Floor { row: floor_row, id: floor_id, horizon, gone };
         market.window = window;
         Ok(())
     }

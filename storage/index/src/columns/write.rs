@@ -35,15 +35,17 @@ impl Sink for () {
 }
 
 impl<R: ColumnRow> Frozen<R> {
-    /// Writes this part as one run. Blocking: for the seal thread. **Cost:** about 100 ns a row of one core.
+    /// Writes this part as one run, without the rows that were pruned when it was frozen. Blocking: for the seal thread.
+    /// **Cost:** about 100 ns a row of one core. **Panics** when none of its rows is live: there is nothing to write.
     pub fn write_run(&self, path: &Path, sink: &mut dyn Sink) -> Result<RunMeta, IndexError> {
+        assert!(self.live_rows() > 0, "a run holds rows");
         let mut writer = RunWriter::<R>::create(path, sink)?;
         let mut draft = Draft::default();
-        // An attempt before this one may have failed half-way.
-        self.written.store(0, Relaxed);
+        // What is dead is not owed; and an attempt before this one may have failed half-way.
+        self.written.store(self.rows - self.live_rows(), Relaxed);
         for market in &self.markets {
             let rows = market.part.rows();
-            for from in (0..rows).step_by(BLOCK_ROWS) {
+            for from in (market.dead..rows).step_by(BLOCK_ROWS) {
                 let upto = rows.min(from + BLOCK_ROWS as u32);
                 draft.clear();
                 for (first, slice) in market.part.slices(from, upto) {
