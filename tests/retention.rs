@@ -92,6 +92,10 @@ fn policies_and_what_they_dropped_survive_a_kill() {
             assert_eq!(client.latest(ids[2], At::NOW).await.unwrap().value.unwrap().1.id, 1000);
             let page = client.ticks_of(ids[1], Stretch::default(), At::NOW).await.unwrap().value;
             assert!(page.rows.iter().map(|(_, _, row)| row.id).eq(701..1001));
+            // What has gone of a market is a fact about it.
+            let (status, body) = node.get("/v2/query/as_of/now?attribute=market/pruned-rows&market=keep:last");
+            let answer: serde_json::Value = serde_json::from_str(&body).unwrap();
+            assert_eq!((status, &answer["datoms"][0]["value"]), (200, &700.into()), "{body}");
             if start == "log" {
                 // Enough for a checkpoint, in another market.
                 let other = markets(&client, &["keep:more"]).await[0];

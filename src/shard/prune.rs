@@ -9,7 +9,7 @@
 //! Who leads reads and the entry says what it found: the floor's row, the greatest id below it and the transaction of the
 //! last row that goes. So `apply` needs no clock and no file, here, at a restart and on every replica alike. An entry that
 //! was worked out under policies that have changed since changes nothing. A turn looks at few markets and reads few ids;
-//! what it does not finish, the next one goes on with. Deliberately absent: bytes; a checkpoint gives them back (`seal.rs`).
+//! what it does not finish, the next one goes on with. What has gone of a market is a fact about it. Deliberately absent: bytes; a checkpoint gives them back (`seal.rs`).
 
 use super::append::{Appender, NoRoom};
 use super::apply::{Done, done, refused};
@@ -17,9 +17,11 @@ use super::entry::{EntryKind, Proposal, Senseless};
 use super::replicate::LogIndex;
 use super::{Now, Refusal, Shard, ShardError};
 use bytemuck::{Pod, Zeroable};
-use myelin_datom::{EntityId, Kind, Tx};
-use myelin_index::{ColumnRow, Columns, FloorAt, IndexError, MarketIx, Retention};
+use myelin_datom::{EntityId, Kind, Tx, Value};
+use myelin_index::facts::born;
+use myelin_index::{ColumnRow, Columns, FloorAt, IndexError, MarketIx, Note, Retention};
 use myelin_wire::{Code, Keep, PolicyRow, RetainRow};
+use std::collections::BTreeSet;
 
 /// A pass over all markets begins this long after the one before at the earliest. **Units:** microseconds.
 const PACE_US: u64 = 1_000_000;
@@ -37,6 +39,8 @@ const FLOORS_MAX: usize = 512;
 const STEPS: u64 = 16;
 /// After so long less than a step is dropped as well. **Units:** milliseconds.
 const REST_MS: u64 = 60_000;
+/// A market's drops are stated as facts this far apart at least. **Units:** milliseconds.
+const STATED_MS: u64 = 60_000;
 /// Markets in one page of policies.
 const MARKETS_PER_PAGE: usize = 4096;
 /// Both kinds of row that a market has.
@@ -71,18 +75,10 @@ struct HorizonRow {
 const _: () = assert!(size_of::<HorizonRow>() == 32);
 
 /// Rows that are gone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Dropped {
-    /// Whose they were.
-    pub market: EntityId,
-    /// Ticks or quotes.
-    pub kind: Kind,
-    /// How many went now.
-    pub rows: u32,
-    /// The number of the first row that is there: all that ever went.
-    pub floor: u32,
-    /// The transaction that dropped them.
-    pub horizon: Tx,
+#[derive(Clone, Copy, Debug)]
+struct Dropped {
+    market: EntityId,
+    rows: u32,
 }
 
 /// What became of looking at one market.
@@ -175,12 +171,12 @@ impl Shard {
         done(tx, changed as u32)
     }
 
-    /// Raises the floors that an entry names. **Errors:** an entry without sense.
-    pub(super) fn apply_horizon(&mut self, tx: Tx, body: &[u8]) -> Result<(), Senseless> {
+    /// Raises the floors that an entry names. **Errors:** an entry without sense, a run of facts that cannot be read.
+    pub(super) fn apply_horizon(&mut self, tx: Tx, body: &[u8]) -> Result<(), ShardError> {
         let senseless = Senseless { kind: EntryKind::Horizon as u8, at: 0 };
         let (changed, rows) = body.split_first_chunk::<8>().ok_or(senseless)?;
         if !rows.len().is_multiple_of(size_of::<HorizonRow>()) {
-            return Err(senseless);
+            return Err(senseless.into());
         }
         if Tx::from_bits(u64::from_le_bytes(*changed)) != self.retention.changed() {
             return Ok(());
@@ -190,15 +186,35 @@ impl Shard {
         let mut gone = Vec::new();
         self.pruner.sealed_rows += raise(&mut self.ticks, &rows, tx, &mut gone);
         self.pruner.sealed_rows += raise(&mut self.quotes, &rows, tx, &mut gone);
-        for dropped in &gone {
-            self.dropped(dropped);
-        }
-        Ok(())
+        self.counters.rows_dropped += gone.iter().map(|dropped| u64::from(dropped.rows)).sum::<u64>();
+        self.state_dropped(tx, &gone)
     }
 
-    /// The one place where what was dropped is known, market by market, in the order of the log.
-    fn dropped(&mut self, dropped: &Dropped) {
-        self.counters.rows_dropped += u64::from(dropped.rows);
+    /// States of each market what has gone and since when, as facts about it; of one market not twice within
+    /// [`STATED_MS`], as facts are kept for good and `latest` drops something every second.
+    fn state_dropped(&mut self, tx: Tx, gone: &[Dropped]) -> Result<(), ShardError> {
+        let mut notes = Vec::new();
+        for market in gone.iter().map(|dropped| dropped.market).collect::<BTreeSet<_>>() {
+            let stated = self.facts.view(tx).value(market, born::MARKET_HORIZON)?;
+            if let Some(Value::I64(stated)) = stated
+                && tx.millis() < Tx::from_bits(stated as u64).millis() + STATED_MS
+            {
+                continue;
+            }
+            let ticks = self.ticks.market_ix(market).map_or(0, |ix| self.ticks.kept(ix).dropped);
+            let quotes = self.quotes.market_ix(market).map_or(0, |ix| self.quotes.kept(ix).dropped);
+            notes.push(Note {
+                about: Ok(market),
+                facts: vec![
+                    (born::MARKET_HORIZON, Value::I64(tx.bits() as i64)),
+                    (born::MARKET_PRUNED_ROWS, Value::I64(i64::from(ticks) + i64::from(quotes))),
+                ],
+            });
+        }
+        if !notes.is_empty() {
+            self.state_facts(tx, &notes)?;
+        }
+        Ok(())
     }
 
     /// Rows of runs that were dropped since the last checkpoint, and rows that runs still have.
@@ -318,8 +334,7 @@ fn raise<R: ColumnRow>(columns: &mut Columns<R>, rows: &[HorizonRow], tx: Tx, go
     for ((ix, _), before) in floors.iter().zip(before) {
         let floor = columns.kept(*ix).dropped;
         if floor > before {
-            let (market, rows) = (columns.market_id(*ix), floor - before);
-            gone.push(Dropped { market, kind: R::KIND, rows, floor, horizon: tx });
+            gone.push(Dropped { market: columns.market_id(*ix), rows: floor - before });
         }
     }
     pruned.sealed_rows

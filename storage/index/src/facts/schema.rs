@@ -159,8 +159,8 @@ pub mod born {
         FEED_GAP_LAST = 32, "feed/gap-last", Decimal, false, None, false, "The last id that is missing.";
         FEED_GAP_ROWS = 33, "feed/gap-rows", Keyword, false, None, false, "tick or quote.";
         MARKET_EVENT = 40, "market/event", String, false, None, true, "What several markets are about.";
-        MARKET_HORIZON = 41, "market/horizon", I64, false, None, false, "The transaction below which a market's history was pruned.";
-        MARKET_PRUNED_ROWS = 42, "market/pruned-rows", I64, false, None, false, "Rows that this pruning let go.";
+        MARKET_HORIZON = 41, "market/horizon", I64, false, None, false, "The transaction that pruned it last, to the minute: moments before it are refused.";
+        MARKET_PRUNED_ROWS = 42, "market/pruned-rows", I64, false, None, false, "Ticks and quotes of it that pruning has let go, all in all.";
     }
 }
 
