@@ -12,11 +12,14 @@ use super::reply::Said;
 use super::{Committed, ConnId, Now, Shard};
 use crate::config::Limits;
 use crate::reflex::{Reflexes, Scope, Spec};
-use myelin_datom::{EntityId, Quote, Tick, Tx, received_delta};
-use myelin_index::Run;
+use myelin_datom::{AttributeName, Entity, EntityId, Given, Op, Quote, Tick, Transaction, Tx, Value, received_delta};
+use myelin_index::{FactRun, Run};
 use myelin_mutants::{Depth, Dice, campaign, mutant};
 use myelin_wal::{Config, Directory, Start};
-use myelin_wire::{Header, Kind, MarketFlags, MarketSpec, decode, markets_body, write_frame};
+use myelin_wire::{
+    By, DatomsAsked, FROM_NOW, Header, Keep, Kind, MarketFlags, MarketSpec, Named, PullAsked, RetainRow, TailAsk,
+    TopAsk, decode, markets_body, write_frame,
+};
 use std::cell::RefCell;
 use std::sync::Arc;
 
@@ -168,6 +171,8 @@ fn lived_in(log: &mut Log) -> (Shard, Vec<EntityId>) {
         (Header { session: 6, ..next(Kind::Subscribe, 100) }, subscribe),
         (Header { request: 3, ..next(Kind::Ticks, 8) }, bytemuck::cast_slice(&ticks).to_vec()),
         (Header { request: 4, ..next(Kind::Quotes, 4) }, bytemuck::cast_slice(&quotes).to_vec()),
+        (Header { request: 5, ..next(Kind::Retain, 2) }, policies(&ids)),
+        (Header { request: 6, ..next(Kind::Transact, 3) }, transaction(ids[0])),
     ] {
         log.hear(&mut shard, &written(header, &body));
     }
@@ -202,7 +207,53 @@ fn frames(ids: &[EntityId]) -> Vec<(Header, Vec<u8>)> {
         (asks(Kind::Resume, 0), Vec::new()),
         (asks(Kind::Now, 0), Vec::new()),
         (asks(Kind::Status, 0), Vec::new()),
+        (asks(Kind::Retain, 2), policies(ids)),
+        (asks(Kind::Policies, 0), words(&[0])),
+        (asks(Kind::Transact, 3), transaction(ids[0])),
+        (
+            asks(Kind::Datoms, 0),
+            body(|out| DatomsAsked { e: Some(Entity::Id(ids[0])), ..DatomsAsked::all(0) }.write(out)),
+        ),
+        (asks(Kind::Pull, 0), body(|out| pull(ids[0]).write(out))),
+        (asks(Kind::Tail, 10), body(|out| tail(FROM_NOW).write(out))),
+        (asks(Kind::Tail, 10), body(|out| tail(0).write(out))),
+        (asks(Kind::Top, 0), TopAsk { by: By::Volume, limit: 10, from_ns: 0, to_ns: i64::MAX }.body()),
     ]
+}
+
+fn body(write: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+    let mut body = Vec::new();
+    write(&mut body);
+    body
+}
+
+/// One market keeps its last two ticks, the others an hour.
+fn policies(ids: &[EntityId]) -> Vec<u8> {
+    let hour = RetainRow::new(0, RetainRow::TICKS | RetainRow::QUOTES, Some(Keep::Window(3_600_000_000_000)));
+    let last = RetainRow::new(ids[0].bits(), RetainRow::TICKS, Some(Keep::Last(2)));
+    bytemuck::cast_slice(&[hour, last]).to_vec()
+}
+
+/// An attribute is installed, and a market is said to belong to an event.
+fn transaction(market: EntityId) -> Vec<u8> {
+    let named = |name: &'static str| AttributeName::Ident(name.into());
+    let said = |e: Entity<'static>, a, v: Value<'static>| Op::Assert { e, a: named(a), v: Given::Value(v) };
+    let attribute = || Entity::Temp("age".into());
+    let ops = vec![
+        said(attribute(), "db/ident", Value::keyword("person/age")),
+        said(attribute(), "db/value-type", Value::keyword("i64")),
+        said(Entity::Id(market), "market/event", Value::String("X wins".into())),
+    ];
+    body(|out| Transaction { partition: "a:{X}1".into(), ops }.write(out))
+}
+
+fn pull(market: EntityId) -> PullAsked<'static> {
+    let (slot, entity) = (market.slot().number(), Entity::Id(market));
+    PullAsked { history: true, slot, limit: 100, since: Tx::ZERO, entity, place: &[] }
+}
+
+fn tail(since: u64) -> TailAsk<'static> {
+    TailAsk { since, kinds: 0, entity: EntityId::NONE, named: Named::Any }
 }
 
 /// Another header, in up to three fields.
@@ -311,14 +362,16 @@ struct Parts {
     head: Vec<u8>,
     /// Of ticks, of quotes, of reflexes, of facts.
     tails: [Vec<u8>; 4],
+    policies: Vec<u8>,
 }
 
 impl Parts {
     fn of(shard: &Shard, state: &[u8]) -> Self {
         let (ticks, quotes) = shard.columns();
         let tails = [ticks.state(), quotes.state(), shard.reflexes.state(), shard.facts.state()];
-        let behind: usize = tails.iter().map(|part| 8 + part.len()).sum();
-        Self { head: state[..state.len() - behind].to_vec(), tails }
+        let policies = body(|out| shard.retention.write(out));
+        let behind = tails.iter().map(|part| 8 + part.len()).sum::<usize>() + policies.len();
+        Self { head: state[..state.len() - behind].to_vec(), tails, policies }
     }
 
     fn joined(&self) -> Vec<u8> {
@@ -327,6 +380,7 @@ impl Parts {
             bytes.extend_from_slice(&(part.len() as u64).to_le_bytes());
             bytes.extend_from_slice(part);
         }
+        bytes.extend_from_slice(&self.policies);
         bytes
     }
 }
@@ -338,21 +392,23 @@ fn campaign_no_bytes_break_the_reader_of_checkpoints_and_what_is_taken_answers()
     let sealing = shard.seal();
     let dir = tempfile::tempdir().unwrap();
     let written_run = |path: &std::path::Path| Arc::new(Run::open(path).unwrap());
-    let (ticks, quotes) = (dir.path().join("ticks"), dir.path().join("quotes"));
+    let (ticks, quotes, facts) = (dir.path().join("ticks"), dir.path().join("quotes"), dir.path().join("facts"));
     sealing.ticks.as_ref().unwrap().write_run(&ticks, &mut ()).unwrap();
     sealing.quotes.as_ref().unwrap().write_run(&quotes, &mut ()).unwrap();
-    let (ticks, quotes) = (written_run(&ticks), written_run(&quotes));
+    sealing.facts.as_ref().unwrap().write_run(&facts, &mut ()).unwrap();
+    let (ticks, quotes, facts) = (written_run(&ticks), written_run(&quotes), Arc::new(FactRun::open(&facts).unwrap()));
     let parts = Parts::of(&shard, &sealing.state);
     assert!(parts.joined() == sealing.state, "the state is what this takes apart");
     let questions: Vec<_> = frames(&ids).into_iter().map(|(header, body)| written(header, &body)).collect();
     campaign("checkpoint-states", 2_000, 1, |dice| {
         let mut parts = parts.clone();
         let mut inside = true;
-        match dice.below(6) {
+        match dice.below(7) {
             0 | 1 => parts.head = mutant(dice, std::slice::from_ref(&parts.head)),
             at @ (2 | 3) => parts.tails[at] = mutant(dice, std::slice::from_ref(&parts.tails[at])),
+            4 => parts.policies = mutant(dice, std::slice::from_ref(&parts.policies)),
             at => {
-                let part = &mut parts.tails[at - 4];
+                let part = &mut parts.tails[at - 5];
                 *part = mutant(dice, std::slice::from_ref(part));
                 inside = dice.one_in(2) && reseal(part);
             }
@@ -361,8 +417,12 @@ fn campaign_no_bytes_break_the_reader_of_checkpoints_and_what_is_taken_answers()
         if dice.one_in(8) {
             state = mutant(dice, &[state]);
         }
-        let from =
-            Restoring { state, ticks: vec![Arc::clone(&ticks)], quotes: vec![Arc::clone(&quotes)], facts: vec![] };
+        let from = Restoring {
+            state,
+            ticks: vec![Arc::clone(&ticks)],
+            quotes: vec![Arc::clone(&quotes)],
+            facts: vec![Arc::clone(&facts)],
+        };
         let Ok(mut shard) = Shard::restore(0, 2, &limits(), from) else {
             return if inside { Depth::Inside } else { Depth::Outside };
         };

@@ -154,6 +154,7 @@ impl Shard {
         if version > WITHOUT_POLICIES {
             shard.retention = Policies::read(&mut cursor).map_err(short)?;
         }
+        cursor.end().map_err(short)?;
         shard.subscribers.known_from(position.tx);
         shard.ticks = Columns::restore(columns_config(limits), ticks, from.ticks)?;
         shard.quotes = Columns::restore(columns_config(limits), quotes, from.quotes)?;
@@ -161,8 +162,8 @@ impl Shard {
         shard.reflexes = Reflexes::restore(react::limits(limits), reflexes)
             .map_err(|error| ShardError::Checkpoint(error.to_string()))?;
         // Parts of one checkpoint, each sound: found by a campaign over mutated ones.
-        if shard.ticks.last_tx().max(shard.quotes.last_tx()) > position.tx {
-            return Err(ShardError::Checkpoint("its rows are younger than its position".to_owned()));
+        if shard.ticks.last_tx().max(shard.quotes.last_tx()).max(shard.facts.last_tx()) > position.tx {
+            return Err(ShardError::Checkpoint("its rows or facts are younger than its position".to_owned()));
         }
         Ok(shard)
     }
