@@ -83,11 +83,8 @@ impl<R: ColumnRow> Interleave<R> {
     /// Brings a feed's next page, and gives it its turn.
     fn fill(&mut self, columns: &Columns<R>, at: usize) -> Result<(), IndexError> {
         let feed = &mut self.feeds[at];
-        let view = columns.view(feed.market, self.basis)?;
-        if feed.next_row < view.first_row() {
-            // Retention took rows that were still to come.
-            return Err(IndexError::BelowHorizon { horizon: columns.kept(feed.market).gone });
-        }
+        // Refused only where retention took rows that were still to come.
+        let view = columns.view_from(feed.market, feed.next_row, self.basis)?;
         if feed.next_row < view.end_row() {
             let filter = Filter { from_row: feed.next_row, ..Filter::default() };
             let page = self.page_rows;

@@ -522,7 +522,11 @@ fn first_row<R: ColumnRow>(
     since: Tx,
 ) -> Result<Option<(MarketIx, u32)>, ReplayError> {
     let Some(ix) = columns.market_ix(market) else { return Ok(None) };
-    Ok(Some((ix, columns.view(ix, since)?.end_row())))
+    let gone = columns.kept(ix).gone;
+    if since < gone {
+        return Err(Refusal { aux: gone.bits(), ..Refusal::of(Code::Compacted) }.into());
+    }
+    Ok(Some((ix, columns.row_after(ix, since)?)))
 }
 
 /// The next row of a merge, as an entry.

@@ -153,6 +153,27 @@ impl<R: ColumnRow> Columns<R> {
         Ok(view)
     }
 
+    /// One market as of a transaction, for whoever goes on from a row and took those before it already: whether the market
+    /// was pruned since does not matter as long as that row was not.
+    ///
+    /// **Errors:** [`IndexError::BelowHorizon`], with the last transaction that is gone, when it was.
+    pub fn view_from(&self, market: MarketIx, row: u32, as_of: Tx) -> Result<MarketView<'_, R>, IndexError> {
+        let floor = self.market(market).floor;
+        if row < floor.row {
+            return Err(IndexError::BelowHorizon { horizon: floor.gone });
+        }
+        let mut view = self.view_now(market);
+        if as_of < self.last_tx() {
+            view.upto = view.upto_at(as_of)?;
+        }
+        Ok(view)
+    }
+
+    /// The number of a market's first row of later transactions, or of the first that is there.
+    pub fn row_after(&self, market: MarketIx, tx: Tx) -> Result<u32, IndexError> {
+        self.view_now(market).upto_at(tx)
+    }
+
     /// One market with all its rows.
     pub(super) fn view_now(&self, market: MarketIx) -> MarketView<'_, R> {
         let market = self.market(market);
