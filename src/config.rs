@@ -121,7 +121,7 @@ impl Default for Limits {
             max_segments: 64,
             seal_rows: 1_000_000,
             seal_log_bytes: 128 << 20,
-            unsealed_rows_max: 3_000_000,
+            unsealed_rows_max: 2_000_000,
             block_cache_bytes: 64 << 20,
             ring_items: 1024,
             awake_us: 200,

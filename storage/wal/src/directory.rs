@@ -117,7 +117,7 @@ impl Disk for Directory {
     }
 }
 
-/// A file with two handles: reads go through the page cache, writes perhaps not.
+/// A file with two handles: small reads and maps go through the page cache, writes and large reads perhaps not.
 struct OnDisk {
     path: PathBuf,
     reader: File,
@@ -131,6 +131,13 @@ impl DiskFile for OnDisk {
     }
 
     fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
+        let at_blocks = [offset, into.len() as u64, into.as_ptr().addr() as u64];
+        let aligned = at_blocks.iter().all(|number| number.is_multiple_of(BLOCK_BYTES as u64));
+        // Past the page cache, a large read takes neither new memory nor a copy. What goes wrong there, such as a file that
+        // ends within a block, is asked again the ordinary way, which says what it is.
+        if self.direct && aligned && self.writer.read_exact_at(into, offset).is_ok() {
+            return Ok(());
+        }
         self.reader.read_exact_at(into, offset)
     }
 
@@ -204,7 +211,7 @@ mod system {
 
     pub(super) fn open_direct(path: &Path) -> io::Result<File> {
         let flags = (OFlags::DIRECT | OFlags::DSYNC).bits().cast_signed();
-        OpenOptions::new().write(true).custom_flags(flags).open(path)
+        OpenOptions::new().read(true).write(true).custom_flags(flags).open(path)
     }
 
     /// Reserves extents, so that a later write cannot meet a full disk; where that is not known, zeroing does it.

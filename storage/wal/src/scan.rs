@@ -12,7 +12,7 @@
 
 use std::sync::Arc;
 
-use crate::blocks::Buffer;
+use crate::blocks::{Buffer, block_down};
 use crate::planted::{self, Bug};
 use crate::record::{Chain, Flaw, Header, Place, Record, expect};
 use crate::segment::file_name;
@@ -117,16 +117,19 @@ impl Scan {
     }
 
     fn refill(&mut self, offset: u64, length: usize) -> Result<(), WalError> {
-        if length > self.window.len() {
-            self.window = Buffer::new(length + BLOCK_BYTES);
+        // Whole blocks, so that the read need not go through the page cache.
+        let start = block_down(offset);
+        let ahead = usize::try_from(offset - start).expect("less than a block");
+        if ahead + length > self.window.len() {
+            self.window = Buffer::new(ahead + length + BLOCK_BYTES);
         }
-        let left = usize::try_from(self.segment_bytes - offset).unwrap_or(usize::MAX);
+        let left = usize::try_from(self.segment_bytes - start).unwrap_or(usize::MAX);
         let window = self.window.len().min(left);
         // Emptied first: after a failed read the window holds nothing.
-        (self.start, self.end) = (offset, offset);
+        (self.start, self.end) = (start, start);
         let into = &mut self.window.bytes_mut()[..window];
-        self.file.read_at(offset, into).map_err(WalError::io("read", &file_name(self.slot), offset))?;
-        self.end = offset + window as u64;
+        self.file.read_at(start, into).map_err(WalError::io("read", &file_name(self.slot), start))?;
+        self.end = start + window as u64;
         Ok(())
     }
 }
