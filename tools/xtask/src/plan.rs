@@ -89,7 +89,7 @@ pub(crate) const CI: Plan = Plan {
             name: "tests on uring",
             command: "cargo test -p myelin --tests",
             env: &[("MYELIN_TEST_EXECUTOR", "uring")],
-            budget_s: 170,
+            budget_s: 130,
             needs: &[Need::Uring],
             ..STEP
         },
@@ -97,7 +97,7 @@ pub(crate) const CI: Plan = Plan {
             name: "tests on portable",
             command: "cargo test -p myelin --tests",
             env: &[("MYELIN_TEST_EXECUTOR", "portable")],
-            budget_s: 180,
+            budget_s: 130,
             same_tests_as: Some("tests on uring"),
             ..STEP
         },
