@@ -170,11 +170,16 @@ fn a_slow_reader_is_given_everything_in_order_while_ticks_and_markets_keep_comin
         let options = Options { firings_window: 64, ..Options::default() };
         let slow = Client::connect(&node.listen.to_string(), options).await.unwrap();
         let mut tail = slow.tail(TailWanted { kinds: &[Attribute::Tick], ..TailWanted::default() }).await.unwrap();
-        let ids = markets(&client, &["slow-a", "slow-b"]).await;
+        let mut ids = markets(&client, &["slow-a", "slow-b"]).await;
         // Twice as many entries as a shard keeps at hand, before the reader takes one.
         let mut sent = Vec::new();
         for chunk in 0..16_u64 {
-            let rows: Vec<_> = (0..2000).map(|n| tick(ids[n as usize % 2], chunk * 2000 + n + 1, 1.0)).collect();
+            if chunk == 4 {
+                // It comes when the reader has no credit left, and is behind what is kept when it has some again.
+                ids.extend(markets(&client, &["slow-d"]).await);
+            }
+            let rows: Vec<_> =
+                (0..2000).map(|n| tick(ids[n as usize % ids.len()], chunk * 2000 + n + 1, 1.0)).collect();
             done(&client.ticks(&rows, Mode::Whole).await.unwrap());
             sent.extend(rows);
         }

@@ -52,10 +52,10 @@ impl Keeper {
         granted.recv().unwrap_or(false).then(|| Self { shared, thread: thread.thread().clone() })
     }
 
-    /// Keeps the CPU awake until then. **Units:** microseconds of the monotonic clock. **Cost:** a store; a wake when it
+    /// Keeps the CPU awake until then at least. **Units:** microseconds of the monotonic clock. **Cost:** a store; a wake when it
     /// had parked.
     pub fn stay_until(&self, until_us: u64) {
-        self.shared.until_us.store(until_us, Ordering::SeqCst);
+        self.shared.until_us.fetch_max(until_us, Ordering::SeqCst);
         if self.shared.parked.swap(false, Ordering::SeqCst) {
             self.thread.unpark();
         }

@@ -161,6 +161,8 @@ pub struct Core {
     token: Option<Token>,
 }
 
+/// A hello's body at most: a token is 4 KiB at most. **Units:** bytes.
+const HELLO_BYTES: u32 = 8 << 10;
 /// Wakers that wait for a connection's end: two tasks, and room for executors whose wakers change.
 const WAKERS_AT_END: usize = 8;
 
@@ -299,7 +301,10 @@ impl Core {
             if !self.has_room_for(id) {
                 break Taken::Wait;
             }
-            match decode(&bytes[taken..], self.limits.max_body_bytes) {
+            // Who has not said hello is not believed that more than one is coming.
+            let greeted = self.connection(id).is_some_and(|connection| connection.greeted);
+            let max_body = if greeted { self.limits.max_body_bytes } else { HELLO_BYTES };
+            match decode(&bytes[taken..], max_body) {
                 Ok(Some((frame, len))) => {
                     taken += len;
                     if !self.greeted_or_greet(id, &frame) {

@@ -18,9 +18,12 @@ use myelin_datom::{AttributeName, Entity, EntityId, Slot, Transaction, Tx, Value
 use myelin_index::facts::{Datoms, born};
 use myelin_index::{Asked, Components, FactAttribute, FactWhy, FactsView, Gap, IndexError, Note, Order};
 use myelin_wire::{Code, DatomsAsked, FactsPage, PullAsked, write_tempids};
+use std::collections::BTreeMap;
 
 /// A question about facts at most: an entity and a value of 16 KiB each, and a place. **Units:** bytes.
 pub const FACT_READ_BODY_MAX: usize = 96 << 10;
+/// Gaps of one transaction that are stated one by one: a frame whose every second id is missing would be thousands.
+const GAPS_STATED: usize = 64;
 /// Datoms of a page at most.
 const DATOMS_PER_PAGE: usize = 1024;
 /// A page ends when it has grown to this. **Units:** bytes.
@@ -53,10 +56,18 @@ impl Shard {
         Ok(Done { outcome, said: Said::Answer { count: stored, aux: 0, more: false, body } })
     }
 
-    /// States the ids that feeds skipped: one entity each, in the slot of its market.
+    /// States the ids that feeds skipped: one entity each, in the slot of its market. Beyond [`GAPS_STATED`] of a
+    /// transaction those of a market are stated as one: from the first id that is missing to the last, and how many are in between.
     pub(super) fn state_gaps(&mut self, tx: Tx, rows: &'static str, gaps: &[Gap]) -> Result<(), IndexError> {
         if gaps.is_empty() {
             return Ok(());
+        }
+        let (each, rest) = gaps.split_at(gaps.len().min(GAPS_STATED));
+        let mut whole: BTreeMap<EntityId, (Gap, u64)> = BTreeMap::new();
+        for gap in rest {
+            let (one, missing) = whole.entry(gap.market).or_insert((*gap, 0));
+            (one.first, one.last) = (one.first.min(gap.first), one.last.max(gap.last));
+            *missing = missing.saturating_add(gap.last - gap.first + 1);
         }
         let note = |gap: &Gap| Note {
             about: Err(gap.market.slot()),
@@ -67,7 +78,13 @@ impl Shard {
                 (born::FEED_GAP_ROWS, Value::keyword(rows)),
             ],
         };
-        self.state_facts(tx, &gaps.iter().map(note).collect::<Vec<_>>())
+        let mut notes: Vec<Note> = each.iter().map(note).collect();
+        notes.extend(whole.values().map(|(gap, missing)| {
+            let mut whole = note(gap);
+            whole.facts.push((born::FEED_GAP_MISSING, Value::I64(i64::try_from(*missing).unwrap_or(i64::MAX))));
+            whole
+        }));
+        self.state_facts(tx, &notes)
     }
 
     /// Stores facts that the shard itself states, as part of transaction `tx`; at most once in a transaction.

@@ -39,8 +39,6 @@ const FLOORS_MAX: usize = 512;
 const STEPS: u64 = 16;
 /// After so long less than a step is dropped as well. **Units:** milliseconds.
 const REST_MS: u64 = 60_000;
-/// A market's drops are stated as facts this far apart at least. **Units:** milliseconds.
-const STATED_MS: u64 = 60_000;
 /// Markets in one page of policies.
 const MARKETS_PER_PAGE: usize = 4096;
 /// Both kinds of row that a market has.
@@ -115,7 +113,11 @@ impl Shard {
         let proposal = Proposal::new(0, 0, body.len() as u32, false, crc32fast::hash(&body));
         match log.propose(&mut self.group, now.millis(), EntryKind::Horizon, &proposal, &body) {
             Ok(_) => self.pruner.under_way = Some(self.group.appended()),
-            Err(NoRoom) => self.pruner.at = began,
+            // What this turn looked through is to be found again.
+            Err(NoRoom) => {
+                self.pruner.at = began;
+                self.pruner.looked.clear();
+            }
         }
         Ok(())
     }
@@ -190,24 +192,23 @@ impl Shard {
         self.state_dropped(tx, &gone)
     }
 
-    /// States of each market what has gone and since when, as facts about it; of one market not twice within
-    /// [`STATED_MS`], as facts are kept for good and `latest` drops something every second.
+    /// States of each market what has gone and since when, as facts about it: at the first drop, and when twice as much has
+    /// gone as was stated last. Facts are kept for good, so their number must not follow the number of drops.
     fn state_dropped(&mut self, tx: Tx, gone: &[Dropped]) -> Result<(), ShardError> {
         let mut notes = Vec::new();
         for market in gone.iter().map(|dropped| dropped.market).collect::<BTreeSet<_>>() {
-            let stated = self.facts.view(tx).value(market, born::MARKET_HORIZON)?;
-            if let Some(Value::I64(stated)) = stated
-                && tx.millis() < Tx::from_bits(stated as u64).millis() + STATED_MS
-            {
-                continue;
-            }
             let ticks = self.ticks.market_ix(market).map_or(0, |ix| self.ticks.kept(ix).dropped);
             let quotes = self.quotes.market_ix(market).map_or(0, |ix| self.quotes.kept(ix).dropped);
+            let rows = i64::from(ticks) + i64::from(quotes);
+            let stated = self.facts.view(tx).value(market, born::MARKET_PRUNED_ROWS)?;
+            if matches!(stated, Some(Value::I64(stated)) if rows < 2 * stated) {
+                continue;
+            }
             notes.push(Note {
                 about: Ok(market),
                 facts: vec![
                     (born::MARKET_HORIZON, Value::I64(tx.bits() as i64)),
-                    (born::MARKET_PRUNED_ROWS, Value::I64(i64::from(ticks) + i64::from(quotes))),
+                    (born::MARKET_PRUNED_ROWS, Value::I64(rows)),
                 ],
             });
         }

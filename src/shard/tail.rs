@@ -426,6 +426,8 @@ impl Shard {
                 return Ok(false);
             }
             turn.histories += 1;
+            // Markets that came while it was behind are part of the history it goes back to.
+            self.tails.list[at].wanted.look(&self.markets);
             let history = self.history(&self.tails.list[at].wanted, self.tails.list[at].last)?;
             let reader = &mut self.tails.list[at];
             (reader.history, reader.behind) = (Some(Box::new(history)), false);

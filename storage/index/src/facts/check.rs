@@ -19,7 +19,7 @@ use super::view::Components;
 use super::{ATTRIBUTES_MAX, Attribute, Facts, Order, Plan};
 use crate::IndexError;
 
-/// Old values that are looked at when the checks of an attribute change; with more of them the change is refused.
+/// Old values that a transaction may look at where it changes the checks of attributes; with more it is refused.
 const VERIFIED_MAX: u64 = 100_000;
 
 /// What a client asks for.
@@ -45,6 +45,7 @@ impl Facts {
             tx,
             this_tx: None,
             temps: BTreeMap::new(),
+            retracted: BTreeMap::new(),
             market_exists: asked.market_exists,
         };
         match checking.run(asked.ops) {
@@ -62,6 +63,8 @@ pub(super) struct Checking<'a> {
     tx: Tx,
     this_tx: Option<EntityId>,
     temps: BTreeMap<Box<str>, EntityId>,
+    /// Who was retracted as a whole, and by which op last.
+    retracted: BTreeMap<EntityId, u32>,
     market_exists: &'a dyn Fn(EntityId) -> bool,
 }
 
@@ -72,6 +75,7 @@ impl<'a> Checking<'a> {
         for (n, op) in (0..).zip(ops) {
             self.perform(n, op)?;
         }
+        self.check_retracted()?;
         self.check_unique()?;
         self.check_references()?;
         let attributes = self.check_schema()?;
@@ -92,7 +96,7 @@ impl<'a> Checking<'a> {
             }
             Op::Retract { e, a, v: None } => {
                 let (e, a) = (self.subject(e, n)?, self.attribute(a, n)?);
-                for v in self.draft.values(a, e)? {
+                for v in self.draft.values(a, e, n)? {
                     self.draft.set(a, e, &v, false, n)?;
                 }
                 Ok(())
@@ -108,7 +112,7 @@ impl<'a> Checking<'a> {
                 }
                 let expected = expected.as_ref().map(|v| self.typed(a, v, n)).transpose()?;
                 let new = new.as_ref().map(|v| self.given(a, v, n)).transpose()?;
-                let current = self.draft.value(a, e)?;
+                let current = self.draft.value(a, e, n)?;
                 if current != expected {
                     return Err(FactWhy::Compare.of(n));
                 }
@@ -140,6 +144,7 @@ impl<'a> Checking<'a> {
             let pointing = Components { v: Some(&target), ..Components::default() };
             for datom in self.facts.view(Tx::MAX).datoms(Order::Vaet, &pointing) {
                 let datom = datom?;
+                self.draft.look(n)?;
                 if datom.e.slot() != self.slot || self.draft.takes(datom.e, datom.a, &target) {
                     continue;
                 }
@@ -147,9 +152,20 @@ impl<'a> Checking<'a> {
                 self.draft.set(attribute, datom.e, &target, false, n)?;
             }
         }
-        let points = |v: &Value<'_>| matches!(v, Value::Ref(target) if seen.contains(target));
-        if self.draft.differences().any(|(_, _, v, added, _)| added && points(v)) {
-            return Err(FactWhy::Conflict.of(n));
+        self.retracted.extend(seen.into_iter().map(|e| (e, n)));
+        Ok(())
+    }
+
+    /// Nobody is pointed at by an op and taken away by a later one.
+    fn check_retracted(&self) -> Result<(), Stop> {
+        if self.retracted.is_empty() {
+            return Ok(());
+        }
+        for (_, _, v, added, n) in self.draft.differences() {
+            let Value::Ref(target) = v else { continue };
+            if let Some(later) = self.retracted.get(target).filter(|later| added && n < **later) {
+                return Err(FactWhy::Conflict.of(*later));
+            }
         }
         Ok(())
     }
@@ -272,7 +288,7 @@ impl<'a> Checking<'a> {
             let exists = match target.kind() {
                 None => false,
                 Some(Kind::Market) if enforced => (self.market_exists)(*target),
-                Some(Kind::Ordinary | Kind::System | Kind::Transaction) if enforced => self.draft.exists(*target)?,
+                Some(Kind::Ordinary | Kind::System | Kind::Transaction) if enforced => self.draft.exists(*target, n)?,
                 Some(_) => true,
             };
             if !exists {
@@ -290,13 +306,13 @@ impl<'a> Checking<'a> {
             let last = touched.entry(e).or_insert(n);
             *last = (*last).max(n);
         }
-        let mut attributes = Vec::new();
+        let (mut attributes, mut left) = (Vec::new(), VERIFIED_MAX);
         for (e, n) in touched {
             let refused = || FactWhy::Schema.of(n);
             let mut facts = Vec::new();
             for a in SCHEMA {
                 let Some(attribute) = self.facts.schema.get(a) else { unreachable!("every shard is born with it") };
-                facts.extend(self.draft.values(attribute, e)?.into_iter().map(|value| (a, value)));
+                facts.extend(self.draft.values(attribute, e, n)?.into_iter().map(|value| (a, value)));
             }
             let new = described(e, &facts).map_err(|_| refused())?;
             let old = self.facts.schema.get(e);
@@ -310,15 +326,15 @@ impl<'a> Checking<'a> {
                 return Err(FactWhy::TooLarge.of(n));
             }
             if let Some(old) = old {
-                self.check_change(old, new.as_ref(), n)?;
+                self.check_change(old, new.as_ref(), n, &mut left)?;
             }
             attributes.push((e, new));
         }
         Ok(attributes)
     }
 
-    /// Whether the data of an attribute allows that it changes so.
-    fn check_change(&self, old: &Attribute, new: Option<&Attribute>, n: u32) -> Result<(), Stop> {
+    /// Whether the data of an attribute allows that it changes so; `left` values of all attributes may be looked at.
+    fn check_change(&self, old: &Attribute, new: Option<&Attribute>, n: u32, left: &mut u64) -> Result<(), Stop> {
         let refused = FactWhy::Schema.of(n);
         if self.draft.differences().any(|(_, a, ..)| a == old.id) {
             return Err(FactWhy::Conflict.of(n));
@@ -338,10 +354,11 @@ impl<'a> Checking<'a> {
         }
         let mut datoms = view.datoms(Order::Aevt, &Components { a: Some(old.id), ..Components::default() });
         while let Some(datom) = datoms.next() {
-            if !new.allows(&datom?.v) || datoms.visited() > VERIFIED_MAX {
+            if !new.allows(&datom?.v) || datoms.visited() > *left {
                 return Err(refused);
             }
         }
+        *left -= datoms.visited().min(*left);
         Ok(())
     }
 }

@@ -6,6 +6,7 @@
 //! Invariants: nothing here changes the state; the same state and ops make the same plan, byte for byte; what a
 //! transaction asserted cannot be taken back or replaced by a later op of it. Deliberately absent: names (`check.rs`).
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 
 use myelin_datom::{Datom, EntityId, Kind, Slot, Tx, Value};
@@ -85,7 +86,13 @@ pub(crate) struct Draft<'a> {
     changes: BTreeMap<(EntityId, EntityId, Vec<u8>), Change>,
     pub(crate) next: Counters,
     datoms_max: usize,
+    /// Facts that were looked at so far.
+    looked: Cell<u32>,
 }
+
+/// Facts that a transaction may look at, over all its ops: four times what it may change. Ops that read the same thousands
+/// of facts again and again would hold up a shard, and every start behind them.
+const LOOKED_MAX: u32 = 4 * DATOMS_PER_TX_MAX as u32;
 
 impl Facts {
     /// Plans facts that the shard itself states, for [`Facts::insert`].
@@ -113,7 +120,13 @@ impl Facts {
 
 impl<'a> Draft<'a> {
     pub(crate) fn new(facts: &'a Facts) -> Self {
-        Self { facts, changes: BTreeMap::new(), next: Counters::new(), datoms_max: DATOMS_PER_TX_MAX }
+        Self {
+            facts,
+            changes: BTreeMap::new(),
+            next: Counters::new(),
+            datoms_max: DATOMS_PER_TX_MAX,
+            looked: Cell::new(0),
+        }
     }
 
     /// A new id.
@@ -128,7 +141,7 @@ impl<'a> Draft<'a> {
     /// Asserts a value. What was there of a cardinality of one is retracted.
     pub(crate) fn assert(&mut self, a: &Attribute, e: EntityId, v: &Value<'_>, op: u32) -> Result<(), Stop> {
         if !a.many
-            && let Some(current) = self.value(a, e)?
+            && let Some(current) = self.value(a, e, op)?
             && current != *v
         {
             self.set(a, e, &current, false, op)?;
@@ -165,27 +178,38 @@ impl<'a> Draft<'a> {
         Ok(())
     }
 
-    /// The value of an attribute of cardinality one, as this transaction leaves it so far.
-    pub(crate) fn value(&self, a: &Attribute, e: EntityId) -> Result<Option<Value<'static>>, IndexError> {
-        Ok(self.values(a, e)?.pop())
+    /// A fact is looked at on behalf of an op. **Errors:** refused when the transaction has looked at too many.
+    pub(crate) fn look(&self, op: u32) -> Result<(), Stop> {
+        self.looked.set(self.looked.get() + 1);
+        if self.looked.get() > LOOKED_MAX { Err(FactWhy::TooLarge.of(op)) } else { Ok(()) }
     }
 
-    /// The values of an attribute, as this transaction leaves them so far.
-    pub(crate) fn values(&self, a: &Attribute, e: EntityId) -> Result<Vec<Value<'static>>, IndexError> {
+    /// The value of an attribute of cardinality one, as this transaction leaves it so far.
+    pub(crate) fn value(&self, a: &Attribute, e: EntityId, op: u32) -> Result<Option<Value<'static>>, Stop> {
+        Ok(self.values(a, e, op)?.pop())
+    }
+
+    /// The values of an attribute, as this transaction leaves them so far; refused when they are too many.
+    pub(crate) fn values(&self, a: &Attribute, e: EntityId, op: u32) -> Result<Vec<Value<'static>>, Stop> {
         let mut values = Vec::new();
         let view = self.facts.view(Tx::MAX);
         if self.is_new(e) {
             // Only what this transaction says.
         } else if a.many {
             for datom in view.of_entity(e, Some(a)) {
-                values.push(datom?.v.into_owned());
+                let value = datom?.v;
+                self.look(op)?;
+                if !self.takes(e, a.id, &value) {
+                    values.push(value.into_owned());
+                }
             }
-        } else if let Some(datom) = view.newest(e, a.id)? {
+        } else if let Some(datom) = view.newest(e, a.id)?
+            && !self.takes(e, a.id, &datom.v)
+        {
             values.push(datom.v.into_owned());
         }
-        let changed = || self.changes_of(e, a.id);
-        values.retain(|value| !changed().any(|change| !change.after && change.value == *value));
-        for change in changed().filter(|change| change.after && !change.before) {
+        for change in self.changes_of(e, a.id).filter(|change| change.after && !change.before) {
+            self.look(op)?;
             values.push(change.value.clone());
         }
         Ok(values)
@@ -196,15 +220,14 @@ impl<'a> Draft<'a> {
         let mut facts = Vec::new();
         for datom in self.facts.view(Tx::MAX).of_entity(e, None) {
             let datom = datom?;
-            if facts.len() >= DATOMS_PER_TX_MAX {
-                return Err(FactWhy::TooLarge.of(op));
+            self.look(op)?;
+            if !self.takes(e, datom.a, &datom.v) {
+                facts.push((datom.a, datom.v.into_owned()));
             }
-            facts.push((datom.a, datom.v.into_owned()));
         }
-        let gone = |a: EntityId, v: &Value<'_>| self.changes_of(e, a).any(|change| !change.after && change.value == *v);
-        facts.retain(|(a, v)| !gone(*a, v));
         let first = (e, EntityId::NONE, Vec::new());
         for ((_, a, _), change) in self.changes.range(first..).take_while(|((of, ..), _)| *of == e) {
+            self.look(op)?;
             if change.after && !change.before {
                 facts.push((*a, change.value.clone()));
             }
@@ -213,17 +236,21 @@ impl<'a> Draft<'a> {
     }
 
     /// True when anything holds about an entity. **Cost:** that of its first fact, unless this transaction takes it away.
-    pub(crate) fn exists(&self, e: EntityId) -> Result<bool, IndexError> {
+    pub(crate) fn exists(&self, e: EntityId, op: u32) -> Result<bool, Stop> {
         let first = (e, EntityId::NONE, Vec::new());
-        if self.changes.range(first..).take_while(|((of, ..), _)| *of == e).any(|(_, change)| change.after) {
-            return Ok(true);
+        for (_, change) in self.changes.range(first..).take_while(|((of, ..), _)| *of == e) {
+            self.look(op)?;
+            if change.after {
+                return Ok(true);
+            }
         }
         if self.is_new(e) {
             return Ok(false);
         }
         for datom in self.facts.view(Tx::MAX).of_entity(e, None) {
             let datom = datom?;
-            if !self.changes_of(e, datom.a).any(|change| !change.after && change.value == datom.v) {
+            self.look(op)?;
+            if !self.takes(e, datom.a, &datom.v) {
                 return Ok(true);
             }
         }
@@ -250,7 +277,9 @@ impl<'a> Draft<'a> {
 
     /// True when this transaction takes the fact away.
     pub(crate) fn takes(&self, e: EntityId, a: EntityId, v: &Value<'_>) -> bool {
-        self.changes_of(e, a).any(|change| !change.after && change.value == *v)
+        let mut key = Vec::new();
+        v.write_key(&mut key);
+        self.changes.get(&(e, a, key)).is_some_and(|change| !change.after)
     }
 
     pub(crate) fn plan(

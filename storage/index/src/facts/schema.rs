@@ -158,9 +158,10 @@ pub mod born {
         FEED_GAP_FIRST = 31, "feed/gap-first", Decimal, false, None, false, "The first id that is missing.";
         FEED_GAP_LAST = 32, "feed/gap-last", Decimal, false, None, false, "The last id that is missing.";
         FEED_GAP_ROWS = 33, "feed/gap-rows", Keyword, false, None, false, "tick or quote.";
+        FEED_GAP_MISSING = 34, "feed/gap-missing", I64, false, None, false, "Where several gaps are stated as one: how many ids are missing in between.";
         MARKET_EVENT = 40, "market/event", String, false, None, true, "What several markets are about.";
-        MARKET_HORIZON = 41, "market/horizon", I64, false, None, false, "The transaction that pruned it last, to the minute: moments before it are refused.";
-        MARKET_PRUNED_ROWS = 42, "market/pruned-rows", I64, false, None, false, "Ticks and quotes of it that pruning has let go, all in all.";
+        MARKET_HORIZON = 41, "market/horizon", I64, false, None, false, "A transaction that pruned it: moments before it are refused. Stated when twice as much has gone.";
+        MARKET_PRUNED_ROWS = 42, "market/pruned-rows", I64, false, None, false, "Ticks and quotes of it that pruning had let go by then.";
     }
 }
 

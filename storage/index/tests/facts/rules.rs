@@ -179,3 +179,21 @@ fn values_are_read_by_range_where_they_are_indexed() {
     assert_eq!(found, [-2.0, -1.0, 0.0, 1.0].map(Value::F64));
     assert_eq!(facts.view(Tx::MAX).range(score, None, Some(&from)).count(), 4);
 }
+
+/// Ops that read the same thousands of values again and again would hold up a shard, and each start behind them.
+#[test]
+fn a_transaction_that_reads_too_much_is_refused_and_one_that_takes_away_once_is_not() {
+    let (mut facts, ids) = shard(1);
+    let e = Entity::Id(ids[0]);
+    for (tx, first) in [(3, 0), (4, 8_000)] {
+        let ops: Vec<_> = (first..first + 8_000).map(|n| assert_op(&e, "score", Value::F64(f64::from(n)))).collect();
+        transact(&mut facts, tx, &ops).unwrap();
+    }
+    let take = Op::Retract { e: e.clone(), a: ident("score"), v: None };
+    let gone = Op::RetractEntity { e };
+    for op in [&take, &gone] {
+        let again = vec![op.clone(); 8_000];
+        assert_eq!(check(&facts, 5, &again).unwrap_err().1, FactWhy::TooLarge);
+    }
+    assert_eq!(check(&facts, 5, &[take]).unwrap().datoms(), 16_000);
+}
