@@ -187,6 +187,11 @@ impl Reflexes {
         self.limits
     }
 
+    /// The markets it was told of, in their order.
+    pub fn markets(&self) -> impl Iterator<Item = (EntityId, &str)> {
+        self.markets.iter().map(|market| (market.id, &*market.name))
+    }
+
     /// Tells of a market that exists; reflexes whose scope matches see it from its next tick. Telling twice changes
     /// nothing. Gives how many windows and pairs the limits left out (also counted): 0 unless a limit is reached.
     ///

@@ -165,6 +165,13 @@ impl Shard {
         if shard.ticks.last_tx().max(shard.quotes.last_tx()).max(shard.facts.last_tx()) > position.tx {
             return Err(ShardError::Checkpoint("its rows or facts are younger than its position".to_owned()));
         }
+        let ids = || shard.markets.iter().map(|market| market.id);
+        let agree = shard.reflexes.markets().eq(shard.markets.iter().map(|market| (market.id, &*market.name)))
+            && shard.ticks.markets().map(|ix| shard.ticks.market_id(ix)).eq(ids())
+            && shard.quotes.markets().map(|ix| shard.quotes.market_id(ix)).eq(ids());
+        if !agree {
+            return Err(ShardError::Checkpoint("its rows or reflexes know other markets than it has".to_owned()));
+        }
         Ok(shard)
     }
 

@@ -84,12 +84,12 @@ pub(crate) const CI: Plan = Plan {
             budget_s: 240,
             ..STEP
         },
-        Step { name: "tests", command: "cargo test --workspace", budget_s: 340, ..STEP },
+        Step { name: "tests", command: "cargo test --workspace", budget_s: 400, ..STEP },
         Step {
             name: "tests on uring",
             command: "cargo test -p myelin --tests",
             env: &[("MYELIN_TEST_EXECUTOR", "uring")],
-            budget_s: 130,
+            budget_s: 180,
             needs: &[Need::Uring],
             ..STEP
         },
@@ -97,7 +97,7 @@ pub(crate) const CI: Plan = Plan {
             name: "tests on portable",
             command: "cargo test -p myelin --tests",
             env: &[("MYELIN_TEST_EXECUTOR", "portable")],
-            budget_s: 130,
+            budget_s: 60,
             same_tests_as: Some("tests on uring"),
             ..STEP
         },
@@ -112,7 +112,7 @@ pub(crate) const CI: Plan = Plan {
             name: "campaigns of the log",
             command: "cargo test --release -p myelin-wal --test wal -- --show-output crash:: fuzz::",
             env: CAMPAIGN_CI,
-            budget_s: 90,
+            budget_s: 60,
             campaign: true,
             ..STEP
         },
@@ -120,7 +120,7 @@ pub(crate) const CI: Plan = Plan {
             name: "campaigns of the formats",
             command: "cargo test --release -p myelin-feed --test feed -- --show-output campaign",
             env: CAMPAIGN_CI,
-            budget_s: 120,
+            budget_s: 80,
             campaign: true,
             ..STEP
         },
@@ -128,7 +128,7 @@ pub(crate) const CI: Plan = Plan {
             name: "campaigns of the decoders",
             command: DECODERS,
             env: DECODERS_CI,
-            budget_s: 200,
+            budget_s: 300,
             campaign: true,
             ..STEP
         },
@@ -136,7 +136,7 @@ pub(crate) const CI: Plan = Plan {
             name: "campaigns of the node",
             command: "cargo test -p myelin --test all -- --show-output campaign",
             env: CAMPAIGN_CI,
-            budget_s: 300,
+            budget_s: 200,
             campaign: true,
             ..STEP
         },
