@@ -607,7 +607,7 @@ impl Core {
     /// Keeps our CPU from halting that long from now. **Units:** microseconds.
     fn stay_awake(&self, us: u64) {
         if let Some(keeper) = &self.keeper {
-            keeper.stay_until(Self::now().mono_us + us);
+            keeper.stay_until(clock::monotonic_ns() / 1000 + us);
         }
     }
 

@@ -7,7 +7,7 @@ use crate::at_rest::home::Home;
 use crate::shard::checkpoint::Restoring;
 use crate::shard::manifest::{self, Manifest, RunName, runs_dir};
 use myelin_datom::Kind;
-use myelin_index::{FactRun, IndexError, Run};
+use myelin_index::{FactRun, IndexError, Run, RunMeta};
 use myelin_wal::Lsn;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -106,6 +106,28 @@ impl Runs<'_> {
         Ok(all)
     }
 
+    /// A run that was opened: counted, or its damage reported.
+    fn noted<T>(
+        &self,
+        path: &Path,
+        opened: Result<T, IndexError>,
+        meta: impl Fn(&T) -> &RunMeta,
+        report: &mut Report,
+    ) -> Result<Option<Arc<T>>, Fault> {
+        match opened {
+            Ok(run) => {
+                report.checked.runs += 1;
+                report.checked.blocks += u64::from(meta(&run).blocks);
+                report.checked.run_bytes += meta(&run).bytes;
+                Ok(Some(Arc::new(run)))
+            }
+            Err(error) => {
+                report.damage.push(told::of_run(&self.home.dir, path, error)?);
+                Ok(None)
+            }
+        }
+    }
+
     /// The runs of facts of these names; none when one of them cannot be used.
     fn facts(&mut self, names: &[RunName], report: &mut Report) -> Result<Option<Vec<Arc<FactRun>>>, Fault> {
         let mut all = Some(Vec::new());
@@ -114,18 +136,7 @@ impl Runs<'_> {
             let run = match self.facts.get(&name.name) {
                 Some(known) => known.clone(),
                 None => {
-                    let run = match open_facts(&path) {
-                        Ok(run) => {
-                            report.checked.runs += 1;
-                            report.checked.blocks += u64::from(run.meta().blocks);
-                            report.checked.run_bytes += run.meta().bytes;
-                            Some(Arc::new(run))
-                        }
-                        Err(error) => {
-                            report.damage.push(told::of_run(&self.home.dir, &path, error)?);
-                            None
-                        }
-                    };
+                    let run = self.noted(&path, open_facts(&path), FactRun::meta, report)?;
                     self.facts.insert(name.name.clone(), run.clone());
                     run
                 }
@@ -149,18 +160,7 @@ impl Runs<'_> {
         let run = match self.sound.get(&name.name) {
             Some(known) => known.clone(),
             None => {
-                let run = match open(&path) {
-                    Ok(run) => {
-                        report.checked.runs += 1;
-                        report.checked.blocks += u64::from(run.meta().blocks);
-                        report.checked.run_bytes += run.meta().bytes;
-                        Some(Arc::new(run))
-                    }
-                    Err(error) => {
-                        report.damage.push(told::of_run(&self.home.dir, &path, error)?);
-                        None
-                    }
-                };
+                let run = self.noted(&path, open(&path), Run::meta, report)?;
                 self.sound.insert(name.name.clone(), run.clone());
                 run
             }
