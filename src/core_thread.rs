@@ -89,6 +89,7 @@ impl CorePlan {
             tracing::warn!(core = self.number, "no real-time priority for the core: CAP_SYS_NICE is needed");
         }
         let (executor, cpu) = (self.executor, self.cpu);
+        tracing::info!(core = self.number, cpu, "the core has its place");
         runtime::run_core(executor, cpu, self.serve(restored, listener, ready)).map_err(anyhow::Error::msg)?
     }
 
@@ -113,7 +114,9 @@ impl CorePlan {
             let from = restoring.remove(&number).unwrap_or_default();
             let (ticks, quotes, facts) = (from.ticks.clone(), from.quotes.clone(), from.facts.clone());
             let mut shard = Shard::restore(number, term, &self.limits, from)?;
-            open.insert(number, OpenRuns { ticks, quotes, facts, floors: shard.floors() });
+            let files = manifest.iter().flat_map(|manifest| &manifest.shards).find(|files| files.shard == number);
+            let reflexes = files.and_then(|files| files.reflexes.clone());
+            open.insert(number, OpenRuns { ticks, quotes, facts, reflexes, floors: shard.floors() });
             shard.own(self.identity.slots_of(number));
             shards.push(shard);
         }

@@ -120,6 +120,8 @@ struct ManifestShard {
     ticks: Vec<String>,
     quotes: Vec<String>,
     facts: Vec<String>,
+    /// The file of the registered reflexes.
+    reflexes: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -259,10 +261,12 @@ fn checkpoints(home: &Home, core: u16, this: &mut CoreTold, damage: &mut Vec<Dam
             ticks: names(&files.ticks),
             quotes: names(&files.quotes),
             facts: names(&files.facts),
+            reflexes: files.reflexes.as_ref().map(|file| file.name.clone()),
         });
         let (lsn, shards) = (manifest.lsn, shards.collect());
         this.manifests.push(ManifestTold { file, number, lsn, bytes: bytes.len() as u64, shards });
         for files in &manifest.shards {
+            named.extend(files.reflexes.as_ref().map(|file| file.name.clone()));
             let runs =
                 files.ticks.iter().map(|run| ("ticks", run)).chain(files.quotes.iter().map(|run| ("quotes", run)));
             let runs = runs.chain(files.facts.iter().map(|run| ("facts", run)));

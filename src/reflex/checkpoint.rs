@@ -23,6 +23,7 @@ use super::spec::{Scope, Spec, Spread};
 use super::thresholds::{Asked, Thresholds};
 use super::window::{Content, Entry, Window};
 use super::{Limits, Reflexes};
+use imbl::OrdMap;
 use myelin_datom::{EntityId, Tx};
 use std::collections::VecDeque;
 
@@ -32,6 +33,40 @@ const ROW_BYTES: usize = 40;
 const NO_MARKET: u32 = u32::MAX;
 
 type Names = ([Box<str>; 2], bool);
+
+/// What is registered at one [`Reflexes::version`]: it stays as it was while the reflexes change.
+#[derive(Debug)]
+pub struct Registrations {
+    version: u64,
+    /// Up to the rows.
+    head: Vec<u8>,
+    scope_number: Vec<u32>,
+    pair_number: Vec<u32>,
+    held: OrdMap<ReflexId, Held>,
+}
+
+impl Registrations {
+    /// The [`Reflexes::version`] it is of.
+    #[must_use]
+    pub const fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// Its part of a checkpoint. **Cost:** 40 bytes a reflex, some 60 ms for a million: nothing for a data core.
+    #[must_use]
+    pub fn bytes(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(self.head.len() + self.held.len() * ROW_BYTES);
+        out.extend_from_slice(&self.head);
+        for (id, held) in &self.held {
+            let home = match held.home {
+                Home::Reach(at) => self.scope_number[at as usize],
+                Home::Pair(at) => self.pair_number[at as usize],
+            };
+            out.extend_from_slice(&row(*id, held, home));
+        }
+        out
+    }
+}
 
 impl Reflexes {
     /// Both parts in one. **Panics** while firings are pending.
@@ -45,10 +80,18 @@ impl Reflexes {
         out
     }
 
-    /// What is registered. It changes only when [`Reflexes::version`] does. **Cost:** 40 bytes a reflex.
+    /// What is registered. It changes only when [`Reflexes::version`] does. **Cost:** that of [`Reflexes::registrations`]
+    /// and of writing its bytes.
     #[must_use]
     pub fn registrations_state(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(64 + self.by_scope.len() * 32 + self.held.len() * ROW_BYTES);
+        self.registrations().bytes()
+    }
+
+    /// What is registered, for a thread that has the time to write it down. **Cost:** the scopes are written, the reflexes
+    /// are shared: some nanoseconds for each scope, none for each reflex.
+    #[must_use]
+    pub fn registrations(&self) -> Registrations {
+        let mut out = Vec::with_capacity(64 + self.by_scope.len() * 32);
         out.extend_from_slice(&REGISTRATIONS);
         out.extend_from_slice(&self.version.to_le_bytes());
         for count in [self.by_scope.len(), self.by_pair.len(), self.held.len()] {
@@ -66,14 +109,7 @@ impl Reflexes {
             out.push(u8::from(*signed));
             names.iter().for_each(|name| put_name(&mut out, name));
         }
-        for (id, held) in &self.held {
-            let home = match held.home {
-                Home::Reach(at) => scope_number[at as usize],
-                Home::Pair(at) => pair_number[at as usize],
-            };
-            out.extend_from_slice(&row(*id, held, home));
-        }
-        out
+        Registrations { version: self.version, head: out, scope_number, pair_number, held: self.held.clone() }
     }
 
     /// All the rest: last prices, windows, counts. **Panics** while firings are pending.

@@ -36,6 +36,7 @@ mod text;
 mod thresholds;
 mod window;
 
+pub use checkpoint::Registrations;
 pub use encode::DecodeError;
 pub use expand::VISITS_PER_FIRING;
 pub use firing::{Firing, Kind, ReflexId};
@@ -46,6 +47,7 @@ pub use text::TextError;
 pub use window::{WINDOW_STEPS, step_ns};
 
 use expand::Open;
+use imbl::OrdMap;
 use myelin_datom::{EntityId, Tx};
 use reach::{Hot, Market, Pair, Quiet, Reach};
 use react::Record;
@@ -108,7 +110,8 @@ pub struct Counts {
 #[derive(Debug)]
 pub struct Reflexes {
     limits: Limits,
-    held: BTreeMap<ReflexId, Held>,
+    /// Shared with whoever writes it down: see [`Registrations`].
+    held: OrdMap<ReflexId, Held>,
     /// Freed reaches and pairs are reused; their numbers never show.
     reaches: Vec<Reach>,
     free_reaches: Vec<u32>,
@@ -138,7 +141,7 @@ impl Reflexes {
     pub fn new(limits: Limits) -> Self {
         Self {
             limits,
-            held: BTreeMap::new(),
+            held: OrdMap::new(),
             reaches: Vec::new(),
             free_reaches: Vec::new(),
             by_scope: BTreeMap::new(),

@@ -260,7 +260,7 @@ fn tail(since: u64) -> TailAsk<'static> {
 fn other_header(dice: &mut Dice, mut header: Header) -> Header {
     for _ in 0..dice.below(4) {
         let number = dice.number();
-        match dice.below(7) {
+        match dice.below(8) {
             0 => header.kind = number as u8,
             1 => header.flags = number as u16,
             2 => header.session = number,
@@ -328,6 +328,7 @@ fn campaign_no_bytes_break_the_reader_of_manifests() {
         ticks: vec![run("0000-01.ticks"), run("0000-02.merged.ticks")],
         quotes: vec![run("0000-01.quotes")],
         facts: vec![run("0000-02.facts")],
+        reflexes: Some(run("0000-0000000000000001.reflexes")),
         state: vec![9; 50],
     };
     let manifest = |shards| Manifest { number: 3, core: 1, lsn: 4096, shards };
@@ -363,15 +364,18 @@ struct Parts {
     /// Of ticks, of quotes, of reflexes, of facts.
     tails: [Vec<u8>; 4],
     policies: Vec<u8>,
+    /// In a file of its own.
+    registrations: Vec<u8>,
 }
 
 impl Parts {
     fn of(shard: &Shard, state: &[u8]) -> Self {
         let (ticks, quotes) = shard.columns();
-        let tails = [ticks.state(), quotes.state(), shard.reflexes.state(), shard.facts.state()];
+        let tails = [ticks.state(), quotes.state(), shard.reflexes.running_state(), shard.facts.state()];
         let policies = body(|out| shard.retention.write(out));
         let behind = tails.iter().map(|part| 8 + part.len()).sum::<usize>() + policies.len();
-        Self { head: state[..state.len() - behind].to_vec(), tails, policies }
+        let registrations = shard.reflexes.registrations_state();
+        Self { head: state[..state.len() - behind].to_vec(), tails, policies, registrations }
     }
 
     fn joined(&self) -> Vec<u8> {
@@ -407,8 +411,9 @@ fn campaign_no_bytes_break_the_reader_of_checkpoints_and_what_is_taken_answers()
             0 | 1 => parts.head = mutant(dice, std::slice::from_ref(&parts.head)),
             at @ (2 | 3) => parts.tails[at] = mutant(dice, std::slice::from_ref(&parts.tails[at])),
             4 => parts.policies = mutant(dice, std::slice::from_ref(&parts.policies)),
+            5 => parts.registrations = mutant(dice, std::slice::from_ref(&parts.registrations)),
             at => {
-                let part = &mut parts.tails[at - 5];
+                let part = &mut parts.tails[at - 6];
                 *part = mutant(dice, std::slice::from_ref(part));
                 inside = dice.one_in(2) && reseal(part);
             }
@@ -419,6 +424,7 @@ fn campaign_no_bytes_break_the_reader_of_checkpoints_and_what_is_taken_answers()
         }
         let from = Restoring {
             state,
+            registrations: parts.registrations,
             ticks: vec![Arc::clone(&ticks)],
             quotes: vec![Arc::clone(&quotes)],
             facts: vec![Arc::clone(&facts)],

@@ -9,7 +9,8 @@
 //!   state    version:4 | position | sessions | markets | len:8 ticks | len:8 quotes | len:8 reflexes | len:8 facts | policies
 //! ```
 //!
-//! The state is that of one applied entry: what lies behind it is in the log.
+//! The state is that of one applied entry: what lies behind it is in the log. Of the reflexes it has what runs; what is
+//! registered has a file of its own (`registrations.rs`), because it is large and changes rarely.
 
 use super::replicate::{Group, LogIndex, Position};
 use super::seal::{Merged, NewRuns};
@@ -17,7 +18,7 @@ use super::session::Sessions;
 use super::{Now, Shard, ShardError, columns_config, react};
 use crate::config::Limits;
 use crate::market::Markets;
-use crate::reflex::Reflexes;
+use crate::reflex::{Reflexes, Registrations};
 use crate::retention::Policies;
 use myelin_datom::{Kind, Quote, Tick, Tx};
 use myelin_index::{Columns, FactRun, Facts, Floors, Frozen, FrozenFacts, Run};
@@ -25,8 +26,10 @@ use myelin_wire::{Cursor, Short};
 use std::sync::Arc;
 
 /// Of the state bytes.
-const VERSION: u32 = 3;
-/// The one without policies, which is read too.
+const VERSION: u32 = 4;
+/// The one that has registered reflexes within it, which is read too.
+const WITH_REFLEXES: u32 = 3;
+/// The one without policies.
 const WITHOUT_POLICIES: u32 = 2;
 /// The one without facts either.
 const WITHOUT_FACTS: u32 = 1;
@@ -43,6 +46,8 @@ pub struct Sealing {
     pub facts: Option<Arc<FrozenFacts>>,
     /// What was pruned when the state was written down.
     pub floors: ShardFloors,
+    /// The registered reflexes, if they changed since they were last written.
+    pub registrations: Option<Registrations>,
     /// Everything else.
     pub state: Vec<u8>,
 }
@@ -61,6 +66,8 @@ pub struct ShardFloors {
 pub struct Restoring {
     /// The state bytes.
     pub state: Vec<u8>,
+    /// The registered reflexes; empty when there never were any.
+    pub registrations: Vec<u8>,
     /// Its runs of ticks, oldest first.
     pub ticks: Vec<Arc<Run>>,
     /// Its runs of quotes, oldest first.
@@ -80,13 +87,15 @@ impl Shard {
         state.extend_from_slice(&self.group.applied_tx().bits().to_le_bytes());
         self.sessions.write(&mut state);
         self.markets.write(&mut state);
-        for part in [self.ticks.state(), self.quotes.state(), self.reflexes.state(), self.facts.state()] {
+        let registrations =
+            (self.reflexes.version() != self.registrations_written).then(|| self.reflexes.registrations());
+        for part in [self.ticks.state(), self.quotes.state(), self.reflexes.running_state(), self.facts.state()] {
             state.extend_from_slice(&(part.len() as u64).to_le_bytes());
             state.extend_from_slice(&part);
         }
         self.retention.write(&mut state);
         self.reclaimed();
-        Sealing { shard: self.number, ticks, quotes, facts, floors: self.floors(), state }
+        Sealing { shard: self.number, ticks, quotes, facts, floors: self.floors(), registrations, state }
     }
 
     /// What is pruned as of now.
@@ -99,6 +108,9 @@ impl Shard {
     pub fn sealed(&mut self, sealing: &Sealing, runs: NewRuns) {
         assert!(sealing.shard == self.number, "a run goes back to its shard");
         let NewRuns { ticks, quotes, facts } = runs;
+        if let Some(registrations) = &sealing.registrations {
+            self.registrations_written = registrations.version();
+        }
         if let Some(frozen) = &sealing.ticks {
             self.ticks.install(Arc::clone(frozen), ticks);
         }
@@ -159,8 +171,16 @@ impl Shard {
         shard.ticks = Columns::restore(columns_config(limits), ticks, from.ticks)?;
         shard.quotes = Columns::restore(columns_config(limits), quotes, from.quotes)?;
         shard.facts = Facts::restore(facts, from.facts)?;
-        shard.reflexes = Reflexes::restore(react::limits(limits), reflexes)
-            .map_err(|error| ShardError::Checkpoint(error.to_string()))?;
+        let (bounds, registrations) = (react::limits(limits), from.registrations.as_slice());
+        shard.reflexes = match registrations {
+            _ if version <= WITH_REFLEXES => Reflexes::restore(bounds, reflexes),
+            [] => Reflexes::restore_parts(bounds, &Reflexes::new(bounds).registrations_state(), reflexes),
+            written => Reflexes::restore_parts(bounds, written, reflexes),
+        }
+        .map_err(|error| ShardError::Checkpoint(error.to_string()))?;
+        if version > WITH_REFLEXES {
+            shard.registrations_written = shard.reflexes.version();
+        }
         // Parts of one checkpoint, each sound: found by a campaign over mutated ones.
         if shard.ticks.last_tx().max(shard.quotes.last_tx()).max(shard.facts.last_tx()) > position.tx {
             return Err(ShardError::Checkpoint("its rows or facts are younger than its position".to_owned()));
@@ -199,9 +219,10 @@ impl Shard {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::reflex::{ReflexId, Scope, Spec};
 
     #[test]
-    fn a_state_without_policies_or_facts_is_read_by_its_version_and_one_of_the_next_is_not() {
+    fn older_states_are_read_by_their_versions_and_one_of_the_next_is_not() {
         let limits = Limits::default();
         let mut shard = Shard::new(3, 1, &limits);
         let facts = shard.facts.state().len();
@@ -209,10 +230,17 @@ mod tests {
         shard.retention.write(&mut policies);
         let mut state = shard.seal().state;
         state.truncate(state.len() - policies.len());
+        // Before files of reflexes a state had what is registered too.
+        let (running, whole) = (shard.reflexes.running_state(), shard.reflexes.state());
+        let at = state.len() - (8 + facts) - (8 + running.len());
+        let older = [&(whole.len() as u64).to_le_bytes(), whole.as_slice()].concat();
+        state.splice(at..at + 8 + running.len(), older);
         let restore = |state: &[u8]| {
             Shard::restore(3, 1, &limits, Restoring { state: state.to_vec(), ..Restoring::default() }).map(|_| ())
         };
+        state[..4].copy_from_slice(&WITH_REFLEXES.to_le_bytes());
         assert!(restore(&state).is_err(), "policies are missing");
+        assert!(restore(&[&state, policies.as_slice()].concat()).is_ok());
         state[..4].copy_from_slice(&WITHOUT_POLICIES.to_le_bytes());
         assert!(restore(&state).is_ok());
         state.truncate(state.len() - 8 - facts);
@@ -221,5 +249,33 @@ mod tests {
         assert!(restore(&state).is_ok());
         state[..4].copy_from_slice(&(VERSION + 1).to_le_bytes());
         assert!(matches!(restore(&state), Err(ShardError::Checkpoint(_))));
+    }
+
+    #[test]
+    fn registered_reflexes_are_written_when_they_changed_and_come_back_from_their_own_file() {
+        let limits = Limits::default();
+        let mut shard = Shard::new(3, 1, &limits);
+        assert!(shard.seal().registrations.is_none(), "there never were any");
+        let register = |shard: &mut Shard, id| {
+            let at = shard.group.applied_tx();
+            shard.reflexes.register(ReflexId(id), Spec::Above(7.0), Scope::All, at).unwrap();
+        };
+        register(&mut shard, 1);
+        let first = shard.seal();
+        let written = first.registrations.as_ref().unwrap().bytes();
+        assert!(shard.seal().registrations.is_some(), "until a checkpoint has it, each has to");
+        shard.sealed(&first, NewRuns::default());
+        let second = shard.seal();
+        assert!(second.registrations.is_none(), "nothing changed");
+        let from = |state: &[u8], registrations: &[u8]| {
+            let (state, registrations) = (state.to_vec(), registrations.to_vec());
+            Shard::restore(3, 1, &limits, Restoring { state, registrations, ..Restoring::default() })
+        };
+        let mut again = from(&second.state, &written).unwrap();
+        assert_eq!(again.reflexes.state(), shard.reflexes.state());
+        assert!(again.seal().registrations.is_none(), "the file that it came from has it");
+        register(&mut again, 2);
+        assert_eq!(again.seal().registrations.unwrap().bytes(), again.reflexes.registrations_state());
+        assert!(from(&second.state, &written[..written.len() - 1]).is_err(), "a file that is cut");
     }
 }

@@ -3,16 +3,19 @@
 //! ```text
 //!   manifest-<16 hex digits>
 //!     0 magic "MyelnChk" | 8 version:4 | 12 core:4 | 16 lsn:8 | 24 shards:4 | 28 zero:4
-//!     per shard   shard:2 | zero:2 | facts:4 | ticks:4 | quotes:4 | state bytes:8       (version 1: facts are zero)
-//!                 per run  hash:16 | name bytes:2 | name             (ticks oldest first, then quotes, then facts)
+//!     per shard   shard:2 | reflexes:2 | facts:4 | ticks:4 | quotes:4 | state bytes:8
+//!                 per run  hash:16 | name bytes:2 | name             (ticks oldest first, then quotes, facts, reflexes)
 //!                 state
 //!     last 4      CRC-32 of everything before
 //! ```
+//!
+//! Files of registered reflexes: one or none; before version 3 none, in version 1 no facts either.
 //!
 //! A manifest is written whole under another name, synced, renamed, and the directory synced: it exists or it does not. The
 //! two newest are kept, so that a damaged newest one costs a longer replay and nothing else. Files no manifest names go.
 
 use super::checkpoint::Restoring;
+use super::registrations;
 use myelin_datom::{Quote, Tick};
 use myelin_index::{Columns, FactRun, Facts, Run, RunMeta};
 use myelin_wal::Lsn;
@@ -24,7 +27,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 const MAGIC: &[u8; 8] = b"MyelnChk";
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
+/// The one that has registered reflexes within the states, which is read too.
+const WITHOUT_REFLEXES: u32 = 2;
 /// The one without facts, which is read too.
 const WITHOUT_FACTS: u32 = 1;
 const PREFIX: &str = "manifest-";
@@ -58,14 +63,16 @@ pub struct ShardFiles {
     pub quotes: Vec<RunName>,
     /// Its runs of facts, oldest first.
     pub facts: Vec<RunName>,
+    /// Its registered reflexes; none when there never were any.
+    pub reflexes: Option<RunName>,
     /// Its state.
     pub state: Vec<u8>,
 }
 
 impl ShardFiles {
-    /// All of them: ticks, quotes, facts, each oldest first.
+    /// All of them: ticks, quotes, facts, each oldest first, and the registered reflexes.
     pub fn runs(&self) -> impl Iterator<Item = &RunName> {
-        self.ticks.iter().chain(&self.quotes).chain(&self.facts)
+        self.ticks.iter().chain(&self.quotes).chain(&self.facts).chain(&self.reflexes)
     }
 }
 
@@ -134,7 +141,7 @@ impl Manifest {
         out.extend_from_slice(&[0; 4]);
         for files in &self.shards {
             out.extend_from_slice(&files.shard.to_le_bytes());
-            out.extend_from_slice(&[0; 2]);
+            out.extend_from_slice(&u16::from(files.reflexes.is_some()).to_le_bytes());
             out.extend_from_slice(&(files.facts.len() as u32).to_le_bytes());
             out.extend_from_slice(&(files.ticks.len() as u32).to_le_bytes());
             out.extend_from_slice(&(files.quotes.len() as u32).to_le_bytes());
@@ -161,7 +168,7 @@ impl Manifest {
         if cursor.take(8).map_err(short)? != MAGIC {
             return Err(("it is no manifest", 0));
         }
-        if !matches!(cursor.u32().map_err(short)?, VERSION | WITHOUT_FACTS) {
+        if !matches!(cursor.u32().map_err(short)?, WITHOUT_FACTS | WITHOUT_REFLEXES | VERSION) {
             return Err(("its version is not read here", 8));
         }
         let mut manifest = Self { number, core: cursor.u32().map_err(short)?, ..Self::default() };
@@ -170,23 +177,28 @@ impl Manifest {
         cursor.take(4).map_err(short)?;
         for _ in 0..shards {
             let mut files = ShardFiles { shard: cursor.u16().map_err(short)?, ..ShardFiles::default() };
-            cursor.take(2).map_err(short)?;
+            let reflexes = cursor.u16().map_err(short)?;
+            if reflexes > 1 {
+                return Err(("more than one file of reflexes", content.len() - cursor.rest().len()));
+            }
             let facts = cursor.u32().map_err(short)?;
             let (ticks, quotes) = (cursor.u32().map_err(short)?, cursor.u32().map_err(short)?);
             let state = cursor.u64().map_err(short)?;
             let (behind_ticks, behind_quotes) = (u64::from(ticks), u64::from(ticks) + u64::from(quotes));
-            for n in 0..behind_quotes + u64::from(facts) {
+            let behind_facts = behind_quotes + u64::from(facts);
+            for n in 0..behind_facts + u64::from(reflexes) {
                 let hash = cursor.take(16).map_err(short)?.try_into().map(u128::from_le_bytes).unwrap_or_default();
                 let name = cursor.text().map_err(short)?.to_owned();
                 if name.contains(['/', '\\', '\0']) || name.starts_with('.') {
-                    return Err(("a run's name is a path", n as usize));
+                    return Err(("a run's name is a path", content.len() - cursor.rest().len()));
                 }
-                let runs = match n {
-                    n if n < behind_ticks => &mut files.ticks,
-                    n if n < behind_quotes => &mut files.quotes,
-                    _ => &mut files.facts,
-                };
-                runs.push(RunName { name, hash });
+                let run = RunName { name, hash };
+                match n {
+                    n if n < behind_ticks => files.ticks.push(run),
+                    n if n < behind_quotes => files.quotes.push(run),
+                    n if n < behind_facts => files.facts.push(run),
+                    _ => files.reflexes = Some(run),
+                }
             }
             files.state = cursor.take(state as usize).map_err(short)?.to_vec();
             manifest.shards.push(files);
@@ -251,7 +263,9 @@ impl Manifest {
             let ticks = files.ticks.iter().map(open).collect::<Result<_, _>>()?;
             let quotes = files.quotes.iter().map(open).collect::<Result<_, _>>()?;
             let facts = files.facts.iter().map(open_facts).collect::<Result<_, _>>()?;
-            restored.push((files.shard, Restoring { state: files.state.clone(), ticks, quotes, facts }));
+            let read = files.reflexes.as_ref().map(|named| registrations::read(dir, named)).transpose()?;
+            let (state, registrations) = (files.state.clone(), read.unwrap_or_default());
+            restored.push((files.shard, Restoring { state, registrations, ticks, quotes, facts }));
         }
         Ok(restored)
     }
@@ -321,7 +335,8 @@ mod tests {
     fn manifest(number: u64) -> Manifest {
         let run = |name: &str| RunName { name: name.to_owned(), hash: 7 };
         let (ticks, quotes, facts) = (vec![run("a"), run("b")], vec![run("c")], vec![run("d")]);
-        let files = ShardFiles { shard: 3, ticks, quotes, facts, state: vec![1, 2, 3] };
+        let reflexes = Some(run("e"));
+        let files = ShardFiles { shard: 3, ticks, quotes, facts, reflexes, state: vec![1, 2, 3] };
         Manifest { number, core: 1, lsn: 4096, shards: vec![files, ShardFiles::default()] }
     }
 
@@ -341,15 +356,18 @@ mod tests {
     }
 
     #[test]
-    fn a_manifest_of_the_version_without_facts_is_read() {
+    fn manifests_of_the_versions_without_facts_or_reflexes_are_read() {
         let mut older = manifest(5);
-        older.shards.iter_mut().for_each(|files| files.facts.clear());
-        let mut bytes = older.encode();
-        bytes[8..12].copy_from_slice(&WITHOUT_FACTS.to_le_bytes());
-        let content = bytes.len() - 4;
-        let crc = crc32fast::hash(&bytes[..content]);
-        bytes[content..].copy_from_slice(&crc.to_le_bytes());
-        assert_eq!(Manifest::decode(5, &bytes), Ok(older));
+        older.shards.iter_mut().for_each(|files| files.reflexes = None);
+        for version in [WITHOUT_REFLEXES, WITHOUT_FACTS] {
+            let mut bytes = older.encode();
+            bytes[8..12].copy_from_slice(&version.to_le_bytes());
+            let content = bytes.len() - 4;
+            let crc = crc32fast::hash(&bytes[..content]);
+            bytes[content..].copy_from_slice(&crc.to_le_bytes());
+            assert_eq!(Manifest::decode(5, &bytes), Ok(older.clone()));
+            older.shards.iter_mut().for_each(|files| files.facts.clear());
+        }
     }
 
     #[test]

@@ -27,6 +27,7 @@ pub mod manifest;
 pub mod merge;
 pub mod prune;
 pub mod react;
+pub mod registrations;
 pub mod replay;
 pub mod replicate;
 pub mod reply;
@@ -169,6 +170,8 @@ pub struct Shard {
     quotes: Columns<Quote>,
     facts: Facts,
     reflexes: Reflexes,
+    /// The version of their registrations that a checkpoint has.
+    registrations_written: u64,
     retention: Policies,
     pruner: prune::Pruner,
     subscribers: Subscribers,
@@ -199,6 +202,7 @@ impl Shard {
             quotes: Columns::new(columns_config(limits)),
             facts: Facts::new(),
             reflexes: Reflexes::new(react::limits(limits)),
+            registrations_written: 0,
             retention: Policies::default(),
             pruner: prune::Pruner::default(),
             subscribers: Subscribers::new(limits),

@@ -16,6 +16,7 @@
 use super::checkpoint::{Sealing, ShardFloors};
 use super::manifest::{Manifest, RunName, ShardFiles, runs_dir};
 use super::merge::{Candidate, candidate};
+use super::registrations;
 use crate::runtime::ring::{Producer, ThreadConsumer};
 use myelin_datom::{Kind, Quote, Tick};
 use myelin_index::{FactRun, IndexError, Run, RunMeta, Sink};
@@ -117,6 +118,8 @@ pub struct OpenRuns {
     pub quotes: Vec<Arc<Run>>,
     /// Of facts.
     pub facts: Vec<Arc<FactRun>>,
+    /// The file of the registered reflexes.
+    pub reflexes: Option<RunName>,
     /// Those of the state that goes with them: what lies below is not needed.
     pub floors: ShardFloors,
 }
@@ -138,7 +141,8 @@ impl OpenRuns {
     fn files(&self, shard: u16, state: Vec<u8>) -> ShardFiles {
         let names = |runs: &[Arc<Run>]| runs.iter().map(|run| RunName::of(run.meta())).collect();
         let facts = self.facts.iter().map(|run| RunName::of(run.meta())).collect();
-        ShardFiles { shard, ticks: names(&self.ticks), quotes: names(&self.quotes), facts, state }
+        let reflexes = self.reflexes.clone();
+        ShardFiles { shard, ticks: names(&self.ticks), quotes: names(&self.quotes), facts, reflexes, state }
     }
 }
 
@@ -226,6 +230,10 @@ impl Sealer {
                 let path = run_path(&runs, sealing.shard, number, "facts");
                 frozen.write_run(&path, &mut ())?;
                 new.facts = Some(Arc::new(FactRun::open(&path)?));
+            }
+            if let Some(registrations) = &sealing.registrations {
+                let path = run_path(&runs, sealing.shard, number, "reflexes");
+                stale |= open.reflexes.replace(registrations::write(&path, &registrations.bytes())?).is_some();
             }
             open.ticks.extend(new.ticks.clone());
             open.quotes.extend(new.quotes.clone());

@@ -5,12 +5,14 @@ use super::super::{Damage, Fault, told};
 use super::Report;
 use crate::at_rest::home::Home;
 use crate::shard::checkpoint::Restoring;
-use crate::shard::manifest::{self, Manifest, RunName, runs_dir};
+use crate::shard::manifest::{self, Manifest, ManifestError, RunName, runs_dir};
+use crate::shard::registrations;
 use myelin_datom::Kind;
 use myelin_index::{FactRun, IndexError, Run, RunMeta};
 use myelin_wal::Lsn;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -40,6 +42,7 @@ impl Checkpoints {
         let dir = home.core_dir(core);
         let mut runs = Runs { home, dir: &dir, sound: BTreeMap::new(), facts: BTreeMap::new() };
         let mut this = Self { whole: true, ..Self::default() };
+        let mut reflexes = BTreeSet::new();
         for (number, path) in manifest::numbered(&dir).map_err(Fault::io(&dir))? {
             let file = told::in_core(core, &path.file_name().unwrap_or_default().to_string_lossy());
             if let Ok(handle) = File::open(&path) {
@@ -61,13 +64,16 @@ impl Checkpoints {
             };
             this.whole = true;
             this.restoring.clear();
+            reflexes.extend(manifest.shards.iter().filter_map(|files| Some(files.reflexes.as_ref()?.name.clone())));
             for files in &manifest.shards {
                 let ticks = runs.all(&files.ticks, Kind::Tick, report)?;
                 let quotes = runs.all(&files.quotes, Kind::Quote, report)?;
                 let facts = runs.facts(&files.facts, report)?;
-                match (ticks, quotes, facts) {
-                    (Some(ticks), Some(quotes), Some(facts)) => {
-                        let restoring = Restoring { state: files.state.clone(), ticks, quotes, facts };
+                let registrations = runs.registrations(files.reflexes.as_ref(), report)?;
+                match (ticks, quotes, facts, registrations) {
+                    (Some(ticks), Some(quotes), Some(facts), Some(registrations)) => {
+                        let state = files.state.clone();
+                        let restoring = Restoring { state, registrations, ticks, quotes, facts };
                         this.restoring.insert(files.shard, restoring);
                     }
                     _ => this.whole = false,
@@ -78,7 +84,7 @@ impl Checkpoints {
         if this.newest.is_none() && report.damage.iter().any(|damage| damage.file.contains("/manifest-")) {
             this.whole = false;
         }
-        this.named = runs.sound.into_keys().chain(runs.facts.into_keys()).collect();
+        this.named = runs.sound.into_keys().chain(runs.facts.into_keys()).chain(reflexes).collect();
         Ok(this)
     }
 }
@@ -153,6 +159,28 @@ impl Runs<'_> {
             all = all.zip(run).map(|(all, run)| [all, vec![run]].concat());
         }
         Ok(all)
+    }
+
+    /// The registered reflexes, empty where none are named; none when they cannot be used.
+    fn registrations(&self, named: Option<&RunName>, report: &mut Report) -> Result<Option<Vec<u8>>, Fault> {
+        let Some(named) = named else { return Ok(Some(Vec::new())) };
+        let path = runs_dir(self.dir).join(&named.name);
+        if let Ok(handle) = File::open(&path) {
+            forget_cache(&handle);
+        }
+        let what = match registrations::read(self.dir, named) {
+            Ok(bytes) => return Ok(Some(bytes)),
+            Err(ManifestError::Io { source, .. }) if source.kind() != io::ErrorKind::NotFound => {
+                return Err(Fault::io(&path)(source));
+            }
+            Err(ManifestError::WrongRun { expected, found, .. }) => {
+                format!("the content hash is {found:032x}, the manifest says {expected:032x}")
+            }
+            Err(_) => "it is missing".to_owned(),
+        };
+        let file = path.strip_prefix(&self.home.dir).unwrap_or(&path).display().to_string();
+        report.damage.push(Damage { file, offset: 0, what });
+        Ok(None)
     }
 
     fn one(&mut self, name: &RunName, kind: Kind, report: &mut Report) -> Result<Option<Arc<Run>>, Fault> {
