@@ -16,6 +16,7 @@ use crate::core_thread::{CorePlan, Outgoing};
 use crate::health::{CoreHealth, Health};
 use crate::identity::{Identity, IdentityError, core_dir};
 use crate::runtime::net::open_listener;
+use crate::runtime::place;
 use crate::runtime::ring::{self, Consumer};
 use crate::runtime::threads::{self, Role};
 use crate::runtime::{self, Chosen, Executor};
@@ -68,6 +69,7 @@ impl Node {
         let (mut outgoing, mut incoming) = mesh(cores, limits.ring_items);
         let (ready_tx, ready_rx) = std::sync::mpsc::channel::<anyhow::Result<()>>();
         let mut threads = Vec::new();
+        let cpus = if config.pin { place::cpus(&config.data_dir) } else { Vec::new() };
         for (number, listener) in listeners.into_iter().enumerate() {
             let plan = CorePlan {
                 number: number as u16,
@@ -75,7 +77,7 @@ impl Node {
                 dir: core_dir(&config.data_dir, number as u16),
                 limits: limits.clone(),
                 executor,
-                cpu: config.pin.then_some(number),
+                cpu: cpus.get(number).copied(),
                 realtime: config.realtime,
                 ports: listen.iter().map(SocketAddr::port).collect(),
                 health: Arc::clone(&health.cores[number]),

@@ -14,6 +14,7 @@ pub mod awake;
 pub mod clock;
 pub mod entropy;
 pub mod net;
+pub mod place;
 pub mod ring;
 #[cfg(target_os = "linux")]
 pub mod sigbus;
@@ -133,8 +134,8 @@ pub fn run_core<T>(executor: Executor, cpu: Option<usize>, future: impl Future<O
         #[cfg(not(target_os = "linux"))]
         Executor::Uring => Err("io_uring exists on Linux only".to_owned()),
         Executor::Portable => {
-            if let Some(cpu) = cpu {
-                threads::pin(cpu);
+            if let Some(cpu) = cpu.filter(|cpu| !threads::pin(*cpu)) {
+                tracing::warn!(cpu, "the core could not be pinned");
             }
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let runtime = runtime.map_err(|error| error.to_string())?;
