@@ -89,7 +89,9 @@ impl CorePlan {
             tracing::warn!(core = self.number, "no real-time priority for the core: CAP_SYS_NICE is needed");
         }
         let (executor, cpu) = (self.executor, self.cpu);
-        tracing::info!(core = self.number, cpu, "the core has its place");
+        if let Some(cpu) = cpu {
+            tracing::info!(core = self.number, cpu, "the core is pinned");
+        }
         runtime::run_core(executor, cpu, self.serve(restored, listener, ready)).map_err(anyhow::Error::msg)?
     }
 

@@ -44,8 +44,10 @@ struct Entry {
 const STRETCH_BYTES: usize = 1 << 20;
 /// Stretches between the two threads.
 const STRETCHES: usize = 4;
-/// Memory that one stretch brings along at most: twice what its own rows take. **Units:** chunks of 64 rows.
-const CHUNKS: usize = STRETCH_BYTES / 4096 * 2;
+/// Memory that one stretch brings along at most: twice what its own rows take. **Units:** chunks.
+const CHUNKS: usize = STRETCH_BYTES / CHUNK_BYTES * 2;
+/// A chunk is 64 rows of 64 bytes.
+const CHUNK_BYTES: usize = 4096;
 
 /// Brings the log back and applies what lies behind the checkpoint.
 ///
@@ -80,7 +82,9 @@ fn apply(shards: &mut [Shard], filled: &Receiver<Stretch>, emptied: &Sender<Stre
         for Entry { group, kind, index, tx, from, to } in stretch.entries.drain(..) {
             let Some(number) = group.checked_sub(1) else { continue };
             let Some(shard) = shards.iter_mut().find(|one| one.number() == number) else { continue };
-            shard.stock(&mut stretch.chunks);
+            // As much as its rows can fill, so that every shard gets its share.
+            let share = ((to - from) / CHUNK_BYTES * 2 + 1).min(stretch.chunks.len());
+            shard.stock(stretch.chunks.drain(..share));
             let payload = &stretch.payload[from..to];
             shard.replay(Committed { index: LogIndex(index), tx: Tx::from_bits(tx), kind, payload })?;
         }

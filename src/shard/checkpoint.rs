@@ -196,7 +196,7 @@ impl Shard {
     }
 
     /// Takes memory for the ticks that the log will bring back.
-    pub fn stock(&mut self, chunks: &mut Vec<Vec<Tick>>) {
+    pub fn stock(&mut self, chunks: impl Iterator<Item = Vec<Tick>>) {
         self.ticks.stock(chunks);
     }
 

@@ -178,9 +178,9 @@ impl<R: ColumnRow> Columns<R> {
     }
 
     /// Takes chunks for rows to come, as many as its limits allow.
-    pub fn stock(&mut self, chunks: &mut Vec<Vec<R>>) {
+    pub fn stock(&mut self, chunks: impl Iterator<Item = Vec<R>>) {
         let room = self.config.free_chunks_max.saturating_sub(self.free.len());
-        self.free.extend(chunks.drain(..).take(room));
+        self.free.extend(chunks.take(room));
     }
 
     /// Swaps the newest part out; it stays readable. `None` when it holds nothing.
