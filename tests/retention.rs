@@ -374,6 +374,62 @@ fn a_replay_of_the_whole_log_comes_to_the_state_of_the_checkpoint_and_its_tail()
     assert!(whole["state_hash"].is_string());
 }
 
+#[test]
+fn a_start_from_the_older_checkpoint_has_every_row_that_was_kept_and_brings_none_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut setup = Setup::new(dir.path());
+    setup.more = ["--lean", "--no-pin", "--segment-bytes", "4194304", "--seal-rows", "4000"].map(str::to_owned).to_vec();
+    let mut node = setup.start();
+    let ids = run(async {
+        let client = node.client().await;
+        let ids = markets(&client, &["older:last", "older:all"]).await;
+        client.retain(Some(ids[0]), BOTH, Some(Keep::Last(700))).await.unwrap();
+        for from in (1..20_001).step_by(500) {
+            for id in &ids {
+                send(&client, &rows(*id, from..from + 500)).await;
+            }
+        }
+        wait_for_kept(&client, ids[0], 700).await;
+        ids
+    });
+    node.wait_for_checkpoints(3);
+    node.kill();
+    let mut manifests: Vec<_> = std::fs::read_dir(dir.path().join("core-0000"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("manifest-")))
+        .collect();
+    manifests.sort();
+    assert_eq!(manifests.len(), 2, "the two newest are kept");
+    let newest = manifests.last().unwrap();
+    let mut bytes = std::fs::read(newest).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(newest, bytes).unwrap();
+    let node = setup.start();
+    run(async {
+        let client = node.client().await;
+        let row = ticks_of(&client, ids[0]).await;
+        assert_eq!((row.kept, row.dropped), (700, 19_300), "{row:?}");
+        for (id, from) in [(ids[0], 19_301), (ids[1], 1)] {
+            let mut expected = from;
+            let mut stretch = Stretch::default();
+            loop {
+                let page = client.ticks_of(id, stretch, At::NOW).await.unwrap().value;
+                for (.., tick) in &page.rows {
+                    assert_eq!(tick.id, expected, "every row once, in its order");
+                    expected += 1;
+                }
+                let Some(next) = page.next else { break };
+                stretch = next;
+            }
+            assert_eq!(expected, 20_001);
+        }
+        let below = Tx::from_bits(row.horizon - 1);
+        assert_eq!(refused(client.latest(ids[0], At::as_of(below)).await).0, Code::BelowHorizon);
+    });
+}
+
 /// Ticks of this market until the node is killed under them; gives the first id that was not acknowledged.
 async fn load_until_killed(node: &mut Node, ids: &[EntityId], first: u64, after: Duration) -> u64 {
     let client = node.hasty_client().await;
