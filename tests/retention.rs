@@ -378,7 +378,8 @@ fn a_replay_of_the_whole_log_comes_to_the_state_of_the_checkpoint_and_its_tail()
 fn a_start_from_the_older_checkpoint_has_every_row_that_was_kept_and_brings_none_back() {
     let dir = tempfile::tempdir().unwrap();
     let mut setup = Setup::new(dir.path());
-    setup.more = ["--lean", "--no-pin", "--segment-bytes", "4194304", "--seal-rows", "4000"].map(str::to_owned).to_vec();
+    setup.more =
+        ["--lean", "--no-pin", "--segment-bytes", "4194304", "--seal-rows", "4000"].map(str::to_owned).to_vec();
     let mut node = setup.start();
     let ids = run(async {
         let client = node.client().await;

@@ -5,22 +5,12 @@
 
 use myelin_datom::Flaw;
 
-macro_rules! codes {
-    ($($(#[doc = $doc:literal])* $variant:ident = $number:literal, $name:literal, $status:literal;)*) => {
-        /// A refusal's stable number.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        #[repr(u16)]
-        pub enum Code { $($(#[doc = $doc])* $variant = $number,)* }
-
-        impl Code {
-            /// Every code, in the order of their numbers.
+/// What every code can say of itself, with a number or without.
+macro_rules! told {
+    ($code:ident: $($(#[doc = $doc:literal])* $variant:ident, $name:literal, $status:literal;)*) => {
+        impl $code {
+            /// Every one, in their order.
             pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
-
-            /// The code with this number.
-            #[must_use]
-            pub const fn from_number(number: u16) -> Option<Self> {
-                match number { $($number => Some(Self::$variant),)* _ => None }
-            }
 
             /// The stable name, as in JSON and metrics.
             #[must_use]
@@ -40,6 +30,25 @@ macro_rules! codes {
                 match self { $(Self::$variant => concat!($($doc,)*),)* }
             }
         }
+    };
+}
+
+macro_rules! codes {
+    ($($(#[doc = $doc:literal])* $variant:ident = $number:literal, $name:literal, $status:literal;)*) => {
+        /// A refusal's stable number.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[repr(u16)]
+        pub enum Code { $($(#[doc = $doc])* $variant = $number,)* }
+
+        impl Code {
+            /// The code with this number.
+            #[must_use]
+            pub const fn from_number(number: u16) -> Option<Self> {
+                match number { $($number => Some(Self::$variant),)* _ => None }
+            }
+        }
+
+        told! { Code: $($(#[doc = $doc])* $variant, $name, $status;)* }
     };
 }
 
@@ -152,28 +161,7 @@ macro_rules! http_codes {
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum HttpCode { $($(#[doc = $doc])* $variant,)* }
 
-        impl HttpCode {
-            /// Every one.
-            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
-
-            /// The stable name, as in JSON.
-            #[must_use]
-            pub const fn name(self) -> &'static str {
-                match self { $(Self::$variant => $name,)* }
-            }
-
-            /// Its status.
-            #[must_use]
-            pub const fn http_status(self) -> u16 {
-                match self { $(Self::$variant => $status,)* }
-            }
-
-            /// What it means and what to do, for people.
-            #[must_use]
-            pub const fn explanation(self) -> &'static str {
-                match self { $(Self::$variant => concat!($($doc,)*),)* }
-            }
-        }
+        told! { HttpCode: $($(#[doc = $doc])* $variant, $name, $status;)* }
     };
 }
 
