@@ -246,22 +246,56 @@ impl<'a, R: ColumnRow> MarketView<'a, R> {
         let market = self.market;
         let blocks =
             self.runs.iter().flat_map(move |run| run.blocks_of(market).map(move |block| Piece::Block { run, block }));
+        blocks.chain(self.parts())
+    }
+
+    /// Those that are not sealed yet.
+    fn parts(&self) -> impl DoubleEndedIterator<Item = Piece<'a, R>> + use<'a, R> {
+        let market = self.market;
         let parts = self.frozen.iter().filter_map(move |frozen| {
             frozen.market(market).map(|market| Piece::Part { first: market.first, part: &market.part })
         });
-        let newest = self.newest.map(|(first, part)| Piece::Part { first, part });
-        blocks.chain(parts).chain(newest)
+        parts.chain(self.newest.map(|(first, part)| Piece::Part { first, part }))
     }
 
     /// Row numbers of transactions up to `as_of`.
     pub(super) fn upto_at(&self, as_of: Tx) -> Result<u32, IndexError> {
-        for piece in self.pieces().rev() {
+        // Transactions ascend over parts, runs and blocks: what began later is passed over without a look at each.
+        let begun = &self.runs[..self.runs.partition_point(|run| run.meta().tx_min <= as_of)];
+        let blocks = begun.iter().rev().filter_map(|run| {
+            let of = run.blocks_of(self.market);
+            let begun = run.blocks()[of.clone()].partition_point(|block| block.tx_min <= as_of);
+            (begun > 0).then(|| Piece::Block { run, block: of.start + begun - 1 })
+        });
+        for piece in self.parts().rev().chain(blocks) {
             let prefix = piece.prefix(self.cache, as_of)?;
             if prefix > 0 {
                 return Ok(self.upto.min(piece.first() + prefix));
             }
         }
         Ok(self.floor)
+    }
+
+    /// The block where a row is, if it is in a run: the last one that begins at or before it.
+    fn block_of(&self, number: u32) -> Option<Piece<'a, R>> {
+        let mut runs = self.runs;
+        let mut found = None;
+        while !runs.is_empty() {
+            let middle = runs.len() / 2;
+            // Not every run has rows of every market.
+            let known =
+                (middle..runs.len()).map(|at| (at, runs[at].blocks_of(self.market))).find(|(_, of)| !of.is_empty());
+            match known {
+                Some((at, of)) if runs[at].blocks()[of.start].first_row <= number => {
+                    found = Some((&runs[at], of));
+                    runs = &runs[at + 1..];
+                }
+                _ => runs = &runs[..middle],
+            }
+        }
+        let (run, of) = found?;
+        let begun = run.blocks()[of.clone()].partition_point(|block| block.first_row <= number);
+        Some(Piece::Block { run, block: of.start + begun - 1 })
     }
 
     /// The market.
@@ -302,7 +336,8 @@ impl<'a, R: ColumnRow> MarketView<'a, R> {
         {
             return Some((Piece::Part { first, part }, number - first));
         }
-        let piece = self.pieces().rev().find(|piece| piece.first() <= number)?;
+        let part = self.parts().rev().find(|part| part.first() <= number);
+        let piece = part.or_else(|| self.block_of(number))?;
         Some((piece, number - piece.first())).filter(|(piece, within)| *within < piece.rows())
     }
 

@@ -150,7 +150,7 @@ impl Run {
     /// Numbers of this market's blocks, in row order.
     pub(crate) fn blocks_of(&self, market: EntityId) -> core::ops::Range<usize> {
         let from = self.blocks.partition_point(|block| block.market < market);
-        let count = self.blocks[from..].iter().take_while(|block| block.market == market).count();
+        let count = self.blocks[from..].partition_point(|block| block.market == market);
         from..from + count
     }
 
