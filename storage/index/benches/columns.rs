@@ -240,8 +240,8 @@ fn read() {
     });
     println!("read       whole row with tx, sealed, pages cached: {row:.0} ns");
     let none = Cache::new(0);
-    let reader = columns.reader(MarketIx::first(3, &columns), Tx::MAX).unwrap();
-    let cold = reader.view(&none);
+    let (ix, sealed) = (MarketIx::first(3, &columns), columns.sealed());
+    let cold = sealed.view(&none, columns.market_id(ix), 0..columns.sealed_end(ix), Tx::MAX).unwrap();
     let reads = 5_000;
     let cell = best(3, reads, || {
         for _ in 0..reads {

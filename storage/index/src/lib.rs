@@ -24,9 +24,9 @@ mod file;
 mod map;
 
 pub use columns::{
-    Bar, Cache, ColumnRow, ColumnSpec, Columns, ColumnsConfig, Filter, FloorAt, Floors, Found, Frozen, Gap, Inserted,
-    Kept, MARKET_ROWS_MAX, MarketIx, MarketOptions, MarketView, Partial, Pruned, Reader, Retention, RowRefusal, Run,
-    RunMeta, Shape, Sink, Summary, Verdict, WINDOW_BITS, merge, row_entity,
+    Bar, Bars, Cache, ColumnRow, ColumnSpec, Columns, ColumnsConfig, Filter, FloorAt, Floors, Found, Frozen, Gap,
+    Inserted, Kept, MARKET_ROWS_MAX, MarketIx, MarketOptions, MarketView, Partial, Pruned, Retention, RowRefusal, Run,
+    RunMeta, Sealed, Shape, Sink, Summary, Summing, Verdict, WINDOW_BITS, merge, row_entity,
 };
 pub use error::IndexError;
 pub use exact::{ExactSum, Gather};

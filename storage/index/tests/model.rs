@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use myelin_datom::{EntityId, Kind, Slot, Tick, Tx, flags};
 use myelin_index::{
-    Columns, ColumnsConfig, ExactSum, Filter, Found, IndexError, MarketOptions, Retention, RowRefusal, Run, Verdict,
-    merge, row_entity,
+    Bars, Cache, Columns, ColumnsConfig, ExactSum, Filter, Found, IndexError, MarketIx, MarketOptions, Partial,
+    Retention, RowRefusal, Run, Summing, Verdict, merge, row_entity,
 };
 use proptest::prelude::*;
 
@@ -338,11 +338,44 @@ impl World {
             let newest = expected.iter().rev().find(|found| found.row.id == id && id != 0);
             assert_eq!(view.row_by_id(id).unwrap().as_ref(), newest, "id {id}");
         }
-        let reader = self.columns.reader(ix, as_of).unwrap();
-        let cache = myelin_index::Cache::new(1 << 16);
-        let sealed = reader.view(&cache);
-        assert!(sealed.count() <= view.count());
-        assert_eq!(sealed.latest().unwrap().as_ref(), expected[..sealed.count() as usize].last());
+        self.compare_in_steps(ix, as_of, expected);
+    }
+
+    /// A read in steps, the sealed rows as another thread reads them, the newest as the data core does.
+    fn compare_in_steps(&self, ix: MarketIx, as_of: Tx, expected: &[Found<Tick>]) {
+        let (cache, view) = (Cache::new(1 << 16), self.columns.view(ix, as_of).unwrap());
+        let (mut next, end) = (view.first_row(), self.columns.sealed_end(ix));
+        let (mut total, mut bars) = (Partial::default(), Bars::new(8_000_000, usize::MAX));
+        let mut summing = Summing::default();
+        let sealed = self.columns.sealed();
+        let mut steps = 0;
+        while next < end {
+            let rows = sealed.view(&cache, view.market(), next..end, as_of).unwrap();
+            let filter = Filter { from_row: next, ..Filter::default() };
+            let reached = rows.add_total(&filter, &mut summing, &mut total, &mut 1).unwrap();
+            assert_eq!(rows.add_bars(&filter, &mut summing, &mut bars, &mut 1).unwrap(), reached);
+            steps += 1;
+            assert!(reached > next || reached == rows.end_row(), "a step gets on");
+            next = reached;
+            if next == rows.end_row() {
+                break;
+            }
+        }
+        assert!(steps < 1000, "{steps} steps");
+        if next >= end {
+            loop {
+                let rows = self.columns.newest_from(ix, next, as_of).unwrap().before(next + 7);
+                rows.add_total(&Filter::default(), &mut summing, &mut total, &mut { u64::MAX }).unwrap();
+                rows.add_bars(&Filter::default(), &mut summing, &mut bars, &mut { u64::MAX }).unwrap();
+                if rows.end_row() == next {
+                    break;
+                }
+                next = rows.end_row();
+            }
+        }
+        assert_eq!(total.count as usize, expected.len());
+        assert_eq!(total, view.total(&Filter::default()).unwrap());
+        assert!(bars.iter().eq(&view.bars(&Filter::default(), 8_000_000).unwrap()));
     }
 
     fn compare_totals(&self, view: &myelin_index::MarketView<'_, Tick>, filter: &Filter, expected: &[Found<Tick>]) {

@@ -3,12 +3,13 @@
 //! ```text
 //!   total   whole blocks: the totals in the directory, nothing decoded; the edges: prices and volumes, page by page
 //!   bars    runs of rows of one interval -> one bar; sums rounded only when they are asked for
+//!   add_*   the same in steps of whole pieces: a long read is many short ones
 //! ```
 //! Invariants: the answer is the same wherever the rows are (newest part, frozen, sealed, merged) and however partials are
 //! merged. Every row counts, corrections too: the corrected row stays in history. Deliberately absent: empty bars.
 
 use std::collections::BTreeMap;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 
 use super::ColumnRow;
 use super::read::{Filter, MarketView, Piece};
@@ -79,14 +80,73 @@ struct Growing {
     last: (i64, u32),
 }
 
-/// Bars in the making.
+/// Memory that sums are made in, 320 KiB: kept by whoever makes many of them.
 #[derive(Default)]
-struct Bars {
-    width_ns: i64,
-    growing: Option<Growing>,
+pub struct Summing {
+    adder: Adder,
     volume: Gather,
     notional: Gather,
+}
+
+/// Bars in the making, of one market. Parts of it are added in any order.
+#[derive(Debug)]
+pub struct Bars {
+    width_ns: i64,
+    max: usize,
     done: BTreeMap<i64, Bar>,
+}
+
+impl Bars {
+    /// No bars yet; with more than `max` of them nothing more is added.
+    ///
+    /// **Panics** when `width_ns` is not positive: the query was checked.
+    #[must_use]
+    pub fn new(width_ns: i64, max: usize) -> Self {
+        assert!(width_ns > 0, "an interval has a width");
+        Self { width_ns, max, done: BTreeMap::new() }
+    }
+
+    /// True when there are more bars than it was told, and so not all that there are.
+    #[must_use]
+    pub fn are_too_many(&self) -> bool {
+        self.done.len() > self.max
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.done.len()
+    }
+
+    /// True when no row was added.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.done.is_empty()
+    }
+
+    /// The bars, ascending.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &Bar> {
+        self.done.values()
+    }
+
+    /// Puts a bar to the others.
+    fn put(&mut self, bar: Bar) {
+        match self.done.get_mut(&bar.start_ns) {
+            Some(there) => there.merge(&bar),
+            None => _ = self.done.insert(bar.start_ns, bar),
+        }
+    }
+}
+
+/// What a piece counts in a step of an aggregate when none of its rows are looked at. **Units:** rows.
+const PIECE_ROWS: u64 = 64;
+
+/// Adds rows to bars, a run of one interval at a time.
+struct BarMaker<'a> {
+    into: &'a mut Bars,
+    growing: Option<Growing>,
+    volume: &'a mut Gather,
+    notional: &'a mut Gather,
 }
 
 impl<R: ColumnRow> MarketView<'_, R> {
@@ -94,19 +154,37 @@ impl<R: ColumnRow> MarketView<'_, R> {
     ///
     /// **Cost:** whole blocks nothing but their directory entry; else about 10 ns a row.
     pub fn total(&self, filter: &Filter) -> Result<Partial, IndexError> {
+        let mut total = Partial::default();
+        self.add_total(filter, &mut Summing::default(), &mut total, &mut { u64::MAX })?;
+        Ok(total)
+    }
+
+    /// Adds up rows of the filter, whole pieces of the market until `left` is spent. Gives the row to go on from: the
+    /// filter's `from_row` of the next step, the view's end when there is none.
+    pub fn add_total(
+        &self,
+        filter: &Filter,
+        summing: &mut Summing,
+        total: &mut Partial,
+        left: &mut u64,
+    ) -> Result<u32, IndexError> {
         let range = self.range(filter)?;
         let columns: Vec<usize> = Partial::COLUMNS.into_iter().chain(R::FLAGS).collect();
-        let mut adder = Adder::default();
-        for piece in self.pieces() {
-            if let Piece::Block { run, block } = piece {
-                let entry = &run.blocks()[block];
-                let events = &filter.event_time_ns;
-                let whole = range.start <= entry.first_row && range.end >= entry.end_row();
-                if whole && events.contains(&entry.zone.event_min) && events.contains(&entry.zone.event_max) {
-                    adder.merge(&entry.totals);
-                    continue;
-                }
+        let adder = &mut summing.adder;
+        let mut next = self.end_row();
+        for piece in self.pieces_in(range.clone()) {
+            if *left == 0 {
+                next = range.start.max(piece.first());
+                break;
             }
+            if let Piece::Block { run, block } = piece
+                && piece.is_whole(&range, filter)
+            {
+                *left = left.saturating_sub(PIECE_ROWS);
+                total.merge(&run.blocks()[block].totals);
+                continue;
+            }
+            *left = left.saturating_sub(piece.cost(&range, filter));
             let mut scan = Scan::new(&columns, false, filter.event_time_ns.clone(), |batch| {
                 adder.add(bytemuck::cast_slice(&batch.columns[0]), bytemuck::cast_slice(&batch.columns[1]));
                 adder.correct(batch.columns.get(2).map_or(0, |flags| corrections(flags)));
@@ -115,7 +193,8 @@ impl<R: ColumnRow> MarketView<'_, R> {
             // The visitor never breaks.
             let _ = scan.piece(&piece, &range)?;
         }
-        Ok(adder.take())
+        total.merge(&adder.take());
+        Ok(next)
     }
 
     /// The same as [`total`](Self::total), decoding every row: what the totals of blocks save, and their proof.
@@ -145,27 +224,84 @@ impl<R: ColumnRow> MarketView<'_, R> {
     ///
     /// **Panics** when `width_ns` is not positive: the query was checked.
     pub fn bars(&self, filter: &Filter, width_ns: i64) -> Result<Vec<Bar>, IndexError> {
-        assert!(width_ns > 0, "an interval has a width");
-        let mut bars = Bars { width_ns, ..Bars::default() };
-        self.scan(filter, &[EVENT_TIME, PRICE, VOLUME], false, |batch| {
+        let mut bars = Bars::new(width_ns, usize::MAX);
+        self.add_bars(filter, &mut Summing::default(), &mut bars, &mut { u64::MAX })?;
+        Ok(bars.done.into_values().collect())
+    }
+
+    /// Adds rows of the filter to bars of this market, in steps as [`add_total`](Self::add_total). Stops where there are
+    /// too many bars.
+    pub fn add_bars(
+        &self,
+        filter: &Filter,
+        summing: &mut Summing,
+        bars: &mut Bars,
+        left: &mut u64,
+    ) -> Result<u32, IndexError> {
+        let range = self.range(filter)?;
+        let Summing { volume, notional, .. } = summing;
+        let mut maker = BarMaker { into: bars, growing: None, volume, notional };
+        let mut scan = Scan::new(&[EVENT_TIME, PRICE, VOLUME], false, filter.event_time_ns.clone(), |batch| {
             let [events, price, volume] = batch.columns else { unreachable!("three columns were asked for") };
             let (events, price, volume): (&[i64], &[f64], &[f64]) =
                 (bytemuck::cast_slice(events), bytemuck::cast_slice(price), bytemuck::cast_slice(volume));
-            bars.add(batch.numbers, events, price, volume);
-            ControlFlow::Continue(())
-        })?;
-        bars.finish();
-        Ok(bars.done.into_values().collect())
+            maker.add(batch.numbers, events, price, volume);
+            if maker.into.are_too_many() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        let mut next = self.end_row();
+        for piece in self.pieces_in(range.clone()) {
+            if *left == 0 {
+                next = range.start.max(piece.first());
+                break;
+            }
+            *left = left.saturating_sub(piece.cost(&range, filter));
+            if scan.piece(&piece, &range)?.is_break() {
+                break;
+            }
+        }
+        maker.finish();
+        Ok(next)
+    }
+
+    /// The pieces that have some of these rows.
+    fn pieces_in(&self, rows: Range<u32>) -> impl Iterator<Item = Piece<'_, R>> {
+        let Range { start, end } = rows;
+        let before = move |piece: &Piece<'_, R>| piece.first() + piece.rows() <= start;
+        self.pieces().skip_while(before).take_while(move |piece| piece.first() < end)
     }
 }
 
-impl Bars {
+impl<R: ColumnRow> Piece<'_, R> {
+    /// Whether a filter takes the whole of a block, so that its totals are the answer.
+    fn is_whole(&self, range: &Range<u32>, filter: &Filter) -> bool {
+        let Self::Block { run, block } = self else { return false };
+        let (entry, events) = (&run.blocks()[*block], &filter.event_time_ns);
+        let rows = range.start <= entry.first_row && range.end >= entry.end_row();
+        rows && events.contains(&entry.zone.event_min) && events.contains(&entry.zone.event_max)
+    }
+
+    /// Rows that are looked at for these rows of the filter.
+    fn cost(&self, range: &Range<u32>, filter: &Filter) -> u64 {
+        let (from, upto) = (range.start.max(self.first()), range.end.min(self.first() + self.rows()));
+        let passed = match self {
+            Self::Block { run, block } => {
+                let (zone, events) = (&run.blocks()[*block].zone, &filter.event_time_ns);
+                zone.event_max < *events.start() || zone.event_min > *events.end()
+            }
+            Self::Part { .. } => false,
+        };
+        if passed { PIECE_ROWS } else { u64::from(upto.saturating_sub(from)).max(PIECE_ROWS) }
+    }
+}
+
+impl BarMaker<'_> {
     /// Adds rows, a run of one interval at a time.
     fn add(&mut self, numbers: &[u32], events: &[i64], price: &[f64], volume: &[f64]) {
         let mut from = 0;
         while from < events.len() {
-            let start_ns = events[from].saturating_sub(events[from].rem_euclid(self.width_ns));
-            let last_ns = start_ns.saturating_add(self.width_ns - 1);
+            let width_ns = self.into.width_ns;
+            let start_ns = events[from].saturating_sub(events[from].rem_euclid(width_ns));
+            let last_ns = start_ns.saturating_add(width_ns - 1);
             let run = events[from..].iter().take_while(|event| (start_ns..=last_ns).contains(event)).count();
             let upto = from + run;
             if self.growing.is_some_and(|growing| growing.start_ns != start_ns) {
@@ -194,11 +330,7 @@ impl Bars {
             return;
         };
         let (volume, notional) = (self.volume.take(), self.notional.take());
-        let bar = Bar { start_ns, open, high, low, close, count, volume, notional, first, last };
-        match self.done.get_mut(&start_ns) {
-            Some(there) => there.merge(&bar),
-            None => _ = self.done.insert(start_ns, bar),
-        }
+        self.into.put(Bar { start_ns, open, high, low, close, count, volume, notional, first, last });
     }
 }
 

@@ -7,7 +7,7 @@
 //! ```
 //! `market` one market's state; `window` the ids it saw; `scratch` repeats within a proposal; `part` the newest rows;
 //! `frozen` the part being sealed; `schema` rows as cells; `column`, `block`, `write`, `run` the file; `cache` decoded
-//! pages; `read`, `aggregate` the answers; `merge`, `prune`, `state` what keeps it small and restartable.
+//! pages; `read`, `aggregate` the answers, `sealed` what of them another thread reads; `merge`, `prune`, `state` what keeps it small and restartable.
 //!
 //! Invariants: `check` changes nothing that can be seen; `insert` stores exactly the rows judged `New`; transactions only
 //! grow; a market's rows stand in `tx` order over runs, frozen parts and the newest part. Deliberately absent: the clock,
@@ -29,6 +29,7 @@ mod run;
 mod scan;
 pub mod schema;
 mod scratch;
+mod sealed;
 mod state;
 mod totals;
 mod verdict;
@@ -41,7 +42,7 @@ use std::sync::atomic::AtomicU64;
 
 use myelin_datom::{EntityId, Tx};
 
-pub use aggregate::Bar;
+pub use aggregate::{Bar, Bars, Summing};
 pub use cache::Cache;
 pub use frozen::Frozen;
 use frozen::FrozenMarket;
@@ -49,10 +50,11 @@ pub use market::{MARKET_ROWS_MAX, MarketIx, MarketOptions, row_entity};
 use market::{Market, MarketTable};
 pub use merge::merge;
 pub use prune::{FloorAt, Floors, Kept, Pruned, Retention};
-pub use read::{Filter, Found, MarketView, Reader};
+pub use read::{Filter, Found, MarketView};
 pub use run::{Run, RunMeta};
 pub use schema::{ColumnRow, ColumnSpec, Shape};
 use scratch::Scratch;
+pub use sealed::Sealed;
 pub use totals::Partial;
 pub use verdict::{Gap, Inserted, RowRefusal, Summary, Verdict};
 pub use window::WINDOW_BITS;

@@ -208,37 +208,6 @@ impl<R: ColumnRow> Columns<R> {
     pub fn count(&self, as_of: Tx) -> Result<u64, IndexError> {
         self.markets().map(|market| Ok(u64::from(self.view(market, as_of)?.count()))).sum()
     }
-
-    /// What a scan thread takes along: the rows of a view that are not in the newest part.
-    pub fn reader(&self, market: MarketIx, as_of: Tx) -> Result<Reader<R>, IndexError> {
-        let view = self.view(market, as_of)?;
-        let sealed = view.newest.map_or(view.upto, |(first, _)| first.min(view.upto));
-        Ok(Reader {
-            market: view.market,
-            floor: view.floor,
-            upto: sealed,
-            runs: self.runs.clone(),
-            frozen: self.frozen.clone(),
-        })
-    }
-}
-
-/// The sealed and frozen rows of one market as of one transaction, for another thread.
-pub struct Reader<R> {
-    market: EntityId,
-    floor: u32,
-    upto: u32,
-    runs: Vec<Arc<Run>>,
-    frozen: Vec<Arc<Frozen<R>>>,
-}
-
-impl<R: ColumnRow> Reader<R> {
-    /// Reads through the thread's own cache.
-    #[must_use]
-    pub fn view<'a>(&'a self, cache: &'a Cache) -> MarketView<'a, R> {
-        let Self { market, floor, upto, runs, frozen } = self;
-        MarketView { market: *market, floor: *floor, upto: *upto, runs, frozen, newest: None, cache }
-    }
 }
 
 impl<'a, R: ColumnRow> MarketView<'a, R> {

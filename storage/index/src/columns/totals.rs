@@ -116,10 +116,6 @@ impl Adder {
         self.partial.corrections += corrections;
     }
 
-    pub(crate) fn merge(&mut self, other: &Partial) {
-        self.partial.merge(other);
-    }
-
     /// Everything added since the last call.
     pub(crate) fn take(&mut self) -> Partial {
         let mut partial = core::mem::take(&mut self.partial);
