@@ -20,9 +20,10 @@ use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use myelin_client::{At, Client, Error};
-use myelin_datom::{EntityId, Kind, Side, Tick, Tx, flags, received_delta};
-use myelin_wire::{Attribute, BarRow, By, Code, MarketFlags, MarketRow, TopAsk, TopRow, VwapRow};
-use serde::{Deserialize, Serialize};
+use myelin_datom::{EntityId, Kind, Tx};
+use myelin_said::{Averaged, Bar, Listed, Ranked, TickSaid, instant, length};
+use myelin_wire::{Attribute, By, Code, TopAsk};
+use serde::Deserialize;
 use serde_json::{Value, json};
 use std::future::Future;
 use std::sync::Arc;
@@ -135,7 +136,8 @@ pub async fn markets(
     .map(Json)
 }
 
-async fn in_time<T>(asking: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+/// The answer, or that there was none in time.
+pub(super) async fn in_time<T>(asking: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     let late = || Failure::http(HttpCode::NotServing, "the node did not answer in time; /readyz has the reasons");
     timeout(limits::ANSWER_WITHIN, asking).await.unwrap_or_else(|_| Err(late()))
 }
@@ -217,7 +219,7 @@ async fn vwap(shared: &Shared, client: &Client, market: Option<Market>, at: At) 
     let mut rows = Vec::with_capacity(answer.value.len());
     for row in &answer.value {
         let name = shared.names.name(client, row.market).await?;
-        rows.push(Averaged::new(name.unwrap_or_else(|| row.market.to_string()), row));
+        rows.push(Averaged::new(name.unwrap_or_else(|| row.market.to_string()), row).with_entity(row));
     }
     rows.sort_by(|a, b| a.market.cmp(&b.market));
     Ok(json!({ "tx": answer.basis.to_string(), "vwap": rows }))
@@ -230,9 +232,9 @@ async fn bars(
     Market { name, id }: Market,
     at: At,
 ) -> Result<Value, Failure> {
-    let width_ns = length(width)?;
-    let from_ns = asked.from.as_deref().map(instant).transpose()?;
-    let to_ns = asked.to.as_deref().map(instant).transpose()?;
+    let width_ns = length(width).map_err(bad)?;
+    let from_ns = asked.from.as_deref().map(instant).transpose().map_err(bad)?;
+    let to_ns = asked.to.as_deref().map(instant).transpose().map_err(bad)?;
     let span = from_ns.zip(to_ns).map(|(from, to)| to.saturating_sub(from).max(0) as u64 / width_ns as u64);
     let (from_ns, to_ns) = (from_ns.unwrap_or(i64::MIN), to_ns.unwrap_or(i64::MAX));
     if span.is_none_or(|bars| bars > limits::BARS) {
@@ -252,164 +254,16 @@ async fn bars(
 async fn top(shared: &Shared, client: &Client, by: &str, asked: &Parameters, at: At) -> Result<Value, Failure> {
     let measure =
         By::from_name(by).ok_or_else(|| bad(format!("'{by}' is none of count, volume, notional, price, move")))?;
-    let from_ns = asked.from.as_deref().map(instant).transpose()?.unwrap_or(i64::MIN);
-    let to_ns = asked.to.as_deref().map(instant).transpose()?.unwrap_or(i64::MAX);
+    let from_ns = asked.from.as_deref().map(instant).transpose().map_err(bad)?.unwrap_or(i64::MIN);
+    let to_ns = asked.to.as_deref().map(instant).transpose().map_err(bad)?.unwrap_or(i64::MAX);
     let ask = TopAsk { by: measure, limit: asked.limit.unwrap_or(10), from_ns, to_ns };
     let answer = client.top(ask, at).await.map_err(failed)?;
     let mut rows = Vec::with_capacity(answer.value.len());
     for row in &answer.value {
         let name = shared.names.name(client, row.market).await?;
-        rows.push(Ranked::new(name.unwrap_or_else(|| row.market.to_string()), row));
+        rows.push(Ranked::new(name.unwrap_or_else(|| row.market.to_string()), row).with_entity(row));
     }
     Ok(json!({ "tx": answer.basis.to_string(), "by": by, "top": rows }))
 }
 
 const WEEK_NS: i64 = 7 * 86_400_000_000_000;
-
-const UNITS: [(&str, i64); 7] = [
-    ("ns", 1),
-    ("us", 1_000),
-    ("ms", 1_000_000),
-    ("s", 1_000_000_000),
-    ("m", 60_000_000_000),
-    ("h", 3_600_000_000_000),
-    ("d", 86_400_000_000_000),
-];
-
-/// Reads a length of time. **Units:** gives nanoseconds, above 0.
-fn length(text: &str) -> Result<i64, Failure> {
-    let (number, unit) = text.split_at(text.bytes().take_while(u8::is_ascii_digit).count());
-    let unit = UNITS.iter().find(|(name, _)| *name == unit).map(|(_, ns)| *ns);
-    let ns = number.parse::<i64>().ok().zip(unit).and_then(|(number, unit)| number.checked_mul(unit));
-    ns.filter(|ns| *ns > 0)
-        .ok_or_else(|| bad(format!("'{text}' is no length: a whole number with ns, us, ms, s, m, h, d")))
-}
-
-/// Reads an instant. **Units:** gives Unix nanoseconds.
-fn instant(text: &str) -> Result<i64, Failure> {
-    let read = text.parse::<jiff::Timestamp>().ok().and_then(|read| i64::try_from(read.as_nanosecond()).ok());
-    read.ok_or_else(|| bad(format!("'{text}' is no instant with its zone, as in 2024-08-08T00:00:00Z")))
-}
-
-/// Writes an instant as [`instant`] reads it.
-pub fn say_instant(ns: i64) -> String {
-    jiff::Timestamp::from_nanosecond(i128::from(ns)).map_or_else(|_| ns.to_string(), |instant| instant.to_string())
-}
-
-/// A tick as people and programs read it.
-#[derive(Serialize)]
-pub struct TickSaid {
-    tx: String,
-    id: String,
-    /// Nothing where the source did not say.
-    event_time: Option<String>,
-    received_time: Option<String>,
-    price: f64,
-    volume: f64,
-    side: &'static str,
-    trader: String,
-    source: String,
-}
-
-impl TickSaid {
-    /// A tick of this transaction.
-    pub fn new(tx: Tx, tick: &Tick) -> Self {
-        let side = match Side::from_number(tick.side) {
-            Some(Side::Buy) => "buy",
-            Some(Side::Sell) => "sell",
-            _ => "unknown",
-        };
-        let told = tick.received_delta_us != received_delta::UNKNOWN;
-        let received = tick.event_time_ns.saturating_add(i64::from(tick.received_delta_us).saturating_mul(1000));
-        Self {
-            tx: tx.to_string(),
-            id: tick.id.to_string(),
-            event_time: (tick.flags & flags::EVENT_TIME_UNKNOWN == 0).then(|| say_instant(tick.event_time_ns)),
-            received_time: told.then(|| say_instant(received)),
-            price: tick.price,
-            volume: tick.volume,
-            side,
-            trader: tick.trader.to_string(),
-            source: tick.source.to_string(),
-        }
-    }
-}
-
-#[derive(Serialize)]
-struct Bar {
-    start: String,
-    open: f64,
-    high: f64,
-    low: f64,
-    close: f64,
-    volume: f64,
-    count: u64,
-}
-
-impl From<&BarRow> for Bar {
-    fn from(bar: &BarRow) -> Self {
-        let BarRow { start_ns, open, high, low, close, volume, count, .. } = *bar;
-        Self { start: say_instant(start_ns), open, high, low, close, volume, count }
-    }
-}
-
-#[derive(Serialize)]
-struct Averaged {
-    market: String,
-    entity: String,
-    /// Nothing where there was no volume.
-    vwap: Option<f64>,
-    volume: f64,
-    notional: f64,
-    count: u64,
-}
-
-impl Averaged {
-    fn new(market: String, row: &VwapRow) -> Self {
-        let VwapRow { volume, notional, count, .. } = *row;
-        let vwap = row.vwap.is_finite().then_some(row.vwap);
-        Self { market, entity: row.market.to_string(), vwap, volume, notional, count }
-    }
-}
-
-#[derive(Serialize)]
-struct Ranked {
-    market: String,
-    entity: String,
-    count: u64,
-    volume: f64,
-    notional: f64,
-    first: f64,
-    last: f64,
-    /// Nothing where the first price was 0.
-    #[serde(rename = "move")]
-    moved: Option<f64>,
-}
-
-impl Ranked {
-    fn new(market: String, row: &TopRow) -> Self {
-        let TopRow { count, volume, notional, first, last, .. } = *row;
-        let moved = row.moved.is_finite().then_some(row.moved);
-        Self { market, entity: row.market.to_string(), count, volume, notional, first, last, moved }
-    }
-}
-
-#[derive(Serialize)]
-struct Listed {
-    market: String,
-    entity: String,
-    ticks: u64,
-    quotes: u64,
-    signed: bool,
-    ascending: bool,
-    dense: bool,
-}
-
-impl From<MarketRow> for Listed {
-    fn from(row: MarketRow) -> Self {
-        let MarketRow { id, flags, ticks, quotes, name } = row;
-        let [signed, ascending, dense] =
-            [MarketFlags::SIGNED, MarketFlags::ASCENDING, MarketFlags::DENSE].map(|flag| flags.has(flag));
-        Self { market: name, entity: id.to_string(), ticks, quotes, signed, ascending, dense }
-    }
-}

@@ -21,7 +21,7 @@
 use super::failure::{Failure, HttpCode};
 use super::guests::Visit;
 use super::place::Places;
-use super::query::{TickSaid, market_id, tx};
+use super::query::{market_id, tx};
 use super::{Shared, limits, parameters, take_place};
 use crate::reflex::{Kind, Scope, Spec};
 use crate::runtime::entropy;
@@ -33,6 +33,7 @@ use axum::response::{IntoResponse, Response};
 use futures_lite::stream;
 use myelin_client::{Client, Firing, FiringPlace, News, Subscription};
 use myelin_datom::Tx;
+use myelin_said::TickSaid;
 use myelin_wire::Code;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};

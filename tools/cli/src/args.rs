@@ -5,6 +5,7 @@ use clap::ValueEnum;
 use myelin_client::datom::{EntityId, Tx};
 use myelin_client::wire::MarketRow;
 use myelin_client::{At, Client, Options, Tls};
+pub(crate) use myelin_said::{instant, length, say_instant};
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -86,45 +87,6 @@ pub(crate) fn tx(text: &str) -> Result<Tx, String> {
         .map_err(|_| "a transaction is a decimal number, as an ack or `ingest` names it".to_owned())
 }
 
-const UNITS: [(&str, u64); 7] = [
-    ("ns", 1),
-    ("us", 1_000),
-    ("ms", 1_000_000),
-    ("s", 1_000_000_000),
-    ("m", 60_000_000_000),
-    ("h", 3_600_000_000_000),
-    ("d", 86_400_000_000_000),
-];
-
-/// Reads a length of time: a whole number and its unit.
-pub(crate) fn duration(text: &str) -> Result<Duration, String> {
-    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-    let (number, unit) = text.split_at(digits);
-    let unit = UNITS.iter().find(|(name, _)| *name == unit).map(|(_, ns)| *ns);
-    let ns = number.parse::<u64>().ok().zip(unit).and_then(|(number, unit)| number.checked_mul(unit));
-    ns.filter(|ns| *ns > 0 && *ns <= i64::MAX as u64)
-        .map(Duration::from_nanos)
-        .ok_or_else(|| "write a whole number with ns, us, ms, s, m, h or d, as in 1m".to_owned())
-}
-
-/// Writes a length of time as [`duration`] reads it, in the largest unit that has it whole. **Units:** nanoseconds.
-pub(crate) fn say_duration(ns: u64) -> String {
-    let unit = UNITS.iter().rev().find(|(_, unit)| ns.is_multiple_of(*unit) && ns > 0);
-    unit.map_or_else(|| format!("{ns}ns"), |(name, unit)| format!("{}{name}", ns / unit))
-}
-
-/// Reads an instant. **Units:** Unix nanoseconds.
-pub(crate) fn instant(text: &str) -> Result<i64, String> {
-    let instant: jiff::Timestamp =
-        text.parse().map_err(|_| "write an instant with its zone, as in 2024-08-08T00:00:00Z".to_owned())?;
-    i64::try_from(instant.as_nanosecond()).map_err(|_| "it is too far away".to_owned())
-}
-
-/// Writes an instant as [`instant`] reads it.
-pub(crate) fn say_instant(ns: i64) -> String {
-    jiff::Timestamp::from_nanosecond(i128::from(ns)).map_or_else(|_| ns.to_string(), |instant| instant.to_string())
-}
-
 /// The market of this name. **Errors:** there is none, exit code 1.
 pub(crate) async fn market(client: &Client, name: &str) -> Result<MarketRow, Failure> {
     client.find_market(name).await?.ok_or_else(|| {
@@ -163,28 +125,5 @@ impl Names {
             self.by_id.extend(markets.into_iter().map(|market| (market.id.bits(), market.name)));
         }
         Ok(self.by_id.get(&id).cloned().unwrap_or_else(|| id.to_string()))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_length_of_time_has_a_unit_and_an_instant_a_zone() {
-        for (text, ns) in [
-            ("1m", Some(60_000_000_000)),
-            ("250ms", Some(250_000_000)),
-            ("5", None),
-            ("0s", None),
-            ("1.5s", None),
-            ("s", None),
-        ] {
-            assert_eq!(duration(text).ok().map(|time| time.as_nanos()), ns, "{text}");
-        }
-        assert_eq!(instant("1970-01-01T00:00:01Z"), Ok(1_000_000_000));
-        assert!(instant("1723075200").is_err());
-        assert!(instant("2024-08-08").is_err());
-        assert_eq!(say_instant(1_000_000_001), "1970-01-01T00:00:01.000000001Z");
     }
 }

@@ -5,6 +5,7 @@ use crate::exit::{Exit, Failure};
 use crate::output::{Io, Line, all};
 use clap::Subcommand;
 use myelin_client::wire::{MarketFlags, MarketSpec};
+use myelin_said::Listed;
 use serde::Serialize;
 
 /// `market`.
@@ -55,17 +56,6 @@ impl Line for Added {
     }
 }
 
-#[derive(Serialize)]
-struct Listed {
-    market: String,
-    entity: String,
-    ticks: u64,
-    quotes: u64,
-    signed: bool,
-    ascending: bool,
-    dense: bool,
-}
-
 impl Line for Listed {
     const KEYS: &'static [&'static str] = &["market", "entity", "ticks", "quotes", "signed", "ascending", "dense"];
     fn cells(&self) -> Vec<String> {
@@ -95,16 +85,7 @@ pub(crate) async fn run(args: Args, io: &mut Io<'_>) -> Result<Exit, Failure> {
         }
         Form::List { moment, common } => {
             let markets = common.connect().await?.list_markets(moment.into()).await?;
-            let line = |market: myelin_client::wire::MarketRow| Listed {
-                entity: market.id.bits().to_string(),
-                ticks: market.ticks,
-                quotes: market.quotes,
-                signed: market.flags.has(MarketFlags::SIGNED),
-                ascending: market.flags.has(MarketFlags::ASCENDING),
-                dense: market.flags.has(MarketFlags::DENSE),
-                market: market.name,
-            };
-            all(io, common.output, &markets.into_iter().map(line).collect::<Vec<_>>())?;
+            all(io, common.output, &markets.into_iter().map(Listed::from).collect::<Vec<_>>())?;
         }
     }
     Ok(Exit::Ok)

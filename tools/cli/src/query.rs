@@ -6,12 +6,12 @@ use crate::args::{self, Common, Moment, say_instant};
 use crate::exit::{Exit, Failure};
 use crate::output::{Io, Line, all};
 use clap::Subcommand;
-use myelin_client::datom::{Side, Tick, Tx};
-use myelin_client::wire::{BarRow, VwapRow};
+use myelin_client::datom::{Tick, Tx};
+use myelin_client::wire::VwapRow;
 use myelin_client::{At, Stretch};
+use myelin_said::{Averaged, Bar, say_side};
 use serde::Serialize;
 use std::collections::HashMap;
-use std::time::Duration;
 
 /// `query`.
 #[derive(Clone, Debug, clap::Args)]
@@ -74,11 +74,6 @@ struct TickLine {
 
 impl TickLine {
     fn new(market: String, tx: Tx, tick: &Tick) -> Self {
-        let side = match Side::from_number(tick.side) {
-            Some(Side::Buy) => "buy",
-            Some(Side::Sell) => "sell",
-            _ => "unknown",
-        };
         Self {
             market,
             tx: tx.to_string(),
@@ -86,7 +81,7 @@ impl TickLine {
             event_time: say_instant(tick.event_time_ns),
             price: tick.price,
             volume: tick.volume,
-            side,
+            side: say_side(tick),
         }
     }
 }
@@ -151,8 +146,8 @@ pub struct BarsArgs {
     #[arg(long, value_name = "NAME")]
     market: String,
     /// The length of a bar: 1s, 1m, 1h ..
-    #[arg(long, default_value = "1m", value_parser = args::duration)]
-    width: Duration,
+    #[arg(long, default_value = "1m", value_parser = args::length)]
+    width: i64,
     /// Event time from here on, as in 2024-08-08T00:00:00Z.
     #[arg(long, value_name = "INSTANT", value_parser = args::instant)]
     from: Option<i64>,
@@ -165,25 +160,7 @@ pub struct BarsArgs {
     common: Common,
 }
 
-#[derive(Serialize)]
-struct BarLine {
-    start: String,
-    open: f64,
-    high: f64,
-    low: f64,
-    close: f64,
-    volume: f64,
-    count: u64,
-}
-
-impl From<&BarRow> for BarLine {
-    fn from(bar: &BarRow) -> Self {
-        let BarRow { start_ns, open, high, low, close, volume, count, .. } = *bar;
-        Self { start: say_instant(start_ns), open, high, low, close, volume, count }
-    }
-}
-
-impl Line for BarLine {
+impl Line for Bar {
     const KEYS: &'static [&'static str] = &["start", "open", "high", "low", "close", "volume", "count"];
     fn cells(&self) -> Vec<String> {
         let numbers = [self.open, self.high, self.low, self.close, self.volume].map(|number| number.to_string());
@@ -198,10 +175,9 @@ impl Line for BarLine {
 pub(crate) async fn bars(args: BarsArgs, io: &mut Io<'_>) -> Result<Exit, Failure> {
     let client = args.common.connect().await?;
     let market = args::market(&client, &args.market).await?;
-    let width = i64::try_from(args.width.as_nanos()).unwrap_or(i64::MAX);
     let (from, to) = (args.from.unwrap_or(i64::MIN), args.to.unwrap_or(i64::MAX));
-    let bars = client.bars(market.id, width, from, to, args.moment.into()).await?.value;
-    all(io, args.common.output, &bars.iter().map(BarLine::from).collect::<Vec<_>>())?;
+    let bars = client.bars(market.id, args.width, from, to, args.moment.into()).await?.value;
+    all(io, args.common.output, &bars.iter().map(Bar::from).collect::<Vec<_>>())?;
     Ok(Exit::Ok)
 }
 
@@ -217,17 +193,7 @@ pub struct VwapArgs {
     common: Common,
 }
 
-#[derive(Serialize)]
-struct VwapLine {
-    market: String,
-    /// Nothing where there was no volume.
-    vwap: Option<f64>,
-    volume: f64,
-    notional: f64,
-    count: u64,
-}
-
-impl Line for VwapLine {
+impl Line for Averaged {
     const KEYS: &'static [&'static str] = &["market", "vwap", "volume", "notional", "count"];
     fn cells(&self) -> Vec<String> {
         let vwap = self.vwap.map(|vwap| vwap.to_string()).unwrap_or_default();
@@ -246,13 +212,8 @@ pub(crate) async fn vwap(args: VwapArgs, io: &mut Io<'_>) -> Result<Exit, Failur
     let only = args.market.is_some().then(|| named.first().map(|market| market.id)).flatten();
     let names: HashMap<u64, String> = named.into_iter().map(|market| (market.id.bits(), market.name)).collect();
     let rows = client.vwap(only, args.moment.into()).await?.value;
-    let line = |row: &VwapRow| VwapLine {
-        market: names.get(&row.market).cloned().unwrap_or_else(|| row.market.to_string()),
-        vwap: row.vwap.is_finite().then_some(row.vwap),
-        volume: row.volume,
-        notional: row.notional,
-        count: row.count,
-    };
+    let name = |row: &VwapRow| names.get(&row.market).cloned().unwrap_or_else(|| row.market.to_string());
+    let line = |row: &VwapRow| Averaged::new(name(row), row);
     let mut lines: Vec<_> = rows.iter().map(line).collect();
     lines.sort_by(|a, b| a.market.cmp(&b.market));
     all(io, args.common.output, &lines)?;

@@ -4,8 +4,8 @@ use crate::args::{self, Common, Moment, Names};
 use crate::exit::{Exit, Failure};
 use crate::output::{Io, Line, all};
 use clap::ValueEnum;
-use myelin_client::wire::{By, TopAsk, TopRow};
-use serde::Serialize;
+use myelin_client::wire::{By, TopAsk};
+use myelin_said::Ranked;
 
 /// What to rank.
 #[derive(Clone, Debug, clap::Args)]
@@ -55,27 +55,7 @@ impl From<Measure> for By {
     }
 }
 
-#[derive(Serialize)]
-struct TopLine {
-    market: String,
-    count: u64,
-    volume: f64,
-    notional: f64,
-    first: f64,
-    last: f64,
-    /// Nothing where the first price was 0.
-    #[serde(rename = "move")]
-    moved: Option<f64>,
-}
-
-impl TopLine {
-    fn new(market: String, row: &TopRow) -> Self {
-        let TopRow { count, volume, notional, first, last, moved, .. } = *row;
-        Self { market, count, volume, notional, first, last, moved: moved.is_finite().then_some(moved) }
-    }
-}
-
-impl Line for TopLine {
+impl Line for Ranked {
     const KEYS: &'static [&'static str] = &["market", "count", "volume", "notional", "first", "last", "move"];
     fn cells(&self) -> Vec<String> {
         let mut cells = vec![self.market.clone(), self.count.to_string()];
@@ -94,7 +74,7 @@ pub(crate) async fn run(args: Args, io: &mut Io<'_>) -> Result<Exit, Failure> {
     let mut names = Names::new(client);
     let mut lines = Vec::with_capacity(rows.len());
     for row in &rows {
-        lines.push(TopLine::new(names.of(row.market).await?, row));
+        lines.push(Ranked::new(names.of(row.market).await?, row));
     }
     all(io, args.common.output, &lines)?;
     Ok(Exit::Ok)

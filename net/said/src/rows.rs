@@ -1,0 +1,221 @@
+//! Rows of answers as objects with stable keys.
+//!
+//! `entity` stands in rows over HTTP, whose readers go on with ids; at the command line names are enough, and it is left out.
+
+use crate::time::say_instant;
+use myelin_datom::{Side, Tick, Tx, flags, received_delta};
+use myelin_wire::{BarRow, MarketFlags, MarketRow, TopRow, VwapRow};
+use serde::Serialize;
+
+/// The word for a tick's side.
+#[must_use]
+pub fn say_side(tick: &Tick) -> &'static str {
+    match Side::from_number(tick.side) {
+        Some(Side::Buy) => "buy",
+        Some(Side::Sell) => "sell",
+        _ => "unknown",
+    }
+}
+
+/// A whole tick.
+#[derive(Clone, Debug, Serialize)]
+pub struct TickSaid {
+    /// The transaction that brought it.
+    pub tx: String,
+    /// The source's id.
+    pub id: String,
+    /// Nothing where the source did not say.
+    pub event_time: Option<String>,
+    /// Nothing where the recorder did not say.
+    pub received_time: Option<String>,
+    /// As it came.
+    pub price: f64,
+    /// As it came.
+    pub volume: f64,
+    /// buy, sell or unknown.
+    pub side: &'static str,
+    /// Its entity id; 0 where the source did not say.
+    pub trader: String,
+    /// Its entity id.
+    pub source: String,
+}
+
+impl TickSaid {
+    /// A tick of this transaction.
+    #[must_use]
+    pub fn new(tx: Tx, tick: &Tick) -> Self {
+        let told = tick.received_delta_us != received_delta::UNKNOWN;
+        let received = tick.event_time_ns.saturating_add(i64::from(tick.received_delta_us).saturating_mul(1000));
+        Self {
+            tx: tx.to_string(),
+            id: tick.id.to_string(),
+            event_time: (tick.flags & flags::EVENT_TIME_UNKNOWN == 0).then(|| say_instant(tick.event_time_ns)),
+            received_time: told.then(|| say_instant(received)),
+            price: tick.price,
+            volume: tick.volume,
+            side: say_side(tick),
+            trader: tick.trader.to_string(),
+            source: tick.source.to_string(),
+        }
+    }
+}
+
+/// A bar.
+#[derive(Clone, Debug, Serialize)]
+pub struct Bar {
+    /// Where it begins.
+    pub start: String,
+    /// First price by event time.
+    pub open: f64,
+    /// Greatest price.
+    pub high: f64,
+    /// Smallest price.
+    pub low: f64,
+    /// Last price by event time.
+    pub close: f64,
+    /// Sum of volumes.
+    pub volume: f64,
+    /// Ticks.
+    pub count: u64,
+}
+
+impl From<&BarRow> for Bar {
+    fn from(bar: &BarRow) -> Self {
+        let BarRow { start_ns, open, high, low, close, volume, count, .. } = *bar;
+        Self { start: say_instant(start_ns), open, high, low, close, volume, count }
+    }
+}
+
+/// A market's average.
+#[derive(Clone, Debug, Serialize)]
+pub struct Averaged {
+    /// Its name.
+    pub market: String,
+    /// Its id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub entity: Option<String>,
+    /// Nothing where there was no volume.
+    pub vwap: Option<f64>,
+    /// Sum of volumes.
+    pub volume: f64,
+    /// Sum of price times volume.
+    pub notional: f64,
+    /// Ticks.
+    pub count: u64,
+}
+
+impl Averaged {
+    /// A row of this market.
+    #[must_use]
+    pub fn new(market: String, row: &VwapRow) -> Self {
+        let VwapRow { volume, notional, count, .. } = *row;
+        Self { market, entity: None, vwap: row.vwap.is_finite().then_some(row.vwap), volume, notional, count }
+    }
+
+    /// The same with the market's id.
+    #[must_use]
+    pub fn with_entity(self, row: &VwapRow) -> Self {
+        Self { entity: Some(row.market.to_string()), ..self }
+    }
+}
+
+/// One of the greatest markets.
+#[derive(Clone, Debug, Serialize)]
+pub struct Ranked {
+    /// Its name.
+    pub market: String,
+    /// Its id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub entity: Option<String>,
+    /// Ticks.
+    pub count: u64,
+    /// Sum of volumes.
+    pub volume: f64,
+    /// Sum of price times volume.
+    pub notional: f64,
+    /// First price by event time.
+    pub first: f64,
+    /// Last price by event time.
+    pub last: f64,
+    /// Nothing where the first price was 0.
+    #[serde(rename = "move")]
+    pub moved: Option<f64>,
+}
+
+impl Ranked {
+    /// A row of this market.
+    #[must_use]
+    pub fn new(market: String, row: &TopRow) -> Self {
+        let TopRow { count, volume, notional, first, last, .. } = *row;
+        let moved = row.moved.is_finite().then_some(row.moved);
+        Self { market, entity: None, count, volume, notional, first, last, moved }
+    }
+
+    /// The same with the market's id.
+    #[must_use]
+    pub fn with_entity(self, row: &TopRow) -> Self {
+        Self { entity: Some(row.market.to_string()), ..self }
+    }
+}
+
+/// A market and its rows.
+#[derive(Clone, Debug, Serialize)]
+pub struct Listed {
+    /// Its name.
+    pub market: String,
+    /// Its id.
+    pub entity: String,
+    /// Ticks that are there.
+    pub ticks: u64,
+    /// Quotes that are there.
+    pub quotes: u64,
+    /// Prices may be negative.
+    pub signed: bool,
+    /// Ids only ascend.
+    pub ascending: bool,
+    /// Ids come without holes.
+    pub dense: bool,
+}
+
+impl From<MarketRow> for Listed {
+    fn from(row: MarketRow) -> Self {
+        let MarketRow { id, flags, ticks, quotes, name } = row;
+        let [signed, ascending, dense] =
+            [MarketFlags::SIGNED, MarketFlags::ASCENDING, MarketFlags::DENSE].map(|flag| flags.has(flag));
+        Self { market: name, entity: id.bits().to_string(), ticks, quotes, signed, ascending, dense }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Programs read these: a key that goes or changes its form is a break.
+    #[test]
+    fn the_keys_of_rows_are_these() {
+        let row = TopRow { market: 7, count: 2, volume: 1.5, notional: 3.0, first: 0.0, last: 2.0, moved: f64::NAN };
+        let said = Ranked::new("m".to_owned(), &row);
+        let json = serde_json::to_string(&said).unwrap();
+        let due = r#"{"market":"m","count":2,"volume":1.5,"notional":3.0,"first":0.0,"last":2.0,"move":null}"#;
+        assert_eq!(json, due);
+        let json = serde_json::to_string(&said.with_entity(&row)).unwrap();
+        assert!(json.starts_with(r#"{"market":"m","entity":"7","count":2"#), "{json}");
+        let row = VwapRow { market: 7, count: 0, notional: 0.0, volume: 0.0, vwap: f64::NAN };
+        let json = serde_json::to_string(&Averaged::new("m".to_owned(), &row)).unwrap();
+        assert_eq!(json, r#"{"market":"m","vwap":null,"volume":0.0,"notional":0.0,"count":0}"#);
+        let bar = BarRow {
+            start_ns: 1_000_000_000,
+            open: 1.0,
+            high: 4.0,
+            low: 0.5,
+            close: 2.0,
+            volume: 8.0,
+            count: 3,
+            market: 7,
+        };
+        let json = serde_json::to_string(&Bar::from(&bar)).unwrap();
+        let due =
+            r#"{"start":"1970-01-01T00:00:01Z","open":1.0,"high":4.0,"low":0.5,"close":2.0,"volume":8.0,"count":3}"#;
+        assert_eq!(json, due);
+    }
+}
