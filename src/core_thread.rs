@@ -25,6 +25,7 @@ use crate::runtime::{self, Executor, clock, spawn_local};
 use crate::shard::append::Appender;
 use crate::shard::driver::{Core, Parcel, Parts, Synced, describe};
 use crate::shard::manifest::{Manifest, runs_dir};
+use crate::shard::reading::{READINGS_MAX, Reader, Trip};
 use crate::shard::seal::{OpenRuns, Sealed, Sealer};
 use crate::shard::{Shard, ShardError};
 use crate::upkeep::{Chore, Kept, Upkeep};
@@ -189,6 +190,13 @@ impl CorePlan {
         let sealer = Sealer::new(self.dir.clone(), u32::from(number), manifest, open);
         let seal =
             threads::spawn(Role::Seal, format!("myelin-seal-{number}"), move || sealer.run(jobs_out, sealed_in))?;
+        // The reader thread.
+        let reads = READINGS_MAX * shards.len().max(1);
+        let (trips, trips_out) = ring::thread_ring(reads);
+        let (back_in, back) = ring::ring::<Trip>(reads);
+        let reader = threads::spawn(Role::Reader, format!("myelin-reader-{number}"), move || {
+            Reader::default().run(trips_out, back_in);
+        })?;
         // The upkeep thread.
         let (chores, chores_out) = ring::thread_ring::<Chore>(8);
         let (kept_in, kept) = ring::ring::<Kept>(16);
@@ -216,6 +224,7 @@ impl CorePlan {
             log: Appender::new(tail),
             to_sync: ring::toward(batches, sync.thread().clone()),
             to_seal: ring::toward(jobs, seal.thread().clone()),
+            to_reader: ring::toward(trips, reader.thread().clone()),
             peers: self.outgoing,
             health: Arc::clone(&self.health),
             token: self.guard.token.clone(),
@@ -227,6 +236,7 @@ impl CorePlan {
         let chores = ring::toward(chores, upkeep.thread().clone());
         spawn_local(each(Rc::clone(&core), synced, Core::synced));
         spawn_local(each(Rc::clone(&core), sealed, Core::sealed));
+        spawn_local(each(Rc::clone(&core), back, Core::is_back));
         for parcels in self.incoming {
             spawn_local(each(Rc::clone(&core), parcels, Core::unpack));
         }

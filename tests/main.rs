@@ -12,6 +12,7 @@ mod faults;
 mod gateway;
 mod hostile;
 mod journey;
+mod long_reads;
 mod node;
 mod python_client;
 mod real_data;

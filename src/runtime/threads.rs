@@ -6,7 +6,7 @@
 //! | core    | pinned to its CPU        | SCHED_RR 20 with `--realtime`     |
 //! | gateway | any CPU of the process   | SCHED_OTHER, whatever was started |
 //! | seal    | any CPU of the process   | SCHED_OTHER, whatever was started |
-//! | reader  | any CPU of the process   | SCHED_OTHER; gone once it serves  |
+//! | reader  | any CPU of the process   | SCHED_OTHER, whatever was started |
 //! | keeper  | on its core's CPU        | SCHED_IDLE, or it does not run    |
 //!
 //! A thread inherits the place of who starts it, and a core is pinned: what has no place of its own is let go, else it
@@ -32,7 +32,7 @@ pub enum Role {
     Gateway,
     /// Seals columns, prepares segments: blocking work without a deadline.
     Seal,
-    /// Reads the log at a start: see `recovery.rs`.
+    /// Reads the log at a start (`recovery.rs`), and sealed rows for long reads (`shard/reading/`).
     Reader,
     /// Keeps a core's CPU awake: see `awake.rs`.
     Keeper,

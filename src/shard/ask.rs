@@ -7,6 +7,8 @@
 //!   T above that           the leader appends Close{T}, then waits: the promise is in the log
 //!   T too far ahead        Refused::Future
 //! ```
+//!
+//! What fits a turn is answered here: one place, one page, counts. What may be long is a walk of its own (`reading/`).
 
 use super::append::Appender;
 use super::entry::EntryKind;
@@ -17,7 +19,7 @@ use crate::reflex::ReflexId;
 use crate::shard::replicate::LogIndex;
 use myelin_datom::{EntityId, Tx};
 use myelin_index::{ColumnRow, Columns, Filter, IndexError};
-use myelin_wire::{Attribute, BarRow, Code, Cursor, Frame, Header, Kind, StoredRow, VwapRow, write_market_row};
+use myelin_wire::{Attribute, Code, Cursor, Frame, Header, Kind, StoredRow, write_market_row};
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
 
@@ -41,13 +43,21 @@ impl Waiting {
 
 #[derive(Clone, Debug)]
 pub(super) struct Read {
-    from: ConnId,
-    header: Header,
-    kind: Kind,
+    pub(super) from: ConnId,
+    pub(super) header: Header,
+    pub(super) kind: Kind,
     pub(super) body: Vec<u8>,
     pub(super) basis: Tx,
     /// Applied when this entry is.
     behind: LogIndex,
+}
+
+#[cfg(test)]
+impl Read {
+    /// A read whose body was taken apart already.
+    pub(super) fn of(from: ConnId, header: Header, kind: Kind, basis: Tx) -> Self {
+        Self { from, header, kind, body: Vec::new(), basis, behind: LogIndex(0) }
+    }
 }
 
 /// A read's question at most: the longest is 56 bytes, and it may have to wait. **Units:** bytes.
@@ -56,8 +66,6 @@ const READ_BODY_MAX: usize = 64;
 const ROWS_PER_PAGE: usize = 8192;
 /// Reflexes in one answer at most.
 const REFLEXES_PER_PAGE: usize = 4096;
-/// Bars in one answer at most: 4 MiB. Who wants more asks for a shorter stretch.
-const BARS_MAX: usize = 1 << 16;
 /// Items in one answer at most; more follow on request.
 const MARKETS_PER_PAGE: usize = 4096;
 
@@ -126,9 +134,11 @@ impl Shard {
         let said = match read.kind {
             Kind::Count => self.count(read),
             Kind::ListMarkets => self.list_markets(read),
-            Kind::Vwap => self.vwap(read),
-            Kind::Bars => self.bars(read),
-            Kind::Top => self.top(&read.body, read.basis),
+            // These may be long: the answer comes when they were read, some rows a turn.
+            Kind::Vwap | Kind::Bars | Kind::Top => match self.begin_reading(read) {
+                Ok(()) => return Ok(()),
+                Err(refused) => Err(refused),
+            },
             Kind::Latest => self.latest(read),
             Kind::Rows => self.rows(read),
             Kind::ListReflexes => self.list_reflexes(read),
@@ -191,53 +201,6 @@ impl Shard {
         }
         let next = first as u64 + u64::from(count);
         Ok(Said::Answer { count, aux: next, more: next < there as u64, body })
-    }
-
-    /// `Vwap`: body `market:8`, 0 = every market of the shard.
-    fn vwap(&self, read: &Read) -> Result<Said, Unanswered> {
-        let mut cursor = Cursor::new(&read.body);
-        let market = EntityId::from_bits(cursor.u64().map_err(bad)?);
-        cursor.end().map_err(bad)?;
-        let mut rows = Vec::new();
-        let there = self.markets.iter().take(self.markets.count_as_of(read.basis));
-        for one in there.filter(|one| market == EntityId::NONE || one.id == market) {
-            let Some(ix) = self.ticks.market_ix(one.id) else { continue };
-            let total = self.ticks.view(ix, read.basis)?.total(&Filter::default())?;
-            let (notional, volume) = (total.notional.round(), total.volume.round());
-            rows.push(VwapRow { market: one.id.bits(), count: total.count, notional, volume, vwap: notional / volume });
-        }
-        Ok(items(&rows))
-    }
-
-    /// `Bars`: body `market:8 | width ns:8 | from ns:8 | to ns:8`.
-    fn bars(&self, read: &Read) -> Result<Said, Unanswered> {
-        let mut cursor = Cursor::new(&read.body);
-        let market = EntityId::from_bits(cursor.u64().map_err(bad)?);
-        let (width, from, to) = (cursor.i64().map_err(bad)?, cursor.i64().map_err(bad)?, cursor.i64().map_err(bad)?);
-        cursor.end().map_err(bad)?;
-        if width <= 0 {
-            return Err(Refusal::of(Code::BadBody).into());
-        }
-        let ix = self.ticks.market_ix(market).ok_or(Refusal::of(Code::UnknownMarket))?;
-        let filter = Filter { event_time_ns: from..=to, ..Filter::default() };
-        let bars = self.ticks.view(ix, read.basis)?.bars(&filter, width)?;
-        if bars.len() > BARS_MAX {
-            return Err(Refusal::of(Code::TooMany).into());
-        }
-        let rows: Vec<BarRow> = bars
-            .iter()
-            .map(|bar| BarRow {
-                start_ns: bar.start_ns,
-                open: bar.open,
-                high: bar.high,
-                low: bar.low,
-                close: bar.close,
-                volume: bar.volume.round(),
-                count: bar.count,
-                market: market.bits(),
-            })
-            .collect();
-        Ok(items(&rows))
     }
 
     /// `Latest`: body `market:8`; the newest tick, and its `tx` beside it.
@@ -322,6 +285,7 @@ impl Shard {
         line("datoms", self.facts.datoms());
         line("tails", self.tails.count() as u64);
         line("unsealed_rows", self.unsealed_rows());
+        line("read_turn_rows_max", self.readings.turn_rows_max());
         for (code, count) in &self.counters.refused {
             line(&format!("refused_{}", code.name()), *count);
         }

@@ -84,6 +84,13 @@ impl Log {
         shard.frame(NOW, CONN, &frame, &mut self.log).expect("no frame stops a shard");
         self.apply(shard);
         while shard.push_firings(NOW).expect("no subscriber stops a shard") {}
+        let mut reader = super::reading::Reader::default();
+        while shard.has_readings() {
+            shard.read_on().expect("no read stops a shard");
+            while let Some(trip) = shard.poll_trip() {
+                shard.is_back(reader.travel(trip)).expect("no read stops a shard");
+            }
+        }
         let (mut said, mut out) = (Vec::new(), Vec::new());
         while let Some(reply) = shard.poll_effect() {
             out.clear();

@@ -11,14 +11,18 @@
 //!
 //! A failed sync stops every shard of the core, for good: the page cache may lie. What the core still does is say so.
 
+mod connections;
 mod late;
+mod parcels;
+mod reads;
 mod sealing;
 
 use super::append::Appender;
+use super::reading::Trip;
 use super::reply::{Reply, Said};
 use super::seal::SealJob;
 use super::tidying::Tidying;
-use super::{Committed, ConnId, Now, Refusal, Shard, refuse_bytes};
+use super::{Committed, ConnId, Now, Refusal, Shard};
 use crate::config::Limits;
 use crate::guard::Token;
 use crate::health::{CoreHealth, Stage};
@@ -26,9 +30,11 @@ use crate::runtime::awake::Keeper;
 use crate::runtime::clock;
 use crate::runtime::ring::{Producer, ThreadProducer};
 use crate::shard::replicate::LogIndex;
-use late::Late;
+use connections::Connection;
+pub use connections::Taken;
 use myelin_wal::{Batch, Lsn, Spare, WalError};
-use myelin_wire::{Code, Frame, Header, Hello, Kind, Welcome, decode, write_frame};
+use myelin_wire::{Code, Frame, Header, Kind, Welcome, write_frame};
+pub use parcels::Parcel;
 use sealing::Sealing;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -43,59 +49,6 @@ pub struct Synced {
     pub result: Result<(), WalError>,
     /// When the sync returned. **Units:** microseconds, as [`Now::mono_us`].
     pub at_us: u64,
-}
-
-/// What crosses between two threads of this node: whole frames, owned.
-#[derive(Debug)]
-pub enum Parcel {
-    /// A frame for a shard of the receiver, from a connection of the sender.
-    Request {
-        /// Whose it is.
-        from: ConnId,
-        /// One frame.
-        frame: Vec<u8>,
-    },
-    /// A frame for a connection of the receiver.
-    Reply {
-        /// Whose it is.
-        to: ConnId,
-        /// One or more frames.
-        frames: Vec<u8>,
-        /// How many requests it answers.
-        answers: u32,
-    },
-    /// A connection of the sender is gone.
-    Closed(ConnId),
-}
-
-/// One connection of this core.
-#[derive(Debug, Default)]
-struct Connection {
-    generation: u16,
-    open: bool,
-    greeted: bool,
-    /// Ends once everything is said that is owed.
-    closing: bool,
-    outbox: Vec<u8>,
-    in_flight: u32,
-    writer: Option<Waker>,
-    reader: Option<Waker>,
-    /// Who waits for its end: its reader and its writer, each inside a read or a write.
-    at_end: Vec<Waker>,
-    /// Until when the hello, or the frame that has begun, must be whole; 0 = nothing is owed. **Units:** microseconds.
-    due_us: u64,
-    late: Late,
-}
-
-/// What to do after frames were taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Taken {
-    /// Read more.
-    More,
-    /// There are whole frames left, but no room now.
-    Wait,
-    /// Say what is in the outbox and close.
-    Close,
 }
 
 /// What a core is built from.
@@ -114,6 +67,8 @@ pub struct Parts {
     pub to_sync: ThreadProducer<Batch>,
     /// Towards the seal thread.
     pub to_seal: ThreadProducer<SealJob>,
+    /// Towards the reader thread.
+    pub to_reader: ThreadProducer<Trip>,
     /// Towards the other stations; none at our own place.
     pub peers: Vec<Option<Producer<Parcel>>>,
     /// Where we say how we are.
@@ -138,6 +93,9 @@ pub struct Core {
     to_sync: ThreadProducer<Batch>,
     sync_under_way: bool,
     to_seal: ThreadProducer<SealJob>,
+    to_reader: ThreadProducer<Trip>,
+    /// The shard whose long reads go on next.
+    reads_next: usize,
     /// The job under way, or one that failed and waits to be given again.
     sealing: Sealing,
     /// When runs are merged, and what was pruned is given back.
@@ -150,6 +108,10 @@ pub struct Core {
     connections: Vec<Connection>,
     free: Vec<u32>,
     open_connections: usize,
+    /// Connections whose reader waits for room.
+    waiting_readers: Vec<ConnId>,
+    /// Places of connections that may owe a hello, or the rest of a frame.
+    owing: Vec<u32>,
     react_bell: Option<Waker>,
     failed: bool,
     /// The end of the log when it was last marked.
@@ -160,11 +122,6 @@ pub struct Core {
     keeper: Option<Keeper>,
     token: Option<Token>,
 }
-
-/// A hello's body at most: a token is 4 KiB at most. **Units:** bytes.
-const HELLO_BYTES: u32 = 8 << 10;
-/// Wakers that wait for a connection's end: two tasks, and room for executors whose wakers change.
-const WAKERS_AT_END: usize = 8;
 
 impl Core {
     /// Puts a core together.
@@ -180,6 +137,8 @@ impl Core {
             to_sync: parts.to_sync,
             sync_under_way: false,
             to_seal: parts.to_seal,
+            to_reader: parts.to_reader,
+            reads_next: 0,
             sealing: Sealing::Idle,
             tidying: Tidying::default(),
             checkpoint: parts.checkpoint,
@@ -189,6 +148,8 @@ impl Core {
             connections: Vec::new(),
             free: Vec::new(),
             open_connections: 0,
+            waiting_readers: Vec::new(),
+            owing: Vec::new(),
             react_bell: None,
             failed: false,
             marked: Lsn::ZERO,
@@ -213,184 +174,6 @@ impl Core {
             let _noted = shard.take_the_lead(now, &mut self.log);
         }
         self.turn();
-    }
-
-    // ---- connections
-
-    /// A place for a new connection; `None` when there are too many.
-    pub fn connect(&mut self) -> Option<ConnId> {
-        if self.open_connections >= self.limits.connections_per_core {
-            return None;
-        }
-        self.open_connections += 1;
-        let index = self.free.pop().unwrap_or_else(|| {
-            self.connections.push(Connection::default());
-            (self.connections.len() - 1) as u32
-        });
-        let due_us = Self::now().mono_us + self.limits.hello_within_ms * 1000;
-        let connection = &mut self.connections[index as usize];
-        let generation = connection.generation.wrapping_add(1);
-        *connection = Connection { generation, open: true, due_us, ..Connection::default() };
-        self.health.connections.set(self.open_connections as u64);
-        Some(ConnId { station: self.station, generation, index })
-    }
-
-    /// **Units:** bytes of a frame's body at most.
-    #[must_use]
-    pub const fn max_body(&self) -> usize {
-        self.limits.max_body_bytes as usize
-    }
-
-    /// Nothing more is read; what stands in the outbox is still said.
-    pub fn close_when_said(&mut self, id: ConnId) {
-        if let Some(connection) = self.connection(id) {
-            connection.closing = true;
-        }
-    }
-
-    /// The peer sends no more. What it asked is still answered while it listens.
-    pub fn reader_ended(&mut self, id: ConnId) {
-        let Some(connection) = self.connection(id) else { return };
-        connection.closing = true;
-        if let Some(writer) = connection.writer.take() {
-            writer.wake();
-        }
-    }
-
-    /// The connection is gone.
-    pub fn disconnect(&mut self, id: ConnId) {
-        let Some(connection) = self.connection(id) else { return };
-        connection.open = false;
-        let wakers = [connection.writer.take(), connection.reader.take()];
-        connection.outbox = Vec::new();
-        wakers.into_iter().flatten().for_each(Waker::wake);
-        connection.at_end.drain(..).for_each(Waker::wake);
-        self.free.push(id.index);
-        self.open_connections -= 1;
-        self.health.connections.set(self.open_connections as u64);
-        for shard in &mut self.shards {
-            shard.closed(id);
-        }
-        for station in 0..self.peers.len() {
-            self.post(station, Parcel::Closed(id));
-        }
-    }
-
-    /// True when the connection has ended; leaves the waker for its end.
-    pub fn is_gone(&mut self, id: ConnId, waker: &Waker) -> bool {
-        let Some(connection) = self.connection(id) else { return true };
-        if !connection.at_end.iter().any(|one| one.will_wake(waker)) {
-            if connection.at_end.len() >= WAKERS_AT_END {
-                connection.at_end.remove(0);
-            }
-            connection.at_end.push(waker.clone());
-        }
-        false
-    }
-
-    fn connection(&mut self, id: ConnId) -> Option<&mut Connection> {
-        let connection = self.connections.get_mut(id.index as usize)?;
-        (connection.open && connection.generation == id.generation).then_some(connection)
-    }
-
-    /// Takes whole frames from the front of `bytes`. Gives how many bytes were taken, and what to do next.
-    pub fn take_frames(&mut self, id: ConnId, bytes: &[u8]) -> (usize, Taken) {
-        let now = Self::now();
-        let mut taken = 0;
-        let verdict = loop {
-            if !self.has_room_for(id) {
-                break Taken::Wait;
-            }
-            // Who has not said hello is not believed that more than one is coming.
-            let greeted = self.connection(id).is_some_and(|connection| connection.greeted);
-            let max_body = if greeted { self.limits.max_body_bytes } else { HELLO_BYTES };
-            match decode(&bytes[taken..], max_body) {
-                Ok(Some((frame, len))) => {
-                    taken += len;
-                    if !self.greeted_or_greet(id, &frame) {
-                        break Taken::Close;
-                    }
-                    if frame.kind != Kind::Hello {
-                        self.route(now, id, &frame);
-                        // Answers count against the outbox at once, so that a pipeline of reads waits for its reader.
-                        self.say_effects();
-                    }
-                }
-                Ok(None) => break Taken::More,
-                Err(error) => {
-                    self.health.bad_frames.add(1);
-                    let reply = refuse_bytes(id, &error);
-                    self.deliver(reply);
-                    break Taken::Close;
-                }
-            }
-        };
-        self.note_begun(now, id, taken, verdict == Taken::More && taken < bytes.len());
-        self.turn();
-        (taken, verdict)
-    }
-
-    /// True when a frame of any size may be taken from this connection now.
-    fn has_room_for(&mut self, id: ConnId) -> bool {
-        let (requests, outbox) = (self.limits.requests_per_connection, self.limits.outbox_bytes);
-        // Room that no sync will bring is not waited for: a write is told `Busy`, a read is answered.
-        let log_has_room = self.failed || !self.sync_under_way || self.log.tail().room() >= self.limits.max_proposal();
-        let held = self.held.iter().any(|held| held.len() > self.limits.ring_items);
-        match self.connection(id) {
-            Some(connection) => {
-                log_has_room && !held && connection.in_flight < requests && connection.outbox.len() < outbox
-            }
-            None => true,
-        }
-    }
-
-    /// Leaves a waker for when there is room again. True when there is room now.
-    pub fn wait_for_room(&mut self, id: ConnId, waker: &Waker) -> bool {
-        if self.has_room_for(id) {
-            return true;
-        }
-        if let Some(connection) = self.connection(id) {
-            connection.reader = Some(waker.clone());
-        }
-        false
-    }
-
-    /// The first frame must be a hello, and only the first.
-    fn greeted_or_greet(&mut self, id: ConnId, frame: &Frame<'_>) -> bool {
-        let Some(connection) = self.connection(id) else { return false };
-        let (hello, greeted) = (frame.kind == Kind::Hello, connection.greeted);
-        if greeted && !hello {
-            return true;
-        }
-        let shown = Hello::read(frame.body);
-        let allowed = match (&self.token, &shown) {
-            (Some(token), Ok(hello)) => hello.credential_kind == Token::KIND && token.is(hello.credential),
-            _ => true,
-        };
-        let refusal = match (greeted, hello, shown) {
-            (false, true, Ok(_)) if !allowed => Code::Unauthorized,
-            (false, true, Ok(_)) => {
-                if let Some(connection) = self.connection(id) {
-                    connection.greeted = true;
-                }
-                let mut body = Vec::new();
-                self.welcome.write(&mut body);
-                let header = Header {
-                    session: frame.header.session,
-                    request: frame.header.request,
-                    credit: self.limits.requests_per_connection,
-                    ..Header::new(Kind::Welcome)
-                };
-                let mut welcome = Vec::new();
-                write_frame(&mut welcome, header, &body);
-                self.put(id, &welcome, 0);
-                return true;
-            }
-            (false, true, Err(_)) => Code::BadBody,
-            _ => Code::HelloExpected,
-        };
-        self.refuse(id, &frame.header, Refusal::of(refusal));
-        false
     }
 
     /// `route`: to the shard it is addressed to, here or on another core.
@@ -435,11 +218,13 @@ impl Core {
         let Some(shard) = self.shards.iter_mut().find(|shard| shard.number() == frame.header.shard) else {
             return self.refuse(from, &frame.header, Refusal::of(Code::WrongShard));
         };
-        if let Err(error) = shard.frame(now, from, frame, &mut self.log) {
+        let done = shard.frame(now, from, frame, &mut self.log);
+        let reads = shard.has_readings();
+        if let Err(error) = done {
             self.fail(&error);
             self.refuse(from, &frame.header, Refusal::of(Code::Unavailable));
         }
-        if matches!(frame.kind, Kind::Credit | Kind::Subscribe | Kind::Tail) {
+        if reads || matches!(frame.kind, Kind::Credit | Kind::Subscribe | Kind::Tail) {
             self.ring_react_bell();
         }
     }
@@ -447,91 +232,6 @@ impl Core {
     fn refuse(&mut self, to: ConnId, header: &Header, refusal: Refusal) {
         let said = Said::Refused(refusal);
         self.deliver(Reply { to, session: header.session, request: header.request, shard: header.shard, tx: 0, said });
-    }
-
-    // ---- parcels
-
-    /// A parcel from another station.
-    pub fn unpack(&mut self, parcel: Parcel) {
-        let now = Self::now();
-        match parcel {
-            Parcel::Request { from, frame } => match decode(&frame, self.limits.max_body_bytes) {
-                Ok(Some((frame, _))) => self.hand_to_shard(now, from, &frame),
-                _ => self.health.bad_frames.add(1),
-            },
-            Parcel::Reply { to, frames, answers } => self.put(to, &frames, answers),
-            Parcel::Closed(conn) => self.shards.iter_mut().for_each(|shard| shard.closed(conn)),
-        }
-        self.turn();
-    }
-
-    fn post(&mut self, station: usize, parcel: Parcel) {
-        let Some(Some(peer)) = self.peers.get_mut(station) else { return };
-        if !self.held[station].is_empty() {
-            self.held[station].push_back(parcel);
-        } else if let Err(parcel) = peer.push(parcel) {
-            self.held[station].push_back(parcel);
-        }
-    }
-
-    fn post_held(&mut self) {
-        for (peer, held) in self.peers.iter_mut().zip(&mut self.held) {
-            let Some(peer) = peer else { continue };
-            while let Some(parcel) = held.pop_front() {
-                if let Err(parcel) = peer.push(parcel) {
-                    held.push_front(parcel);
-                    break;
-                }
-            }
-        }
-    }
-
-    // ---- replies
-
-    fn deliver(&mut self, reply: Reply) {
-        let answers = u32::from(!matches!(reply.said, Said::Firings { .. } | Said::Tailed { .. } | Said::Ended { .. }));
-        let credit = self.limits.requests_per_connection;
-        if reply.to.station == self.station {
-            self.put_with(reply.to, answers, |outbox| reply.write(outbox, credit));
-        } else {
-            let mut frames = Vec::new();
-            reply.write(&mut frames, credit);
-            self.post(usize::from(reply.to.station), Parcel::Reply { to: reply.to, frames, answers });
-        }
-    }
-
-    fn put(&mut self, to: ConnId, frames: &[u8], answers: u32) {
-        self.put_with(to, answers, |outbox| outbox.extend_from_slice(frames));
-    }
-
-    /// Puts frames that answer so many requests into an outbox, and wakes who writes it.
-    fn put_with(&mut self, to: ConnId, answers: u32, write: impl FnOnce(&mut Vec<u8>)) {
-        let outbox_max = self.limits.outbox_bytes * 2;
-        let Some(connection) = self.connection(to) else { return };
-        if connection.outbox.len() > outbox_max {
-            return self.disconnect(to);
-        }
-        write(&mut connection.outbox);
-        connection.in_flight = connection.in_flight.saturating_sub(answers);
-        let wakers = [connection.writer.take(), connection.reader.take()];
-        wakers.into_iter().flatten().for_each(Waker::wake);
-    }
-
-    /// Swaps the outbox with an empty buffer; `None` when the connection is gone. Leaves a waker when there is nothing.
-    pub fn take_outbox(&mut self, id: ConnId, buffer: &mut Vec<u8>, waker: &Waker) -> Option<bool> {
-        let connection = self.connection(id)?;
-        if connection.outbox.is_empty() {
-            if connection.closing && connection.in_flight == 0 {
-                return None;
-            }
-            connection.writer = Some(waker.clone());
-            return Some(false);
-        }
-        std::mem::swap(&mut connection.outbox, buffer);
-        if let Some(reader) = connection.reader.take() {
-            reader.wake();
-        }
-        Some(true)
     }
 
     // ---- the turn
@@ -611,7 +311,7 @@ impl Core {
         }
     }
 
-    /// One slice of firings; the react task goes on if there are more.
+    /// One slice of firings and of a long read; the react task goes on if there are more.
     pub fn push_firings(&mut self) -> bool {
         let now = Self::now();
         let mut more = false;
@@ -624,6 +324,7 @@ impl Core {
                 }
             }
         }
+        more |= self.read_on();
         self.turn();
         if more {
             self.ring_react_bell();
@@ -640,14 +341,6 @@ impl Core {
     /// Leaves the waker of the react task.
     pub fn await_firings(&mut self, waker: &Waker) {
         self.react_bell = Some(waker.clone());
-    }
-
-    fn wake_readers(&mut self) {
-        for connection in self.connections.iter_mut().filter(|connection| connection.open) {
-            if let Some(reader) = connection.reader.take() {
-                reader.wake();
-            }
-        }
     }
 
     /// Every 20 ms: the mark of an idle log, sealing that is due, parcels that waited.

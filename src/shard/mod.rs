@@ -27,6 +27,7 @@ pub mod manifest;
 pub mod merge;
 pub mod prune;
 pub mod react;
+pub mod reading;
 pub mod registrations;
 pub mod replay;
 pub mod replicate;
@@ -35,7 +36,6 @@ pub mod seal;
 pub mod session;
 pub mod tail;
 pub mod tidying;
-pub mod top;
 
 use crate::config::Limits;
 use crate::market::Markets;
@@ -44,7 +44,7 @@ use crate::retention::Policies;
 use admit::{Delay, Gates};
 use append::{Appender, NoRoom};
 use entry::{EntryKind, Proposal, Senseless};
-use myelin_datom::{Quote, SLOTS, Tick, Tx};
+use myelin_datom::{EntityId, Quote, SLOTS, Tick, Tx};
 use myelin_index::{Columns, ColumnsConfig, Facts, IndexError};
 use myelin_wire::{Code, Frame, Header, Kind, WireError};
 use react::Subscribers;
@@ -92,13 +92,15 @@ pub struct Refusal {
     pub first_bad: u32,
     /// What the code says: microseconds to wait, the request expected, the horizon.
     pub aux: u64,
+    /// The market it is about, where the request named several; else none.
+    pub about: EntityId,
 }
 
 impl Refusal {
     /// A refusal that needs no numbers.
     #[must_use]
     pub const fn of(code: Code) -> Self {
-        Self { code, first_bad: u32::MAX, aux: 0 }
+        Self { code, first_bad: u32::MAX, aux: 0, about: EntityId::NONE }
     }
 }
 
@@ -177,6 +179,7 @@ pub struct Shard {
     subscribers: Subscribers,
     tails: Tails,
     waiting: ask::Waiting,
+    readings: reading::Readings,
     scratch: apply::Scratch,
     effects: VecDeque<Reply>,
     counters: Counters,
@@ -208,6 +211,7 @@ impl Shard {
             subscribers: Subscribers::new(limits),
             tails: Tails::new(limits),
             waiting: ask::Waiting::default(),
+            readings: reading::Readings::default(),
             scratch: apply::Scratch::default(),
             effects: VecDeque::new(),
             counters: Counters::default(),
@@ -349,7 +353,7 @@ impl Shard {
         for InFlight { to, session, request, .. } in std::mem::take(&mut self.in_flight) {
             self.say(to, session, request, self.group.applied_tx(), Said::Refused(Refusal::of(Code::Unavailable)));
         }
-        for (to, header) in self.waiting.give_up() {
+        for (to, header) in self.waiting.give_up().into_iter().chain(self.readings.give_up()) {
             self.refuse(to, &header, Refusal::of(Code::Unavailable));
         }
     }
@@ -360,6 +364,7 @@ impl Shard {
         self.subscribers.forget(conn);
         self.tails.forget(conn);
         self.waiting.forget(conn);
+        self.readings.forget(conn);
     }
 
     /// A leader's first entry in its term: nothing older is committed by counting.

@@ -4,6 +4,7 @@
 
 use super::session::Outcome;
 use super::{ConnId, Refusal};
+use myelin_datom::EntityId;
 use myelin_wire::{AckBody, Code, FiringRow, Header, Kind, begin, finish};
 
 /// What goes back to one connection.
@@ -107,6 +108,9 @@ impl Reply {
                 header.count = refusal.first_bad;
                 header.aux = refusal.aux;
                 out.extend_from_slice(refusal.code.explanation().trim().as_bytes());
+                if refusal.about != EntityId::NONE {
+                    out.extend_from_slice(format!(" It is about market {}.", refusal.about.bits()).as_bytes());
+                }
             }
             Said::Answer { count, aux, more, body } => {
                 header.count = *count;

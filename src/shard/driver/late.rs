@@ -5,10 +5,11 @@
 //!                  \- whole in time: nothing is due
 //! ```
 //!
-//! Connections are looked at every 20 ms, so that no frame costs a timer. Deliberately absent: idle connections, which owe
+//! Those that may owe are looked at every 20 ms, so that no frame costs a timer. Deliberately absent: idle connections, which owe
 //! nothing, and readers that are slow (their outbox has a bound).
 
-use super::{ConnId, Connection, Core};
+use super::connections::Connection;
+use super::{ConnId, Core};
 use crate::shard::reply::{Reply, Said};
 use crate::shard::{Now, Refusal};
 use myelin_wire::Code;
@@ -35,18 +36,28 @@ impl Core {
         } else if taken > 0 || connection.due_us == 0 {
             connection.due_us = now.mono_us + within_us;
             connection.late = Late::No;
+            if !std::mem::replace(&mut connection.owes, true) {
+                self.owing.push(id.index);
+            }
         }
     }
 
     /// Who owes bytes for too long is told, and cut when that does not help. A socket that was not read because we were
     /// busy is read first: the time is looked at twice.
     pub(super) fn cut_the_late(&mut self, now: Now) {
-        for index in 0..self.connections.len() {
-            let connection = &mut self.connections[index];
-            if !connection.open || connection.due_us == 0 || now.mono_us < connection.due_us {
+        let mut at = 0;
+        while let Some(index) = self.owing.get(at).copied() {
+            let connection = &mut self.connections[index as usize];
+            if !connection.open || connection.due_us == 0 {
+                connection.owes = false;
+                self.owing.swap_remove(at);
                 continue;
             }
-            let id = ConnId { station: self.station, generation: connection.generation, index: index as u32 };
+            at += 1;
+            if now.mono_us < connection.due_us {
+                continue;
+            }
+            let id = ConnId { station: self.station, generation: connection.generation, index };
             match connection.late {
                 Late::No => connection.late = Late::Seen,
                 Late::Seen => {

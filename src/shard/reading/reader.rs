@@ -1,0 +1,80 @@
+//! The reader thread of a core: it goes through sealed and frozen rows, so that a page fault or a read of the disk never
+//! holds the core.
+//!
+//! ```text
+//!   core --Trip { what the read has come to, Sealed }--> reader thread: up to a million rows --Trip--> core
+//! ```
+//!
+//! A trip has a bound, so that the reads of several clients come in turn, and ends early when who asked has left. The files
+//! it read are let go here as well: giving a map back is no work for a core. Invariant: one ring there and one back, each
+//! with a place for every read that can be under way. Deliberately absent: which rows (`walk.rs`), and tasks of its own.
+
+use super::walk::Reading;
+use crate::runtime::ring::{Producer, ThreadConsumer};
+use myelin_datom::Tick;
+use myelin_index::{Cache, IndexError, Sealed, Summing};
+
+/// Rows of one trip: at 10 ns a row 10 ms, after which another read has its turn. A trip ends with the block or frozen part
+/// in which it has come so far.
+const ROWS_PER_TRIP: u64 = 1 << 20;
+/// Pages of transactions that are kept: where a moment of the past ends in a block. **Units:** bytes.
+const CACHE_BYTES: usize = 8 << 20;
+
+/// A read on its way.
+pub struct Trip {
+    shard: u16,
+    reading: Box<Reading>,
+    sealed: Option<Sealed<Tick>>,
+    result: Result<(), IndexError>,
+}
+
+impl Trip {
+    pub(super) fn new(shard: u16, reading: Box<Reading>, sealed: Sealed<Tick>) -> Self {
+        Self { shard, reading, sealed: Some(sealed), result: Ok(()) }
+    }
+
+    /// Whose read it is.
+    #[must_use]
+    pub const fn shard(&self) -> u16 {
+        self.shard
+    }
+
+    pub(super) fn end(self) -> (Box<Reading>, Result<(), IndexError>) {
+        (self.reading, self.result)
+    }
+}
+
+/// What the thread owns.
+pub struct Reader {
+    summing: Summing,
+    cache: Cache,
+}
+
+impl Default for Reader {
+    fn default() -> Self {
+        Self { summing: Summing::default(), cache: Cache::new(CACHE_BYTES) }
+    }
+}
+
+impl Reader {
+    /// The thread's whole life.
+    pub fn run(mut self, mut trips: ThreadConsumer<Trip>, mut back: Producer<Trip>) {
+        while let Some(trip) = trips.pop() {
+            if back.push(self.travel(trip)).is_err() {
+                return;
+            }
+        }
+    }
+
+    /// One trip. What fails is told with it.
+    pub fn travel(&mut self, mut trip: Trip) -> Trip {
+        if let Some(sealed) = trip.sealed.take() {
+            trip.result = trip.reading.travel(&sealed, &self.cache, &mut self.summing, ROWS_PER_TRIP);
+            if trip.result.is_err() {
+                // Half of a block may stand in it.
+                self.summing = Summing::default();
+            }
+        }
+        trip
+    }
+}

@@ -1,0 +1,396 @@
+//! One long read: a walk over markets, and over the rows of each.
+//!
+//! ```text
+//!   markets to come -> [ feed feed feed ]   a batch
+//!                         at^    sealed and frozen rows: away       newest rows: here, up to the basis
+//!                      ended -> its row of the answer -> next feed ... next batch ... answer
+//!   Top by count, volume, notional: once more over the winners, for their first and last price
+//! ```
+//!
+//! Invariants: each row of the basis is added once, in whatever slices; a feed that retention has overtaken ends the read.
+//! Sums are exact and bars know the places of their ends, so slices change no bit of the answer. Deliberately absent:
+//! threads and turns (`mod.rs`, `reader.rs`).
+
+use super::super::ask::{Read, Unanswered, items};
+use super::super::reply::Said;
+use super::super::{ConnId, Refusal};
+use crate::market::Markets;
+use myelin_datom::{EntityId, Tick, Tx};
+use myelin_index::{
+    Bars, Cache, Columns, ExactSum, Filter, IndexError, MarketIx, MarketView, Partial, Sealed, Summing,
+};
+use myelin_wire::{BarRow, By, Code, Header, TopAsk, TopRow, VwapRow};
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+/// Markets of one batch: what a slice can look up.
+const FEEDS_MAX: usize = 512;
+/// What it costs to look a market up, and to round its sums. **Units:** rows.
+const MARKET_ROWS: u64 = 16;
+/// Bars in one answer at most: 4 MiB. Who wants more asks for a shorter stretch.
+const BARS_MAX: usize = 1 << 16;
+/// Bars that are rounded on the core; more of them are rounded away.
+const BARS_HERE: usize = 256;
+
+/// What is asked for.
+pub enum Wanted {
+    /// Averages by market.
+    Vwap,
+    /// Bars of one market.
+    Bars {
+        /// **Units:** nanoseconds.
+        width_ns: i64,
+    },
+    /// The greatest markets.
+    Top {
+        /// The measure.
+        by: By,
+        /// Markets at most.
+        limit: usize,
+        /// The rows have first and last prices: by a measure of prices at once, else in the second walk.
+        priced: bool,
+    },
+}
+
+impl Wanted {
+    /// What a `Top` asks for; its limit was checked.
+    pub fn top(ask: &TopAsk) -> Self {
+        Self::Top { by: ask.by, limit: ask.limit as usize, priced: matches!(ask.by, By::Price | By::Move) }
+    }
+
+    fn sum(&self) -> Sum {
+        match self {
+            Self::Vwap | Self::Top { priced: false, .. } => Sum::Total(Partial::default()),
+            Self::Bars { width_ns } => Sum::Bars(Bars::new(*width_ns, BARS_MAX)),
+            // One bar of everything, or two where times lie on both sides of 1970.
+            Self::Top { priced: true, .. } => Sum::Bars(Bars::new(i64::MAX, BARS_MAX)),
+        }
+    }
+}
+
+/// What a market's rows come to.
+enum Sum {
+    Total(Partial),
+    Bars(Bars),
+}
+
+impl Sum {
+    /// Adds rows; gives the row to go on from.
+    fn add(
+        &mut self,
+        rows: &MarketView<'_, Tick>,
+        filter: &Filter,
+        summing: &mut Summing,
+        left: &mut u64,
+    ) -> Result<u32, IndexError> {
+        match self {
+            Self::Total(total) => rows.add_total(filter, summing, total, left),
+            Self::Bars(bars) => rows.add_bars(filter, summing, bars, left),
+        }
+    }
+
+    fn is_too_much(&self) -> bool {
+        matches!(self, Self::Bars(bars) if bars.are_too_many())
+    }
+}
+
+/// One market on its way.
+struct Feed {
+    market: EntityId,
+    ix: MarketIx,
+    /// The next row.
+    next: u32,
+    /// Where the sealed rows ended when it left.
+    sealed_end: u32,
+    /// Every row of the basis was added.
+    ended: bool,
+    sum: Sum,
+}
+
+/// Markets that are still to be looked at.
+struct ToCome {
+    listed: VecDeque<EntityId>,
+    numbers: Range<u32>,
+}
+
+impl ToCome {
+    fn next(&mut self, markets: &Markets) -> Option<EntityId> {
+        let numbered = |number| markets.get(number).map(|market| market.id);
+        self.listed.pop_front().or_else(|| self.numbers.next().and_then(numbered))
+    }
+
+    fn is_empty(&self) -> bool {
+        self.listed.is_empty() && self.numbers.is_empty()
+    }
+}
+
+/// What a slice came to.
+pub enum Step {
+    /// There is more to read here.
+    More,
+    /// What comes next is not in memory, or is much to round.
+    Away,
+    /// That is all.
+    Answer(Said),
+}
+
+/// See the module's picture.
+pub struct Reading {
+    number: u64,
+    read: Read,
+    gone: Arc<AtomicBool>,
+    wanted: Wanted,
+    filter: Filter,
+    to_come: ToCome,
+    feeds: Vec<Feed>,
+    at: usize,
+    averages: Vec<VwapRow>,
+    greatest: Vec<TopRow>,
+    /// Bars, rounded.
+    bars: Option<(u32, Vec<u8>)>,
+}
+
+impl Reading {
+    /// A read of one market, or of the first `markets` of them where it is `NONE`.
+    pub fn new(number: u64, read: Read, wanted: Wanted, market: EntityId, markets: u32, filter: Filter) -> Self {
+        let one = market != EntityId::NONE;
+        let listed = if one { VecDeque::from([market]) } else { VecDeque::new() };
+        let to_come = ToCome { listed, numbers: if one { 0..0 } else { 0..markets } };
+        let (averages, greatest, gone) = (Vec::new(), Vec::new(), Arc::default());
+        Self { number, read, gone, wanted, filter, to_come, feeds: Vec::new(), at: 0, averages, greatest, bars: None }
+    }
+
+    /// Which of the shard's reads it is.
+    pub const fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Who asked.
+    pub const fn from(&self) -> ConnId {
+        self.read.from
+    }
+
+    /// The question's header.
+    pub const fn header(&self) -> Header {
+        self.read.header
+    }
+
+    /// The moment it sees.
+    pub const fn basis(&self) -> Tx {
+        self.read.basis
+    }
+
+    /// Set when who asked has left.
+    pub fn gone(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.gone)
+    }
+
+    /// Goes on here, in memory, until `left` is spent.
+    pub fn go_on(
+        &mut self,
+        ticks: &Columns<Tick>,
+        markets: &Markets,
+        summing: &mut Summing,
+        left: &mut u64,
+    ) -> Result<Step, Unanswered> {
+        while *left > 0 {
+            let basis = self.read.basis;
+            let Some(feed) = self.feeds.get_mut(self.at) else {
+                if !self.to_come.is_empty() {
+                    self.next_batch(ticks, markets, left)?;
+                    continue;
+                }
+                match self.end_of_walk()? {
+                    Some(step) => return Ok(step),
+                    None => continue,
+                }
+            };
+            if feed.sum.is_too_much() {
+                return Err(Refusal::of(Code::TooMany).into());
+            }
+            if feed.ended {
+                *left = left.saturating_sub(MARKET_ROWS);
+                self.at += 1;
+                self.take_row(left);
+                continue;
+            }
+            if feed.next < ticks.sealed_end(feed.ix) {
+                self.aim(ticks)?;
+                return Ok(Step::Away);
+            }
+            let rows = ticks.newest_from(feed.ix, feed.next, basis).map_err(|error| about(feed.market, error))?;
+            let end = rows.end_row();
+            let slice = rows.before(feed.next.saturating_add(u32::try_from(*left).unwrap_or(u32::MAX)));
+            feed.sum.add(&slice, &self.filter, summing, left)?;
+            feed.next = slice.end_row();
+            feed.ended = feed.next == end;
+        }
+        Ok(Step::More)
+    }
+
+    /// Looks the next markets up. **Errors:** one of them was pruned since the basis.
+    fn next_batch(&mut self, ticks: &Columns<Tick>, markets: &Markets, left: &mut u64) -> Result<(), Unanswered> {
+        self.feeds.clear();
+        self.at = 0;
+        while self.feeds.len() < FEEDS_MAX && *left > 0 {
+            let Some(market) = self.to_come.next(markets) else { break };
+            *left = left.saturating_sub(MARKET_ROWS);
+            let Some(ix) = ticks.market_ix(market) else { continue };
+            let kept = ticks.kept(ix);
+            if self.read.basis < kept.horizon {
+                return Err(about(market, IndexError::BelowHorizon { horizon: kept.horizon }));
+            }
+            let sum = self.wanted.sum();
+            self.feeds.push(Feed { market, ix, next: kept.dropped, sealed_end: 0, ended: false, sum });
+        }
+        Ok(())
+    }
+
+    /// Says of every feed how far the sealed rows reach. **Errors:** rows that were to come were pruned.
+    fn aim(&mut self, ticks: &Columns<Tick>) -> Result<(), Unanswered> {
+        for feed in self.feeds[self.at..].iter_mut().filter(|feed| !feed.ended) {
+            let kept = ticks.kept(feed.ix);
+            if feed.next < kept.dropped {
+                return Err(about(feed.market, IndexError::BelowHorizon { horizon: kept.horizon }));
+            }
+            feed.sealed_end = ticks.sealed_end(feed.ix);
+        }
+        Ok(())
+    }
+
+    /// Goes on away from the core, over rows that are sealed or frozen, until `left` is spent or who asked has left.
+    pub fn travel(
+        &mut self,
+        sealed: &Sealed<Tick>,
+        cache: &Cache,
+        summing: &mut Summing,
+        mut left: u64,
+    ) -> Result<(), IndexError> {
+        for feed in &mut self.feeds[self.at..] {
+            while !feed.ended && feed.next < feed.sealed_end {
+                if left == 0 || self.gone.load(Relaxed) || feed.sum.is_too_much() {
+                    return Ok(());
+                }
+                let rows = sealed.view(cache, feed.market, feed.next..feed.sealed_end, self.read.basis)?;
+                feed.next = feed.sum.add(&rows, &self.filter, summing, &mut left)?;
+                // The basis may end before the sealed rows do.
+                feed.ended = feed.next == rows.end_row() && feed.next < feed.sealed_end;
+            }
+        }
+        if self.at == self.feeds.len() && self.to_come.is_empty() {
+            self.round_bars();
+        }
+        Ok(())
+    }
+
+    /// The feed before this one has ended: its row of the answer.
+    fn take_row(&mut self, left: &mut u64) {
+        let Some(Feed { market, sum, .. }) = self.feeds.get(self.at - 1) else { return };
+        match (&self.wanted, sum) {
+            (Wanted::Vwap, Sum::Total(total)) => {
+                let (notional, volume) = (total.notional.round(), total.volume.round());
+                let vwap = notional / volume;
+                self.averages.push(VwapRow { market: market.bits(), count: total.count, notional, volume, vwap });
+            }
+            (Wanted::Top { by, limit, priced }, sum) => {
+                self.greatest.extend(ranked(*market, sum));
+                // In the second walk they come in their order.
+                let first_walk = !priced || matches!(by, By::Price | By::Move);
+                if first_walk && self.greatest.len() >= 2 * (*limit).max(FEEDS_MAX) {
+                    *left = left.saturating_sub(self.greatest.len() as u64);
+                    self.greatest.select_nth_unstable_by(*limit, |a, b| by.rank(a, b));
+                    self.greatest.truncate(*limit);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Every market was walked: the answer, or nothing when the winners are walked once more.
+    fn end_of_walk(&mut self) -> Result<Option<Step>, Unanswered> {
+        match &mut self.wanted {
+            Wanted::Vwap => Ok(Some(Step::Answer(items(&self.averages)))),
+            Wanted::Bars { .. } => {
+                if self.bars.is_none() {
+                    if matches!(self.feeds.first(), Some(Feed { sum: Sum::Bars(bars), .. }) if bars.len() > BARS_HERE) {
+                        return Ok(Some(Step::Away));
+                    }
+                    self.round_bars();
+                }
+                let (count, body) = self.bars.take().unwrap_or_default();
+                Ok(Some(Step::Answer(Said::Answer { count, aux: 0, more: false, body })))
+            }
+            Wanted::Top { by, limit, priced } => {
+                let second_walk = *priced && !matches!(by, By::Price | By::Move);
+                if !second_walk {
+                    self.greatest.sort_unstable_by(|a, b| by.rank(a, b));
+                    self.greatest.truncate(*limit);
+                }
+                if *priced || self.greatest.is_empty() {
+                    return Ok(Some(Step::Answer(items(&self.greatest))));
+                }
+                *priced = true;
+                self.to_come.listed = self.greatest.drain(..).map(|row| EntityId::from_bits(row.market)).collect();
+                Ok(None)
+            }
+        }
+    }
+
+    fn round_bars(&mut self) {
+        if let (Wanted::Bars { .. }, Some(Feed { market, sum: Sum::Bars(bars), .. })) =
+            (&self.wanted, self.feeds.first())
+        {
+            let rows: Vec<BarRow> = bars
+                .iter()
+                .map(|bar| BarRow {
+                    start_ns: bar.start_ns,
+                    open: bar.open,
+                    high: bar.high,
+                    low: bar.low,
+                    close: bar.close,
+                    volume: bar.volume.round(),
+                    count: bar.count,
+                    market: market.bits(),
+                })
+                .collect();
+            self.bars = Some((rows.len() as u32, bytemuck::cast_slice(&rows).to_vec()));
+        }
+    }
+}
+
+/// A market's row of a `Top`; nothing without ticks.
+fn ranked(market: EntityId, sum: &Sum) -> Option<TopRow> {
+    let market = market.bits();
+    match sum {
+        Sum::Total(total) => {
+            let (volume, notional) = (total.volume.round(), total.notional.round());
+            let row = TopRow { market, count: total.count, volume, notional, ..bytemuck::Zeroable::zeroed() };
+            (total.count > 0).then_some(row)
+        }
+        Sum::Bars(bars) => {
+            let (first, last) = (bars.iter().next()?.open, bars.iter().last()?.close);
+            let (mut volume, mut notional, mut count) = (ExactSum::default(), ExactSum::default(), 0);
+            for bar in bars.iter() {
+                volume.merge(&bar.volume);
+                notional.merge(&bar.notional);
+                count += bar.count;
+            }
+            let moved = if first == 0.0 { f64::NAN } else { (last - first) / first.abs() };
+            let (volume, notional) = (volume.round(), notional.round());
+            Some(TopRow { market, count, volume, notional, first, last, moved })
+        }
+    }
+}
+
+/// The same refusal with the market's name on it.
+fn about(market: EntityId, error: IndexError) -> Unanswered {
+    match Unanswered::from(error) {
+        Unanswered::Refused(refusal) => Unanswered::Refused(Refusal { about: market, ..refusal }),
+        failed => failed,
+    }
+}
+
+#[cfg(test)]
+mod tests;
