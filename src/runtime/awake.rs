@@ -99,7 +99,10 @@ mod tests {
 
     #[test]
     fn a_keeper_parks_when_its_time_is_over_and_ends_with_its_core() {
-        let Some(keeper) = Keeper::start("keeper-test".to_owned()) else { return };
+        let Some(keeper) = Keeper::start("keeper-test".to_owned()) else {
+            println!("skipped: this system grants no class below all others (SCHED_IDLE)");
+            return;
+        };
         let parked = || keeper.shared.parked.load(Ordering::SeqCst);
         keeper.stay_until(now_us() + 2_000);
         while !parked() {
