@@ -43,6 +43,7 @@ pub fn route(path: &str) -> &'static str {
         "/healthz" => "/healthz",
         "/readyz" => "/readyz",
         "/metrics" => "/metrics",
+        _ if path == "/v2/retention" || path.starts_with("/v2/retention/") => "/v2/retention",
         _ if path.starts_with("/v2/query/as_of/") => "/v2/query/as_of",
         _ => "other",
     }

@@ -5,6 +5,7 @@
 //! | `POST /v2/ingest` | rows in: 202 with the last `tx`, and what became of each part (`ingest.rs`) |
 //! | `GET /v2/query/as_of/{tx}` | counts, newest tick, averages, bars (`query.rs`); facts (`facts.rs`) |
 //! | `GET /v2/markets` | every market and its rows |
+//! | `GET /v2/retention`, `PUT`, `DELETE /v2/retention/{market}` | what is kept, and saying so (`retention.rs`) |
 //! | `GET /v2/watch` | firings as server-sent events (`watch.rs`) |
 //! | `GET /healthz` | 200 while the process lives |
 //! | `GET /readyz` | 200 when every core serves, else 503; reasons and degradations either way |
@@ -29,6 +30,7 @@ mod metrics;
 mod names;
 mod place;
 mod query;
+mod retention;
 mod rows;
 mod serve;
 mod watch;
@@ -40,7 +42,7 @@ use axum::extract::{Query, Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use body::Room;
 use failure::{Failure, HttpCode};
@@ -148,6 +150,8 @@ fn routes(shared: Arc<Shared>) -> Router {
         .route("/v2/ingest", post(ingest::ingest))
         .route("/v2/query/as_of/{tx}", get(query::as_of))
         .route("/v2/markets", get(query::markets))
+        .route("/v2/retention", get(retention::list))
+        .route("/v2/retention/{market}", put(retention::set).delete(retention::unset))
         .route("/v2/watch", get(watch::watch))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
