@@ -243,6 +243,7 @@ impl CorePlan {
         spawn_local(keep_house(Rc::clone(&core), Arc::clone(&self.health), chores, kept));
         spawn_local(react(Rc::clone(&core)));
         let listener = Listener::adopt(listener)?;
+        let handshakes = Rc::default();
         self.health.set_ready();
         ready();
         loop {
@@ -250,7 +251,7 @@ impl CorePlan {
                 Ok((read, write)) => {
                     let id = core.borrow_mut().connect();
                     let Some(id) = id else { continue };
-                    match line::open(read, write, self.guard.tls.as_ref()) {
+                    match line::open(read, write, self.guard.tls.as_ref(), &handshakes) {
                         Ok((source, sink)) => {
                             spawn_local(endpoint::read(Rc::clone(&core), id, source));
                             spawn_local(endpoint::write(Rc::clone(&core), id, sink));

@@ -6,10 +6,11 @@
 //! ```
 //!
 //! A token is compared in constant time, so that its first bytes cannot be found out one by one. Deliberately absent: users
-//! and rights (a token opens everything), client certificates, and reading a file again while the node runs.
+//! and rights (a token opens everything), client certificates, and reading the token again while the node runs (a
+//! certificate is: `look`).
 
 use anyhow::{Context as _, bail};
-use myelin_tls::{ClientConfig, ServerConfig};
+use myelin_tls::{ClientConfig, Own, ServerConfig};
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -42,6 +43,8 @@ pub struct Guard {
     pub tls: Option<Arc<ServerConfig>>,
     /// How the node's own gateway begins one.
     pub own: Option<Arc<ClientConfig>>,
+    /// The certificate both show and believe, which may be renewed.
+    pub certificate: Option<Arc<Own>>,
     /// What must be shown.
     pub token: Option<Token>,
 }
@@ -92,11 +95,25 @@ impl Guard {
     pub fn read(files: &GuardFiles) -> anyhow::Result<Self> {
         let mut guard = Self::default();
         if let (Some(certificate), Some(key)) = (&files.tls_cert, &files.tls_key) {
-            guard.tls = Some(Arc::new(myelin_tls::server(certificate, key)?));
-            guard.own = Some(Arc::new(myelin_tls::pinned(certificate)?));
+            let own = Own::read(certificate, key)?;
+            guard.tls = Some(Arc::new(own.server()?));
+            guard.own = Some(Arc::new(own.client()?));
+            guard.certificate = Some(own);
         }
         guard.token = files.auth_token_file.as_deref().map(Token::read).transpose()?;
         Ok(guard)
+    }
+
+    /// Looks whether the certificate was renewed, and says so. Reads files: not for a data core.
+    pub fn look(&self) {
+        let Some(certificate) = &self.certificate else { return };
+        match certificate.look() {
+            Ok(false) => {}
+            Ok(true) => tracing::info!("the certificate was renewed: connections from now on show it"),
+            Err(error) => {
+                tracing::warn!(%error, "the certificate was changed and will not do: the one before is shown")
+            }
+        }
     }
 
     /// **Errors:** the address is reached from other hosts, and something is missing for that.

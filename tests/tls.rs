@@ -191,6 +191,41 @@ fn a_handshake_that_does_not_end_costs_its_peer_the_connection() {
     run(async { files.connect(&node).await.expect("others are served") });
 }
 
+/// A certificate that runs out is renewed under a running node.
+#[test]
+fn a_certificate_that_is_written_again_is_shown_from_then_on_and_nobody_is_cut_off() {
+    let dir = tempfile::tempdir().unwrap();
+    let (files, other) = (Files::until(dir.path(), 2100), Files::until(dir.path(), 2099));
+    let node = files.setup(&dir.path().join("data")).shards(2).start();
+    // Whole or not there, as those who renew certificates write.
+    let replace = |path: &Path, text: &[u8]| {
+        let new = path.with_extension("new");
+        std::fs::write(&new, text).unwrap();
+        std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o600)).unwrap();
+        std::fs::rename(&new, path).unwrap();
+    };
+    run(async {
+        let stays = files.connect(&node).await.unwrap();
+        let ids = markets(&stays, &["renewed"]).await;
+        let hasty = |files: &Files| Options { reconnect_for: std::time::Duration::ZERO, ..files.options() };
+        let address = node.listen.to_string();
+        // For a moment certificate and key do not fit: the ones before are shown.
+        replace(&files.certificate, &std::fs::read(&other.certificate).unwrap());
+        replace(&files.key, &std::fs::read(&other.key).unwrap());
+        let until = std::time::Instant::now() + PATIENCE;
+        while Client::connect(&address, hasty(&other)).await.is_err() {
+            assert!(std::time::Instant::now() < until, "the new certificate is never shown");
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+        let untrusted = Client::connect(&address, hasty(&files)).await;
+        assert!(matches!(untrusted, Err(Error::Untrusted { .. })), "{untrusted:?}");
+        // Who was connected stays, and the gateway believes its own node still.
+        done(&stays.ticks(&[tick(ids[0], 1, 1.5)], Mode::Whole).await.unwrap());
+    });
+    let (status, body) = get(&other, node.http, "/v2/markets", Some(TOKEN));
+    assert_eq!((status, body.contains("renewed")), (200, true), "{body}");
+}
+
 #[test]
 fn beyond_loopback_a_node_needs_tls_and_a_token_or_to_be_told_aloud() {
     let dir = tempfile::tempdir().unwrap();

@@ -66,6 +66,9 @@ pub const DATOMS: usize = 2_000;
 /// Names and ids of markets that are remembered; above it they are asked for again.
 pub const MARKETS: usize = 1 << 18;
 
+/// The files of the certificate are looked at this often: a renewed one is shown soon, and a look is two calls.
+pub const LOOK_EVERY: Duration = Duration::from_secs(2);
+
 /// Events that wait for one watcher.
 pub const EVENTS_AHEAD: usize = 256;
 /// Firings of one watcher and shard on their way from the node. **Units:** firings of 128 bytes.

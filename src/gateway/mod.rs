@@ -140,9 +140,19 @@ pub fn run(listener: TcpListener, node: SocketAddr, health: Arc<Health>, guard: 
             uploads: Arc::new(Semaphore::new(limits::UPLOADS)),
             watchers: Arc::new(Semaphore::new(limits::WATCHERS)),
         });
+        tokio::spawn(renew(shared.guard.clone()));
         serve::serve(listener, routes(shared), requests, tls).await;
         Ok(())
     })
+}
+
+/// Looks after the certificate's files, for the data cores too, which read no file while they run.
+async fn renew(guard: Guard) {
+    while guard.certificate.is_some() {
+        tokio::time::sleep(limits::LOOK_EVERY).await;
+        let guard = guard.clone();
+        let _looked = tokio::task::spawn_blocking(move || guard.look()).await;
+    }
 }
 
 fn routes(shared: Arc<Shared>) -> Router {

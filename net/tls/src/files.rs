@@ -1,14 +1,11 @@
 //! Certificates and keys as files -> configurations; a file that will not do is said by its name and the fix.
 
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
 use rustls::version::TLS13;
-use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, Error, PeerIncompatible, RootCertStore, ServerConfig,
-    SignatureScheme,
-};
+use rustls::{ClientConfig, RootCertStore};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -58,7 +55,7 @@ pub struct Expiry {
     pub not_after: i64,
 }
 
-fn provider() -> Arc<CryptoProvider> {
+pub(crate) fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())
 }
 
@@ -66,7 +63,7 @@ fn unreadable(path: &Path, cause: impl ToString) -> TlsError {
     TlsError::Unreadable { path: path.to_owned(), cause: cause.to_string() }
 }
 
-fn unfit(path: &Path, cause: impl ToString) -> TlsError {
+pub(crate) fn unfit(path: &Path, cause: impl ToString) -> TlsError {
     TlsError::Unfit { path: path.to_owned(), cause: cause.to_string() }
 }
 
@@ -95,8 +92,8 @@ pub fn check_private(path: &Path) -> Result<(), TlsError> {
     Ok(())
 }
 
-/// What a node needs: its certificate with those above it, and its key.
-pub fn server(certificate: &Path, key: &Path) -> Result<ServerConfig, TlsError> {
+/// A certificate with those above it, and the key that fits it.
+pub(crate) fn certified(certificate: &Path, key: &Path) -> Result<CertifiedKey, TlsError> {
     let chain = certificates(certificate)?;
     check_private(key)?;
     let secret = match PrivateKeyDer::from_pem_file(key) {
@@ -106,11 +103,7 @@ pub fn server(certificate: &Path, key: &Path) -> Result<ServerConfig, TlsError> 
         }
         Err(error) => return Err(unreadable(key, error)),
     };
-    let builder = ServerConfig::builder_with_provider(provider()).with_protocol_versions(&[&TLS13]);
-    let builder = builder.map_err(|error| unfit(certificate, error))?.with_no_client_auth();
-    let mut config = builder.with_single_cert(chain, secret).map_err(|error| unfit(key, error))?;
-    config.send_tls13_tickets = 0;
-    Ok(config)
+    CertifiedKey::from_der(chain, secret, &provider()).map_err(|error| unfit(key, error))
 }
 
 /// What a client needs: the certificates it believes, a signer's or the node's own.
@@ -124,66 +117,10 @@ pub fn trusting(authorities: &Path) -> Result<ClientConfig, TlsError> {
     Ok(builder.with_root_certificates(roots).with_no_client_auth())
 }
 
-/// What a part of the node needs that speaks to its own node: exactly this certificate is believed, under any name.
-pub fn pinned(certificate: &Path) -> Result<ClientConfig, TlsError> {
-    let own = certificates(certificate)?.swap_remove(0);
-    let verifier = Arc::new(Pinned { own, provider: provider() });
-    let builder = ClientConfig::builder_with_provider(provider()).with_protocol_versions(&[&TLS13]);
-    let builder = builder.map_err(|error| unfit(certificate, error))?;
-    Ok(builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth())
-}
-
 /// From when to when the first certificate of a file holds.
 pub fn expiry(certificate: &Path) -> Result<Expiry, TlsError> {
     let own = certificates(certificate)?.swap_remove(0);
     let (_, parsed) = x509_parser::parse_x509_certificate(&own).map_err(|error| unfit(certificate, error))?;
     let validity = parsed.validity();
     Ok(Expiry { not_before: validity.not_before.timestamp(), not_after: validity.not_after.timestamp() })
-}
-
-/// Believes one certificate, byte for byte; the handshake's signature proves that its key is there.
-#[derive(Debug)]
-struct Pinned {
-    own: CertificateDer<'static>,
-    provider: Arc<CryptoProvider>,
-}
-
-impl ServerCertVerifier for Pinned {
-    fn verify_server_cert(
-        &self,
-        shown: &CertificateDer<'_>,
-        _above: &[CertificateDer<'_>],
-        _name: &ServerName<'_>,
-        _ocsp: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        if shown.as_ref() == self.own.as_ref() {
-            Ok(ServerCertVerified::assertion())
-        } else {
-            Err(Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure))
-        }
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _message: &[u8],
-        _certificate: &CertificateDer<'_>,
-        _signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Err(Error::PeerIncompatible(PeerIncompatible::Tls12NotOffered))
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, certificate, signed, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
-    }
 }

@@ -1,7 +1,7 @@
 //! Two ends of the core without a socket, and files that will not do.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on ends")]
 
-use myelin_tls::{ClientConfig, Opened, Secure, ServerConfig, TlsError, expiry, is_alert, pinned, server, trusting};
+use myelin_tls::{ClientConfig, Opened, Own, Secure, ServerConfig, TlsError, expiry, is_alert, trusting};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,6 +22,10 @@ fn made(dir: &Path, name: &str) -> [PathBuf; 3] {
         path
     };
     [write("crt", own.pem()), write("key", key.serialize_pem()), write("ca", authority.pem())]
+}
+
+fn server(certificate: &Path, key: &Path) -> Result<ServerConfig, TlsError> {
+    Own::read(certificate, key)?.server()
 }
 
 fn private(path: &Path, mode: u32) {
@@ -60,7 +64,7 @@ fn ends(node: ServerConfig, client: ClientConfig) -> (Secure, Secure) {
 fn what_one_end_seals_the_other_opens_a_record_at_a_time() {
     let dir = tempfile::tempdir().unwrap();
     let [certificate, key, authority] = made(dir.path(), "node");
-    for client in [trusting(&authority).unwrap(), pinned(&certificate).unwrap()] {
+    for client in [trusting(&authority).unwrap(), Own::read(&certificate, &key).unwrap().client().unwrap()] {
         let (mut client, mut node) = ends(server(&certificate, &key).unwrap(), client);
         shake_hands(&mut client, &mut node).unwrap();
         assert!(!client.is_handshaking() && !node.is_handshaking());
@@ -90,8 +94,8 @@ fn what_one_end_seals_the_other_opens_a_record_at_a_time() {
 fn a_stranger_is_not_believed_and_bytes_that_are_not_tls_are_answered_with_an_alert() {
     let dir = tempfile::tempdir().unwrap();
     let [certificate, key, _] = made(dir.path(), "node");
-    let [other, _, other_authority] = made(dir.path(), "other");
-    for client in [trusting(&other_authority).unwrap(), pinned(&other).unwrap()] {
+    let [other, other_key, other_authority] = made(dir.path(), "other");
+    for client in [trusting(&other_authority).unwrap(), Own::read(&other, &other_key).unwrap().client().unwrap()] {
         let (mut client, mut node) = ends(server(&certificate, &key).unwrap(), client);
         assert!(matches!(shake_hands(&mut client, &mut node), Err(rustls::Error::InvalidCertificate(_))));
     }
@@ -118,4 +122,42 @@ fn a_file_that_will_not_do_is_named_with_the_fix() {
     assert_eq!(said, format!("{0} can be read by others (mode 640): chmod 600 {0}", key.display()));
     let held = expiry(&authority).unwrap();
     assert!(held.not_before < held.not_after);
+}
+
+#[test]
+fn files_that_are_written_again_are_shown_and_those_that_will_not_do_are_said_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let [certificate, key, authority] = made(dir.path(), "node");
+    let [next, next_key, next_authority] = made(dir.path(), "next");
+    let own = Own::read(&certificate, &key).unwrap();
+    // Made once, as a node makes them: every connection of its life begins with these.
+    let (node, itself) = (Arc::new(own.server().unwrap()), Arc::new(own.client().unwrap()));
+    let believes = |authority: &Path| {
+        let client = Arc::new(trusting(authority).unwrap());
+        let mut ends =
+            (Secure::client(&client, "localhost".try_into().unwrap()).unwrap(), Secure::server(&node).unwrap());
+        shake_hands(&mut ends.0, &mut ends.1).is_ok()
+    };
+    let believes_itself = || {
+        let mut ends =
+            (Secure::client(&itself, "any.name".try_into().unwrap()).unwrap(), Secure::server(&node).unwrap());
+        shake_hands(&mut ends.0, &mut ends.1).is_ok()
+    };
+    let replace = |from: &Path, to: &Path| {
+        let new = to.with_extension("new");
+        std::fs::copy(from, &new).unwrap();
+        private(&new, 0o600);
+        std::fs::rename(&new, to).unwrap();
+    };
+    assert!(!own.look().unwrap(), "nothing was changed");
+    replace(&next, &certificate);
+    assert!(matches!(own.look(), Err(TlsError::Unfit { path, .. }) if path == key), "the key does not fit yet");
+    assert!(!own.look().unwrap(), "that was said");
+    assert!(believes(&authority) && believes_itself(), "the one before is shown");
+    replace(&next_key, &key);
+    assert!(own.look().unwrap());
+    assert!(believes(&next_authority) && believes_itself() && !believes(&authority));
+    std::fs::remove_file(&certificate).unwrap();
+    assert!(matches!(own.look(), Err(TlsError::Unreadable { .. })));
+    assert!(!own.look().unwrap() && believes(&next_authority), "what is gone is shown until another comes");
 }

@@ -211,7 +211,7 @@ mod tests {
             use std::os::unix::fs::PermissionsExt as _;
             std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
         }
-        let config = Arc::new(myelin_tls::server(&certificate, &key).unwrap());
+        let config = Arc::new(myelin_tls::Own::read(&certificate, &key).unwrap().server().unwrap());
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         std::thread::scope(|scope| {
