@@ -54,9 +54,9 @@ pub(super) struct Read {
 
 #[cfg(test)]
 impl Read {
-    /// A read whose body was taken apart already.
-    pub(super) fn of(from: ConnId, header: Header, kind: Kind, basis: Tx) -> Self {
-        Self { from, header, kind, body: Vec::new(), basis, behind: LogIndex(0) }
+    /// A read of what is applied.
+    pub(super) fn of(from: ConnId, header: Header, kind: Kind, body: Vec<u8>, basis: Tx) -> Self {
+        Self { from, header, kind, body, basis, behind: LogIndex(0) }
     }
 }
 

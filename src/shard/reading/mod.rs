@@ -16,6 +16,8 @@
 //! reads. Deliberately absent: reads of one place or one page, which `ask.rs` answers at once.
 
 mod reader;
+#[cfg(test)]
+mod tests;
 mod walk;
 
 pub use reader::{Reader, Trip};
@@ -149,8 +151,7 @@ impl Shard {
         !self.readings.here.is_empty()
     }
 
-    /// One slice of one read: at most [`ROWS_PER_TURN`] rows. Reads in turn. **Errors:** none of ours; the type is the
-    /// shard's.
+    /// One slice of one read: at most [`ROWS_PER_TURN`] rows. Reads in turn. **Errors:** what it needs could not be read.
     pub fn read_on(&mut self) -> Result<(), ShardError> {
         let Some(mut reading) = self.readings.here.pop_front() else { return Ok(()) };
         let mut left = ROWS_PER_TURN;
@@ -164,7 +165,11 @@ impl Shard {
                 self.say(from, header.session, header.request, reading.basis(), said);
             }
             Err(Unanswered::Refused(refusal)) => self.refuse(reading.from(), &reading.header(), refusal),
-            Err(Unanswered::Failed(error)) => return Err(error.into()),
+            Err(Unanswered::Failed(error)) => {
+                // Who asked is told when the shard stops.
+                self.readings.here.push_front(reading);
+                return Err(error.into());
+            }
         }
         self.readings.let_in();
         Ok(())
@@ -187,8 +192,9 @@ impl Shard {
         let Some(at) = self.readings.away.iter().position(|away| away.number == reading.number()) else {
             return Ok(());
         };
-        let away = self.readings.away.swap_remove(at);
+        // Who asked for what cannot be read stays in the list, and is told when the shard stops.
         result?;
+        let away = self.readings.away.swap_remove(at);
         if !away.gone.load(Relaxed) {
             self.readings.here.push_back(reading);
         }

@@ -196,7 +196,7 @@ fn asked(world: &World, form: u8, narrow: bool) -> Asked {
 
 fn reading(world: &World, ask: Asked, basis: Tx) -> Reading {
     let header = Header { session: 1, request: 9, ..Header::new(Kind::Vwap) };
-    let read = Read::of(CONN, header, Kind::Vwap, basis);
+    let read = Read::of(CONN, header, Kind::Vwap, Vec::new(), basis);
     Reading::new(1, read, ask.wanted, ask.market, world.markets.len() as u32, ask.filter)
 }
 
