@@ -121,6 +121,7 @@ impl CorePlan {
             let reflexes = files.and_then(|files| files.reflexes.clone());
             open.insert(number, OpenRuns { ticks, quotes, facts, reflexes, floors: shard.floors() });
             shard.own(self.identity.slots_of(number));
+            shard.place(self.identity.slots());
             shards.push(shard);
         }
         let start =
@@ -242,6 +243,7 @@ impl CorePlan {
         }
         spawn_local(keep_house(Rc::clone(&core), Arc::clone(&self.health), chores, kept));
         spawn_local(react(Rc::clone(&core)));
+        spawn_local(close_in_time(Rc::clone(&core)));
         let listener = Listener::adopt(listener)?;
         let handshakes = Rc::default();
         self.health.set_ready();
@@ -351,5 +353,18 @@ async fn react(core: Rc<RefCell<Core>>) {
             Poll::Pending
         })
         .await;
+    }
+}
+
+/// Closes moments that other shards wait for, when nothing else does.
+async fn close_in_time(core: Rc<RefCell<Core>>) {
+    loop {
+        let wait = future::poll_fn(|context| match core.borrow_mut().until_close(context.waker()) {
+            Some(wait) => Poll::Ready(wait),
+            None => Poll::Pending,
+        })
+        .await;
+        runtime::sleep(wait).await;
+        core.borrow_mut().close_in_time();
     }
 }

@@ -19,6 +19,7 @@ mod real_data;
 mod reflexes;
 mod retention;
 mod sessions;
+mod spreads;
 mod tail;
 mod tls;
 mod top;

@@ -90,6 +90,66 @@ fn ids_that_a_dense_feed_skips_fire_a_gap_and_a_feed_that_may_skip_does_not() {
     });
 }
 
+#[test]
+fn gaps_of_dense_feeds_are_given_again_from_history_as_they_fired() {
+    let dir = tempfile::tempdir().unwrap();
+    let setup = Setup::new(dir.path());
+    let mut node = setup.start();
+    let said = |row: &FiringRow| (row.tx, row.n, row.reflex, row.tick.market, row.value, row.basis);
+    let (ids, live) = run(async {
+        let client = node.client().await;
+        let spec = |name, flags| MarketSpec { flags: MarketFlags(flags), name };
+        let specs = [spec("d-one", MarketFlags::DENSE), spec("sparse", 0), spec("d-two", MarketFlags::DENSE)];
+        let ids = client.markets(&specs).await.unwrap();
+        client.register(&registration(4, "gap", "like:d-*"), 1).await.unwrap();
+        client.register(&registration(3, "above 10", "all"), 1).await.unwrap();
+        let mut firings = client.subscribe(None, &[]).await.unwrap();
+        let mut due = 0;
+        for round in 0..1_200 {
+            let base = round * 100;
+            // Two gaps of each dense market in a frame, one of which is filled within it; and an edge at the last tick.
+            let ids_of = [1, 2, 5, 6, 9, 7, 8, 20].map(|n| base + n);
+            let rows: Vec<_> = ids_of.iter().flat_map(|n| ids.iter().map(|id| tick(*id, *n, 9.0))).collect();
+            done(&client.ticks(&rows, Mode::Whole).await.unwrap());
+            done(&client.ticks(&[tick(ids[1], base + 30, 11.0)], Mode::Whole).await.unwrap());
+            due += 2 * (2 + usize::from(round > 0)) + 1;
+        }
+        let mut live = Vec::new();
+        while live.len() < due {
+            live.push(said(&next(&mut firings).await));
+        }
+        (ids, live)
+    });
+    assert!(live.is_sorted_by(|a, b| (a.0, a.1, a.2) < (b.0, b.1, b.2)), "a gap has a place of its own");
+    let gaps: Vec<_> = live.iter().filter(|one| one.2 == 4).copied().collect();
+    assert_eq!(
+        gaps[..4].iter().map(|one| (one.3, one.4, one.5)).collect::<Vec<_>>(),
+        [(ids[0], 3, 4), (ids[0], 10, 19), (ids[2], 3, 4), (ids[2], 10, 19)]
+    );
+    node.wait_for_checkpoints(1);
+    node.kill();
+    let node = setup.start();
+    run(async {
+        let client = node.client().await;
+        let mut history = client.back_test(4, myelin_datom::Tx::ZERO.next()).await.unwrap();
+        for due in &gaps {
+            let Some(News::Firing(firing)) = history.next().await.unwrap() else { panic!("history ends early") };
+            assert_eq!((said(&firing.row), firing.replayed), (*due, true));
+        }
+        for from in [0, 2, live.len() / 2, live.len() - 3] {
+            let (tx, n, reflex, ..) = live[from];
+            let place = myelin_client::FiringPlace { tx, n, reflex };
+            let mut firings = client.subscribe(None, &[(0, place)]).await.unwrap();
+            for due in &live[from + 1..] {
+                assert_eq!(said(&next(&mut firings).await), *due, "behind firing {from}");
+            }
+        }
+        done(&client.ticks(&[tick(ids[2], 1_000_000, 9.0)], Mode::Whole).await.unwrap());
+        let Some(News::Firing(now)) = history.next().await.unwrap() else { panic!("nothing live follows") };
+        assert_eq!((now.row.tick.market, now.row.basis, now.replayed), (ids[2], 999_999, false));
+    });
+}
+
 /// Ticks that cross 10 upwards at every even id.
 fn saw(market: myelin_datom::EntityId, ids: std::ops::RangeInclusive<u64>) -> Vec<myelin_datom::Tick> {
     ids.map(|n| tick(market, n, if n % 2 == 0 { 11.0 } else { 9.0 })).collect()

@@ -217,4 +217,17 @@ impl Reflexes {
         self.counts.left_out += left_out as u64;
         left_out
     }
+
+    /// Sets a market's latest price, from before anything that is asked about it here: nothing fires.
+    ///
+    /// **Panics** when `ix` was never added, or while firings are pending.
+    pub fn prime(&mut self, ix: MarketIx, tx: Tx, price: f64) {
+        assert!(!self.pending());
+        self.hot[ix.0 as usize] = Hot { quiet: Quiet::NONE, price, tx };
+        let market = &mut self.markets[ix.0 as usize];
+        market.calm = Quiet::NONE;
+        for at in &market.pairs {
+            self.pairs[*at as usize].calm = Quiet::NONE;
+        }
+    }
 }

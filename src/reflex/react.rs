@@ -84,6 +84,12 @@ impl Reflexes {
         !self.records.is_empty()
     }
 
+    /// The transaction of the first of them.
+    #[must_use]
+    pub fn pending_from(&self) -> Option<Tx> {
+        self.records.front().map(|record| record.tx)
+    }
+
     /// Records that wait for their expansion.
     #[must_use]
     pub fn lag(&self) -> usize {

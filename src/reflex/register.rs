@@ -128,6 +128,12 @@ impl Reflexes {
         self.held.range((from, Unbounded)).map(|(id, held)| self.registration(*id, held))
     }
 
+    /// The spreads among them, in id order. **Cost:** a look at each reflex.
+    pub fn spreads(&self) -> impl Iterator<Item = Registration> + '_ {
+        let spreads = self.held.iter().filter(|(_, held)| matches!(held.home, Home::Pair(_)));
+        spreads.map(|(id, held)| self.registration(*id, held))
+    }
+
     fn registration(&self, id: ReflexId, held: &Held) -> Registration {
         let (spec, scope) = (held.spec.clone(), self.scope_of(held).clone());
         Registration { id, spec, scope, registered_at: held.registered }

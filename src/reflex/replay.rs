@@ -61,6 +61,14 @@ impl Replay {
         Ok(Self { id, spec, registered_at, pair: Some([a, b]), markets: BTreeMap::new() })
     }
 
+    /// Says which market one of a spread's two names stands for, once it is there: side 0 is `a`. Until then it is
+    /// [`EntityId::NONE`], which no tick is of.
+    pub fn named(&mut self, side: usize, market: EntityId) {
+        if let Some(pair) = &mut self.pair {
+            pair[side] = market;
+        }
+    }
+
     /// Shows a tick from before the position to start from. Ticks from before the registration only set a price.
     pub fn prime(&mut self, tx: Tx, tick: &Tick) {
         let _ = self.react(tx, 0, tick);

@@ -149,6 +149,7 @@ impl Shard {
         let done = apply_rows(&mut self.ticks, tx, proposal, rows, &mut verdicts, &mut gaps)?;
         if done.outcome.code == 0 {
             self.tails.stored(&self.ticks, tx, rows, &verdicts);
+            self.crossing.note(tx, received_ns, durable.unix_ns);
             for (n, row) in rows.iter().enumerate() {
                 if verdicts[n] == Verdict::New
                     && let Some(market) = self.ticks.market_ix(row.market)
@@ -160,10 +161,11 @@ impl Shard {
         }
         self.counters.rows_accepted += u64::from(done.outcome.accepted);
         self.counters.rows_duplicate += u64::from(done.outcome.duplicates);
-        self.state_gaps(tx, "tick", &gaps)?;
-        for (n, gap) in gaps.drain(..).enumerate() {
-            // Behind the ticks of the transaction, so that a gap's place is no tick's.
-            self.react_to_gap(tx, (rows.len() + n) as u32, &gap, received_ns, durable.unix_ns);
+        if !gaps.is_empty() {
+            let stated = super::gaps::stated(&gaps);
+            self.state_gaps(tx, "tick", &stated)?;
+            self.react_to_gaps(tx, &stated, received_ns, durable.unix_ns);
+            gaps.clear();
         }
         self.scratch.gaps = gaps;
         self.scratch.ticks = copied;
@@ -177,7 +179,7 @@ impl Shard {
         let mut gaps = std::mem::take(&mut self.scratch.gaps);
         let rows = rows_of(body, &mut copied);
         let done = apply_rows(&mut self.quotes, tx, proposal, rows, &mut verdicts, &mut gaps)?;
-        self.state_gaps(tx, "quote", &gaps)?;
+        self.state_gaps(tx, "quote", &super::gaps::stated(&gaps))?;
         gaps.clear();
         self.scratch.gaps = gaps;
         if done.outcome.code == 0 {
@@ -260,6 +262,7 @@ impl Shard {
                 }
             }
         }
+        registered.iter().for_each(|id| self.registered(*id));
         done(tx, registered.len() as u32)
     }
 
@@ -269,6 +272,7 @@ impl Shard {
         for id in body.chunks_exact(8) {
             let id = ReflexId(u64::from_le_bytes(id.try_into().unwrap_or_default()));
             removed += u32::from(self.reflexes.remove(id));
+            self.removed(id);
         }
         done(tx, removed)
     }

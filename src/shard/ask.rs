@@ -278,6 +278,8 @@ impl Shard {
         line("rows_duplicate", self.counters.rows_duplicate);
         line("rows_dropped", self.counters.rows_dropped);
         line("firings", self.counters.firings);
+        line("moments_closed", self.counters.moments_closed);
+        line("spreads_across", self.crossing.spreads() as u64);
         line("markets", self.markets.len() as u64);
         line("reflexes", self.reflexes.len() as u64);
         line("sessions", self.sessions.count() as u64);

@@ -13,6 +13,7 @@
 
 mod connections;
 mod late;
+mod letters;
 mod parcels;
 mod reads;
 mod sealing;
@@ -32,6 +33,7 @@ use crate::runtime::ring::{Producer, ThreadProducer};
 use crate::shard::replicate::LogIndex;
 use connections::Connection;
 pub use connections::Taken;
+use letters::Letters;
 use myelin_wal::{Batch, Lsn, Spare, WalError};
 use myelin_wire::{Code, Frame, Header, Kind, Welcome, write_frame};
 pub use parcels::Parcel;
@@ -113,6 +115,7 @@ pub struct Core {
     /// Places of connections that may owe a hello, or the rest of a frame.
     owing: Vec<u32>,
     react_bell: Option<Waker>,
+    letters: Letters,
     failed: bool,
     /// The end of the log when it was last marked.
     marked: Lsn,
@@ -151,6 +154,7 @@ impl Core {
             waiting_readers: Vec::new(),
             owing: Vec::new(),
             react_bell: None,
+            letters: Letters::default(),
             failed: false,
             marked: Lsn::ZERO,
             noted: (parts.applied, parts.checkpoint),
@@ -238,6 +242,7 @@ impl Core {
 
     /// Sends what gathered to the disk, and what was said to whom it concerns.
     fn turn(&mut self) {
+        self.close_moments();
         self.start_sync();
         self.say_effects();
         self.post_held();
@@ -325,6 +330,7 @@ impl Core {
             }
         }
         more |= self.read_on();
+        more |= self.exchange_letters(now);
         self.turn();
         if more {
             self.ring_react_bell();

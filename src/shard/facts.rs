@@ -10,6 +10,7 @@
 
 use super::apply::{Done, refused};
 use super::ask::{Read, Unanswered};
+use super::gaps::Stated;
 use super::reply::Said;
 use super::session::Outcome;
 use super::{Refusal, Shard, ShardError};
@@ -18,12 +19,9 @@ use myelin_datom::{AttributeName, Entity, EntityId, Slot, Transaction, Tx, Value
 use myelin_index::facts::{Datoms, born};
 use myelin_index::{Asked, Components, FactAttribute, FactWhy, FactsView, Gap, IndexError, Note, Order};
 use myelin_wire::{Code, DatomsAsked, FactsPage, PullAsked, write_tempids};
-use std::collections::BTreeMap;
 
 /// A question about facts at most: an entity and a value of 16 KiB each, and a place. **Units:** bytes.
 pub const FACT_READ_BODY_MAX: usize = 96 << 10;
-/// Gaps of one transaction that are stated one by one: a frame whose every second id is missing would be thousands.
-const GAPS_STATED: usize = 64;
 /// Datoms of a page at most.
 const DATOMS_PER_PAGE: usize = 1024;
 /// A page ends when it has grown to this. **Units:** bytes.
@@ -56,18 +54,10 @@ impl Shard {
         Ok(Done { outcome, said: Said::Answer { count: stored, aux: 0, more: false, body } })
     }
 
-    /// States the ids that feeds skipped: one entity each, in the slot of its market. Beyond [`GAPS_STATED`] of a
-    /// transaction those of a market are stated as one: from the first id that is missing to the last, and how many are in between.
-    pub(super) fn state_gaps(&mut self, tx: Tx, rows: &'static str, gaps: &[Gap]) -> Result<(), IndexError> {
+    /// States the ids that feeds skipped, as [`super::gaps::stated`] has them: one entity each, in the slot of its market.
+    pub(super) fn state_gaps(&mut self, tx: Tx, rows: &'static str, gaps: &[Stated]) -> Result<(), IndexError> {
         if gaps.is_empty() {
             return Ok(());
-        }
-        let (each, rest) = gaps.split_at(gaps.len().min(GAPS_STATED));
-        let mut whole: BTreeMap<EntityId, (Gap, u64)> = BTreeMap::new();
-        for gap in rest {
-            let (one, missing) = whole.entry(gap.market).or_insert((*gap, 0));
-            (one.first, one.last) = (one.first.min(gap.first), one.last.max(gap.last));
-            *missing = missing.saturating_add(gap.last - gap.first + 1);
         }
         let note = |gap: &Gap| Note {
             about: Err(gap.market.slot()),
@@ -78,12 +68,15 @@ impl Shard {
                 (born::FEED_GAP_ROWS, Value::keyword(rows)),
             ],
         };
-        let mut notes: Vec<Note> = each.iter().map(note).collect();
-        notes.extend(whole.values().map(|(gap, missing)| {
-            let mut whole = note(gap);
-            whole.facts.push((born::FEED_GAP_MISSING, Value::I64(i64::try_from(*missing).unwrap_or(i64::MAX))));
-            whole
-        }));
+        let notes: Vec<Note> = gaps
+            .iter()
+            .map(|Stated { gap, missing }| {
+                let mut one = note(gap);
+                let missing = missing.map(|missing| Value::I64(i64::try_from(missing).unwrap_or(i64::MAX)));
+                one.facts.extend(missing.map(|missing| (born::FEED_GAP_MISSING, missing)));
+                one
+            })
+            .collect();
         self.state_facts(tx, &notes)
     }
 

@@ -68,6 +68,12 @@ impl<R: ColumnRow> Interleave<R> {
         (0..self.feeds.len()).try_for_each(|at| self.fill(columns, at))
     }
 
+    /// The place of the next row of this stretch.
+    #[must_use]
+    pub fn peek(&self) -> Option<(Tx, u32)> {
+        self.turns.peek().map(|Reverse((tx, n, _))| (*tx, *n))
+    }
+
     /// The next row and the number of its feed; `None` at the end of the stretch. **Errors:** as [`Interleave::go_on`].
     pub fn next(&mut self, columns: &Columns<R>) -> Result<Option<(usize, Found<R>)>, IndexError> {
         let Some(Reverse((_, _, at))) = self.turns.pop() else { return Ok(None) };

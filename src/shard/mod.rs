@@ -12,6 +12,7 @@
 //! Nothing here waits, reads a clock or touches a socket: [`Shard`] takes events and gives effects, and `driver.rs`
 //! performs them. Deliberately absent: other shards; what spans them is put together by who asked.
 
+mod across;
 pub mod admit;
 pub mod append;
 pub mod apply;
@@ -19,10 +20,14 @@ pub mod ask;
 #[cfg(test)]
 mod campaign;
 pub mod checkpoint;
+pub mod confluence;
+pub mod crossing;
 pub mod driver;
 pub mod entry;
 pub mod facts;
+pub mod gaps;
 pub mod interleave;
+mod lane;
 pub mod manifest;
 pub mod merge;
 pub mod prune;
@@ -43,10 +48,11 @@ use crate::reflex::Reflexes;
 use crate::retention::Policies;
 use admit::{Delay, Gates};
 use append::{Appender, NoRoom};
+use crossing::{Crossing, Letter};
 use entry::{EntryKind, Proposal, Senseless};
 use myelin_datom::{EntityId, Quote, SLOTS, Tick, Tx};
 use myelin_index::{Columns, ColumnsConfig, Facts, IndexError};
-use myelin_wire::{Code, Frame, Header, Kind, WireError};
+use myelin_wire::{Code, Frame, Header, Kind, SlotRange, WireError};
 use react::Subscribers;
 use replicate::{Group, LogIndex, Position};
 use reply::{Reply, Said};
@@ -152,6 +158,8 @@ pub struct Counters {
     pub rows_dropped: u64,
     /// Firings given out.
     pub firings: u64,
+    /// Moments that were closed because another shard waited for them.
+    pub moments_closed: u64,
     /// Refusals by code.
     pub refused: std::collections::BTreeMap<Code, u64>,
 }
@@ -177,6 +185,7 @@ pub struct Shard {
     retention: Policies,
     pruner: prune::Pruner,
     subscribers: Subscribers,
+    crossing: Crossing,
     tails: Tails,
     waiting: ask::Waiting,
     readings: reading::Readings,
@@ -209,6 +218,7 @@ impl Shard {
             retention: Policies::default(),
             pruner: prune::Pruner::default(),
             subscribers: Subscribers::new(limits),
+            crossing: Crossing::new(react::limits(limits)),
             tails: Tails::new(limits),
             waiting: ask::Waiting::default(),
             readings: reading::Readings::default(),
@@ -222,6 +232,16 @@ impl Shard {
     /// Says which slots are placed here; until then it is all of them.
     pub fn own(&mut self, slots: Range<u16>) {
         self.slots = slots;
+    }
+
+    /// Says where slots are, this shard's and others'; until then spreads over two shards stand still.
+    pub fn place(&mut self, placed: Vec<SlotRange>) {
+        self.crossing.place(placed);
+    }
+
+    /// The next letter to a shard of this node, in order.
+    pub fn poll_letter(&mut self) -> Option<Letter> {
+        self.crossing.poll_letter()
     }
 
     /// The shard's number; its group is one higher, group 0 being the system's.
@@ -369,6 +389,7 @@ impl Shard {
 
     /// A leader's first entry in its term: nothing older is committed by counting.
     pub fn take_the_lead(&mut self, now: Now, log: &mut Appender) -> Result<(), NoRoom> {
+        self.lead_crossing();
         let tx = Tx::stamp(now.millis(), self.group.appended_tx());
         log.note(&mut self.group, EntryKind::Lead, tx)
     }

@@ -1,44 +1,40 @@
 //! `react`: a stored tick asks every standing question; what fires goes to who subscribed.
 //!
 //! ```text
-//!   apply -> reflexes.react -> records -> drain (in slices) -> firings at hand -> page by credit -> subscriber
-//!                                                              [ ring, bounded ]   cursor per subscriber
+//!   apply -> reflexes.react -> records -> drain (in slices) -> lane of firings --\
+//!   other shards -> crossing.rs ---------------------------> lane of firings ----+--> page by credit -> subscriber
+//!                                                           [ ring, bounded ]         cursor per subscriber and lane
 //! ```
 //!
 //! The firings at hand are a window over the stream of all firings, which is a pure function of the log. A subscriber is a
 //! cursor into it; one whose place lies before the window, or falls out of it, goes through history first (`replay.rs`).
+//! Who listens to all reflexes of a shard hears both lanes as one, in order: as far as both have come.
 //! `reacted <= applied`: the ack does not wait for any of this.
 
+use super::confluence::Tell;
+use super::gaps::{self, Stated};
+use super::lane::{Lane, Struck, place_of};
 use super::replay::{Place, ReplayError, Replaying, Step};
 use super::reply::Said;
 use super::{ConnId, Now, Refusal, Shard, ShardError};
 use crate::config::Limits;
-use crate::reflex::{self, Firing, MarketIx, ReflexId};
+use crate::reflex::{self, MarketIx, ReflexId, Spec};
 use myelin_datom::{Tick, Tx};
-use myelin_index::Gap;
 use myelin_wire::{Code, Cursor, FiringRow, Frame, Header};
-use std::collections::VecDeque;
 
 /// Subscribers that go through history at once.
 const REPLAYS_MAX: usize = 16;
 /// Firings in one push at most: 64 KiB.
 const FIRINGS_PER_PAGE: usize = 512;
-/// Firings expanded in one slice: well under 250 µs.
-const FIRINGS_PER_SLICE: usize = 1024;
+/// The lane of reflexes that the shard decides by itself.
+const OWN: usize = 0;
+/// The lane of those that wait for other shards.
+pub(super) const ACROSS: usize = 1;
+const LANES: [usize; 2] = [OWN, ACROSS];
 
 /// The bounds of the reflexes of one shard.
 pub fn limits(limits: &Limits) -> reflex::Limits {
     reflex::Limits { reflexes: limits.reflexes_per_shard, ..reflex::Limits::default() }
-}
-
-/// A tick something fired at, kept until all that fired at it is written down.
-#[derive(Clone, Copy, Debug)]
-struct Struck {
-    tx: Tx,
-    n: u32,
-    tick: Tick,
-    received_ns: i64,
-    durable_ns: i64,
 }
 
 #[derive(Debug)]
@@ -50,8 +46,12 @@ struct Subscriber {
     /// 0 = every reflex.
     reflex: u64,
     credit: u32,
-    /// The next firing to look at, counted from the first since the start.
-    next: u64,
+    /// Which lanes it listens to.
+    hears: [bool; 2],
+    /// The next firing of each lane to look at, counted from the first since the start.
+    next: [u64; 2],
+    /// Up to here it was given all from history: a lane that comes here later tells it nothing new.
+    seen: Place,
     /// The last firing it was given, or the place it began behind.
     last: Place,
     /// Its way through history, before it is live.
@@ -65,14 +65,7 @@ struct Subscriber {
 pub struct Subscribers {
     list: Vec<Subscriber>,
     max: usize,
-    at_hand: VecDeque<FiringRow>,
-    at_hand_max: usize,
-    /// The number of the first firing at hand.
-    first: u64,
-    /// Every firing behind this place is at hand.
-    known_from: Place,
-    struck: VecDeque<Struck>,
-    expanded: Vec<Firing>,
+    pub(super) lanes: [Lane; 2],
 }
 
 impl Subscribers {
@@ -82,12 +75,7 @@ impl Subscribers {
         Self {
             list: Vec::new(),
             max: limits.subscriptions_per_shard,
-            at_hand: VecDeque::new(),
-            at_hand_max: limits.firings_at_hand,
-            first: 0,
-            known_from: (0, 0, 0),
-            struck: VecDeque::new(),
-            expanded: Vec::new(),
+            lanes: LANES.map(|_| Lane::new(limits.firings_at_hand)),
         }
     }
 
@@ -111,27 +99,22 @@ impl Subscribers {
 
     /// What fired up to this transaction is not at hand: a checkpoint was before.
     pub(super) fn known_from(&mut self, tx: Tx) {
-        self.known_from = (tx.bits(), u32::MAX, u64::MAX);
+        self.lanes[OWN].begin_behind(tx);
     }
 
-    fn end(&self) -> u64 {
-        self.first + self.at_hand.len() as u64
-    }
-
-    fn keep(&mut self, row: FiringRow) {
-        if self.at_hand.len() == self.at_hand_max {
-            let gone = self.at_hand.pop_front();
-            self.known_from = gone.as_ref().map_or(self.known_from, place_of);
-            self.first += 1;
+    /// An answer of a shard to somebody's way through history; whoever asked may be gone.
+    pub(super) fn told(&mut self, key: u64, from: u16, tell: &Tell) {
+        let replays = self.list.iter_mut().filter_map(|one| one.replaying.as_mut());
+        if let Some(across) = replays.filter_map(|one| one.across.as_mut()).find(|one| one.key() == key) {
+            across.told(from, tell);
         }
-        self.at_hand.push_back(row);
     }
 
-    /// The number of the first firing behind a position, or `None` when older ones may be missing at hand.
-    fn behind(&self, position: Place) -> Option<u64> {
-        let id = |row: &FiringRow| (row.tx, row.n, row.reflex);
-        let at = self.at_hand.partition_point(|row| id(row) <= position);
-        (position >= self.known_from).then_some(self.first + at as u64)
+    /// How far the lane across shards has to come, even without rows: what fired here waits for it where somebody hears both.
+    pub(super) fn waits_for(&self) -> Tx {
+        let waits = self.list.iter().any(|one| one.hears == [true; 2] && one.next[OWN] < self.lanes[OWN].end());
+        let last = self.lanes[OWN].end().checked_sub(1).and_then(|last| self.lanes[OWN].get(last));
+        last.filter(|_| waits).map_or(Tx::ZERO, |row| Tx::from_bits(row.tx))
     }
 }
 
@@ -145,21 +128,27 @@ impl Shard {
         let before = self.reflexes.lag();
         self.reflexes.react(tx, n, MarketIx(market), tick);
         if self.reflexes.lag() != before {
-            self.subscribers.struck.push_back(Struck { tx, n, tick: *tick, received_ns, durable_ns });
+            self.subscribers.lanes[OWN].strike(Struck { tx, n, tick: *tick, received_ns, durable_ns });
         }
     }
 
-    /// Ids that a dense feed skipped.
-    pub(super) fn react_to_gap(&mut self, tx: Tx, n: u32, gap: &Gap, received_ns: i64, durable_ns: i64) {
-        let Some(market) = self.ticks.market_ix(gap.market) else { return };
-        if self.reflexes.full() {
-            self.drain_reflexes();
-        }
-        let before = self.reflexes.lag();
-        self.reflexes.gap(tx, n, MarketIx(market.number()), gap.first, gap.last);
-        if self.reflexes.lag() != before {
-            let tick = Tick { market: gap.market, ..bytemuck::Zeroable::zeroed() };
-            self.subscribers.struck.push_back(Struck { tx, n, tick, received_ns, durable_ns });
+    /// Ids that dense feeds skipped, as they are stated: behind the ticks of the transaction, by market.
+    pub(super) fn react_to_gaps(&mut self, tx: Tx, stated: &[Stated], received_ns: i64, durable_ns: i64) {
+        let number = |one: &Stated| Some((self.ticks.market_ix(one.gap.market)?.number(), one.gap));
+        let mut by_market: Vec<_> = stated.iter().filter_map(number).collect();
+        by_market.sort_by_key(|(market, _)| *market);
+        for of_market in by_market.chunk_by(|a, b| a.0 == b.0) {
+            for (nth, (market, gap)) in (0..).zip(of_market) {
+                if self.reflexes.full() {
+                    self.drain_reflexes();
+                }
+                let (before, n) = (self.reflexes.lag(), gaps::place(*market, nth));
+                self.reflexes.gap(tx, n, MarketIx(*market), gap.first, gap.last);
+                if self.reflexes.lag() != before {
+                    let tick = Tick { market: gap.market, ..bytemuck::Zeroable::zeroed() };
+                    self.subscribers.lanes[OWN].strike(Struck { tx, n, tick, received_ns, durable_ns });
+                }
+            }
         }
     }
 
@@ -171,22 +160,8 @@ impl Shard {
     }
 
     fn drain_slice(&mut self) {
-        let subscribers = &mut self.subscribers;
-        subscribers.expanded.clear();
-        self.reflexes.next_firings(FIRINGS_PER_SLICE, &mut subscribers.expanded);
-        let fired_ns = self.now.unix_ns;
-        for at in 0..subscribers.expanded.len() {
-            let firing = subscribers.expanded[at];
-            while subscribers.struck.front().is_some_and(|struck| (struck.tx, struck.n) < (firing.tx, firing.n)) {
-                subscribers.struck.pop_front();
-            }
-            let Some(struck) = subscribers.struck.front().copied() else { continue };
-            subscribers.keep(firing_row(&firing, &struck, fired_ns));
-            self.counters.firings += 1;
-        }
-        if !self.reflexes.pending() {
-            subscribers.struck.clear();
-        }
+        let lane = &mut self.subscribers.lanes[OWN];
+        self.counters.firings += lane.drain_slice(&mut self.reflexes, self.now.unix_ns);
     }
 
     /// A slice of what has fired is written down, and pages go out as far as credit reaches. True when there is more.
@@ -195,7 +170,8 @@ impl Shard {
         if self.reflexes.pending() {
             self.drain_slice();
         }
-        let mut more = self.reflexes.pending();
+        self.answer_asks()?;
+        let mut more = self.merge_slice() || self.reflexes.pending();
         let mut at = 0;
         while at < self.subscribers.list.len() {
             match self.push_page(at) {
@@ -229,27 +205,32 @@ impl Shard {
             return Ok(false);
         }
         let step = self.replay_slice(&mut replaying, room)?;
+        self.ask_for(&mut replaying);
         let rows: Vec<FiringRow> = replaying.ready.drain(..room.min(replaying.ready.len())).collect();
         let seen_all = step == Step::Done && replaying.ready.is_empty();
         if seen_all {
             // What was applied and has fired is at hand, so that the first live firing is the next one.
             self.drain_reflexes();
         }
-        let (applied, end) = (self.group.applied_tx().bits(), self.subscribers.end());
-        let live_at = self.subscribers.behind((applied, u32::MAX, u64::MAX)).unwrap_or(end);
+        let seen = (replaying.seen_to(self.group.applied_tx()).bits(), u32::MAX, u64::MAX);
+        let live_at = LANES.map(|lane| {
+            let lane = &self.subscribers.lanes[lane];
+            lane.behind(seen).unwrap_or(lane.end())
+        });
         let subscriber = &mut self.subscribers.list[at];
         subscriber.credit -= rows.len() as u32;
         subscriber.last = rows.last().map_or(subscriber.last, place_of);
         if seen_all {
-            subscriber.next = live_at;
+            (subscriber.next, subscriber.seen) = (live_at, seen);
         } else {
             subscriber.replaying = Some(replaying);
         }
+        let more = step != Step::Waiting || !rows.is_empty();
         if let Some(last) = rows.last() {
             let tx = Tx::from_bits(last.tx);
             self.say(to, session, request, tx, Said::Firings { rows, replayed: true });
         }
-        Ok(true)
+        Ok(more)
     }
 
     /// One page for one subscriber. True when another could follow at once.
@@ -257,41 +238,55 @@ impl Shard {
         if let Some(replaying) = self.subscribers.list[at].replaying.take() {
             return self.push_replayed(at, replaying);
         }
-        if self.subscribers.list[at].behind || self.subscribers.list[at].next < self.subscribers.first {
-            let (reflex, last) = (self.subscribers.list[at].reflex, self.subscribers.list[at].last);
+        let (one, lanes) = (&self.subscribers.list[at], &self.subscribers.lanes);
+        let fell_out = LANES.iter().any(|lane| one.hears[*lane] && one.next[*lane] < lanes[*lane].first());
+        if one.behind || fell_out {
+            let (reflex, last) = (one.reflex, one.last);
             // Without credit, or while others go through history, it waits where it is: its place is kept.
-            if self.subscribers.list[at].credit == 0 || self.room_for_a_replay().is_err() {
+            if one.credit == 0 || self.room_for_a_replay().is_err() {
                 return Ok(false);
             }
-            let replaying = self.replay_from(reflex, last, false)?;
+            let mut replaying = self.replay_from(reflex, last, false)?;
+            self.ask_for(&mut replaying);
             self.subscribers.list[at].behind = false;
             self.subscribers.list[at].replaying = Some(Box::new(replaying));
             return Ok(true);
         }
-        let subscribers = &mut self.subscribers;
-        let (first, end) = (subscribers.first, subscribers.end());
-        let subscriber = &mut subscribers.list[at];
+        let told_to = self.told_to();
+        let Subscribers { list, lanes, .. } = &mut self.subscribers;
+        let subscriber = &mut list[at];
         let (to, session, request) = (subscriber.conn, subscriber.session, subscriber.request);
-        if subscriber.next == end || subscriber.credit == 0 {
-            return Ok(false);
-        }
         let room = (subscriber.credit as usize).min(FIRINGS_PER_PAGE);
         let mut rows = Vec::new();
-        while subscriber.next < end && rows.len() < room {
-            let row = &subscribers.at_hand[(subscriber.next - first) as usize];
-            subscriber.next += 1;
+        while rows.len() < room {
+            let heard = LANES.iter().filter(|lane| subscriber.hears[**lane]);
+            let next = heard.filter_map(|lane| Some((lanes[*lane].get(subscriber.next[*lane])?, *lane)));
+            let Some((row, lane)) = next.min_by_key(|(row, _)| place_of(row)) else { break };
+            if subscriber.hears == [true; 2] && row.tx > told_to[lane].bits() {
+                break;
+            }
+            subscriber.next[lane] += 1;
+            if place_of(row) <= subscriber.seen {
+                continue;
+            }
             subscriber.last = place_of(row);
             if subscriber.reflex == 0 || subscriber.reflex == row.reflex {
                 rows.push(*row);
             }
         }
         subscriber.credit -= rows.len() as u32;
-        let more = subscriber.next < end && subscriber.credit > 0;
+        let more = !rows.is_empty() && rows.len() == room && subscriber.credit > 0;
         if let Some(last) = rows.last() {
             let tx = Tx::from_bits(last.tx);
             self.say(to, session, request, tx, Said::Firings { rows, replayed: false });
         }
         Ok(more)
+    }
+
+    /// How far each lane may be told to who hears both: as far as the other one has come.
+    fn told_to(&self) -> [Tx; 2] {
+        let own = self.reflexes.pending_from().map_or(Tx::MAX, |tx| Tx::from_bits(tx.bits() - 1));
+        [self.crossing.settled().unwrap_or(Tx::MAX), own]
     }
 
     fn room_for_a_replay(&self) -> Result<(), ReplayError> {
@@ -321,11 +316,17 @@ impl Shard {
             return Ok(());
         }
         let back_test = header.flags & Header::REPLAYED != 0;
-        let at_hand = if after == (0, 0, 0) { Some(self.subscribers.end()) } else { self.subscribers.behind(after) };
-        let replaying = match at_hand.filter(|_| !back_test) {
-            Some(_) => None,
-            None => match self.room_for_a_replay().and_then(|()| self.replay_from(reflex, after, back_test)) {
-                Ok(replaying) => Some(Box::new(replaying)),
+        let hears = self.hears(reflex);
+        let end = LANES.map(|lane| self.subscribers.lanes[lane].end());
+        let behind = LANES.map(|lane| self.subscribers.lanes[lane].behind(after).filter(|_| hears[lane]));
+        let known = LANES.iter().all(|lane| !hears[*lane] || behind[*lane].is_some()) && !back_test;
+        let replaying = match known || (after == (0, 0, 0) && !back_test) {
+            true => None,
+            false => match self.room_for_a_replay().and_then(|()| self.replay_from(reflex, after, back_test)) {
+                Ok(mut replaying) => {
+                    self.ask_for(&mut replaying);
+                    Some(Box::new(replaying))
+                }
                 Err(ReplayError::Failed(error)) => return Err(error),
                 Err(ReplayError::Refused(refusal)) => {
                     self.refuse(from, header, refusal);
@@ -333,7 +334,7 @@ impl Shard {
                 }
             },
         };
-        let next = at_hand.unwrap_or_else(|| self.subscribers.end());
+        let next = LANES.map(|lane| behind[lane].filter(|_| after != (0, 0, 0)).unwrap_or(end[lane]));
         let from_now = (self.group.applied_tx().bits(), u32::MAX, u64::MAX);
         self.subscribers.list.push(Subscriber {
             conn: from,
@@ -341,7 +342,9 @@ impl Shard {
             request: header.request,
             reflex,
             credit: header.count,
+            hears,
             next,
+            seen: (0, 0, 0),
             last: if after == (0, 0, 0) { from_now } else { after },
             replaying,
             behind: false,
@@ -351,33 +354,14 @@ impl Shard {
         self.say(from, header.session, header.request, basis, said);
         Ok(())
     }
-}
 
-fn place_of(row: &FiringRow) -> Place {
-    (row.tx, row.n, row.reflex)
-}
-
-/// A firing that was derived from history: nobody measured it.
-pub(super) fn derived_row(firing: &Firing, tick: &Tick) -> FiringRow {
-    let struck = Struck { tx: firing.tx, n: firing.n, tick: *tick, received_ns: 0, durable_ns: 0 };
-    firing_row(firing, &struck, 0)
-}
-
-fn firing_row(firing: &Firing, struck: &Struck, fired_ns: i64) -> FiringRow {
-    // During recovery nobody measured anything: a timeline that was not seen is zero.
-    let live = struck.received_ns != 0;
-    FiringRow {
-        reflex: firing.reflex.0,
-        tx: firing.tx.bits(),
-        n: firing.n,
-        kind: firing.kind as u8,
-        zero_21: 0,
-        slot: firing.market.slot().number(),
-        value: firing.values[0],
-        basis: firing.values[1],
-        received_ns: struck.received_ns,
-        durable_ns: if live { struck.durable_ns } else { 0 },
-        fired_ns: if live { fired_ns } else { 0 },
-        tick: struck.tick,
+    /// Which lanes have the firings of this reflex; 0 = of all.
+    fn hears(&self, reflex: u64) -> [bool; 2] {
+        let spec = self.reflexes.get(ReflexId(reflex)).map(|one| one.spec);
+        match spec {
+            _ if reflex == 0 => [true; 2],
+            Some(Spec::Spread(spread)) if self.crosses(&spread) => [false, true],
+            _ => [true, false],
+        }
     }
 }

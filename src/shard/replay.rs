@@ -1,21 +1,27 @@
 //! Firings from history: what a subscriber missed, or what a question would have answered, derived again from the ticks.
 //!
 //! ```text
-//!   rows of the markets that are asked about --- merge.rs, by (tx, n) --> evaluators --> page by credit --> then live
+//!   rows of the markets that are asked about --- interleave.rs --\
+//!   gaps of dense feeds, stated as facts ------- gaps.rs ---------+-- by (tx, n) --> evaluators --> page by credit --> then live
+//!   rows of spreads over two shards ------------ across.rs -------/
 //! ```
 //!
 //! A reflex that stands gives exactly the firings it gave, from its registration on. A back-test asks from its start on
 //! as well, as if the reflex had been registered there; from the registration on it is the live reflex again, so the
-//! stream goes over into live firings without a gap. Gaps of feeds are not stored and so not derived again. Where rows that
+//! stream goes over into live firings without a gap. Where rows that
 //! this takes were pruned, the answer is `Compacted` with the oldest place that does without them, never fewer firings.
 //! Deliberately absent: look-ahead; an evaluator sees a tick when it is its turn.
 
+use super::across::Across;
+use super::gaps::{Next, Skips};
 use super::interleave::Interleave;
+use super::lane::derived_row;
+use super::react::ACROSS;
 use super::{Refusal, Shard, ShardError};
-use crate::reflex::{Kind, Registration, Replay, Spec};
-use myelin_datom::{Tick, Tx, flags};
-use myelin_index::{Filter, MarketIx};
-use myelin_wire::{Code, FiringRow};
+use crate::reflex::{Firing, Kind, ReflexId, Registration, Replay, Spec, Spread};
+use myelin_datom::{EntityId, Tick, Tx, flags};
+use myelin_index::{Filter, Gap, MarketIx};
+use myelin_wire::{Code, FiringRow, MarketFlags};
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
 
@@ -36,12 +42,41 @@ pub type Place = (u64, u32, u64);
 
 /// One reflex over history.
 #[derive(Debug)]
-struct Evaluator {
+pub(super) struct Evaluator {
     registered_at: Tx,
     /// Before the registration, in a back-test.
     before: Option<Replay>,
     /// From the registration on.
     since: Replay,
+}
+
+impl Evaluator {
+    /// A spread's market of a side was told of.
+    pub fn named(&mut self, side: usize, market: EntityId) {
+        self.before.iter_mut().chain([&mut self.since]).for_each(|one| one.named(side, market));
+    }
+
+    /// A row from before the beginning.
+    pub fn prime(&mut self, tx: Tx, tick: &Tick) {
+        self.before.iter_mut().chain([&mut self.since]).for_each(|one| one.prime(tx, tick));
+    }
+
+    /// The live one sees every row: from before its registration it keeps the price, and fires nothing.
+    pub fn react(&mut self, tx: Tx, n: u32, tick: &Tick) -> Option<Firing> {
+        let live = self.since.react(tx, n, tick);
+        match &mut self.before {
+            Some(before) if tx <= self.registered_at => before.react(tx, n, tick),
+            _ => live,
+        }
+    }
+
+    fn gap(&mut self, tx: Tx, n: u32, gap: &Gap) -> Option<Firing> {
+        let one = match &mut self.before {
+            Some(before) if tx <= self.registered_at => before,
+            _ => &mut self.since,
+        };
+        one.gap(tx, n, gap.market, gap.first, gap.last)
+    }
 }
 
 /// One market that is asked about.
@@ -61,6 +96,11 @@ pub struct Replaying {
     feeds: Vec<Feed>,
     /// The rows of the feeds, up to a basis; then the next stretch, until nothing new was applied.
     rows: Interleave<Tick>,
+    /// Gaps of dense markets, and who asks about each.
+    skips: Skips,
+    skip_evaluators: Vec<Vec<usize>>,
+    /// Spreads whose other market is on another shard.
+    pub(super) across: Option<Box<Across>>,
     after: Place,
     reflex: u64,
     back_test: bool,
@@ -77,6 +117,19 @@ impl Replaying {
     pub fn is_resumable(&self) -> bool {
         !self.back_test
     }
+
+    /// How far everything was seen, once it is done; `applied` by this shard.
+    pub(super) fn seen_to(&self, applied: Tx) -> Tx {
+        match &self.across {
+            Some(across) if !self.is_mixed() => across.merged(),
+            _ => applied,
+        }
+    }
+
+    /// True when what this shard decides by itself is asked for, beside what crosses.
+    fn is_mixed(&self) -> bool {
+        self.reflex == 0
+    }
 }
 
 /// What a slice of replaying came to.
@@ -84,20 +137,24 @@ impl Replaying {
 pub enum Step {
     /// There is more history.
     More,
+    /// Another shard has to say how it goes on.
+    Waiting,
     /// Every row that is applied was seen: the rest is live.
     Done,
 }
 
 impl Shard {
     /// Prepares the way from `after` through history for one reflex, or for all (0).
-    pub(super) fn replay_from(&self, reflex: u64, after: Place, back_test: bool) -> Result<Replaying, ReplayError> {
+    pub(super) fn replay_from(&mut self, reflex: u64, after: Place, back_test: bool) -> Result<Replaying, ReplayError> {
         let mut asked_pairs = 0;
         let mut oldest = None;
         let mut evaluators = Vec::new();
         let mut feeds: Vec<Feed> = Vec::new();
+        let (mut skipping, mut skip_evaluators): (Vec<(EntityId, u32)>, Vec<Vec<usize>>) = (Vec::new(), Vec::new());
+        let across = self.across(reflex, after, back_test)?;
         let mut feed_of: Vec<Option<usize>> = vec![None; self.markets.len()];
         for registration in self.reflexes.list(None).filter(|one| reflex == 0 || one.id.0 == reflex) {
-            if registration.spec.kind() == Kind::Gap {
+            if matches!(&registration.spec, Spec::Spread(spread) if self.crosses(spread)) {
                 continue;
             }
             let Some(evaluator) = self.evaluator(&registration, after, back_test) else { continue };
@@ -111,6 +168,21 @@ impl Shard {
                     _ => registration.scope.matches(&market.name),
                 };
                 let Some(ix) = self.ticks.market_ix(market.id).filter(|_| asked) else { continue };
+                asked_pairs += 1;
+                if asked_pairs > PAIRS_MAX {
+                    return Err(Refusal::of(Code::TooMany).into());
+                }
+                if registration.spec.kind() == Kind::Gap {
+                    if market.flags.has(MarketFlags::DENSE) {
+                        let at = skipping.iter().position(|(id, _)| *id == market.id).unwrap_or_else(|| {
+                            skipping.push((market.id, ix.number()));
+                            skip_evaluators.push(Vec::new());
+                            skipping.len() - 1
+                        });
+                        skip_evaluators[at].push(evaluators.len() - 1);
+                    }
+                    continue;
+                }
                 let feed = *feed_of[number].get_or_insert_with(|| {
                     feeds.push(Feed { market: ix, evaluators: Vec::new(), first_row: u32::MAX });
                     feeds.len() - 1
@@ -119,10 +191,6 @@ impl Shard {
                     return Err(Refusal::of(Code::TooMany).into());
                 }
                 feeds[feed].evaluators.push(evaluators.len() - 1);
-                asked_pairs += 1;
-                if asked_pairs > PAIRS_MAX {
-                    return Err(Refusal::of(Code::TooMany).into());
-                }
                 match self.first_row(ix, &registration, after, back_test)? {
                     Begin::Row(from) => feeds[feed].first_row = feeds[feed].first_row.min(from),
                     Begin::Behind(tx) => oldest = oldest.max(Some(tx)),
@@ -134,10 +202,16 @@ impl Shard {
         }
         let mut rows = Interleave::new(feeds.iter().map(|feed| (feed.market, feed.first_row)), BUFFERED_ROWS);
         rows.go_on(&self.ticks, self.group.applied_tx())?;
+        // A place in the middle of a transaction: it is read again from its beginning.
+        let mut skips = Skips::new(skipping.into_iter(), Tx::from_bits(after.0.saturating_sub(1)));
+        skips.go_on(&self.facts, self.group.applied_tx())?;
         Ok(Replaying {
             evaluators,
             feeds,
             rows,
+            skips,
+            skip_evaluators,
+            across,
             after,
             reflex,
             back_test,
@@ -145,6 +219,41 @@ impl Shard {
             registrations: self.reflexes.version(),
             ready: VecDeque::new(),
         })
+    }
+
+    /// The way through history of the spreads that live here and cross; none when there are none.
+    fn across(&mut self, reflex: u64, after: Place, back_test: bool) -> Result<Option<Box<Across>>, ReplayError> {
+        let crosses = |one: &Registration| matches!(&one.spec, Spec::Spread(spread) if self.crosses(spread));
+        let asked: Vec<_> = if reflex == 0 {
+            self.reflexes.spreads().filter(crosses).collect()
+        } else {
+            self.reflexes.get(ReflexId(reflex)).filter(crosses).into_iter().collect()
+        };
+        // What came before a reflex was registered it never saw, but for the price there was.
+        let first = asked.iter().map(|one| one.registered_at.bits()).min();
+        let Some(first) = first else { return Ok(None) };
+        let place = if back_test { after.0 } else { after.0.max(first) };
+        let begin = Tx::from_bits(place.saturating_sub(1));
+        let mut across = Box::new(Across::new(self.crossing.key(), self.group.applied_tx()));
+        for registration in asked {
+            let Spec::Spread(spread) = &registration.spec else { continue };
+            let shard = |name: &str| self.crossing.shard_of(name).unwrap_or(self.number);
+            let markets = [(shard(&spread.a), &*spread.a), (shard(&spread.b), &*spread.b)];
+            let Some(evaluator) = spread_evaluator(&registration, spread, after, back_test) else { continue };
+            across.add(evaluator, markets, begin);
+            across.check(EVALUATORS_MAX)?;
+        }
+        Ok(Some(across))
+    }
+
+    /// Puts what a way through history has to ask other shards into the outbox.
+    pub(super) fn ask_for(&mut self, replaying: &mut Replaying) {
+        let mixed = replaying.is_mixed();
+        let basis = replaying.rows.basis();
+        let Some(across) = &mut replaying.across else { return };
+        let at_hand = Tx::from_bits(self.subscribers.lanes[ACROSS].known_from().0);
+        let asks = across.asks(if mixed { basis.max(at_hand) } else { at_hand });
+        self.crossing.ask(self.number, across.key(), asks);
     }
 
     fn evaluator(&self, registration: &Registration, after: Place, back_test: bool) -> Option<Evaluator> {
@@ -215,32 +324,73 @@ impl Shard {
     }
 
     /// Goes on by a slice; stops early when a page of firings is ready.
-    pub(super) fn replay_slice(&self, replaying: &mut Replaying, page: usize) -> Result<Step, ReplayError> {
+    pub(super) fn replay_slice(&mut self, replaying: &mut Replaying, page: usize) -> Result<Step, ReplayError> {
+        let mut fired: Vec<(Firing, Tick)> = Vec::new();
         for _ in 0..ROWS_PER_SLICE {
             if replaying.ready.len() >= page {
                 return Ok(Step::More);
             }
-            let Some((at, found)) = replaying.rows.next(&self.ticks)? else { return self.catch_up(replaying) };
-            for evaluator in &replaying.feeds[at].evaluators {
-                let evaluator = &mut replaying.evaluators[*evaluator];
-                // The live one sees every row: from before its registration it keeps the price, and fires nothing.
-                let live = evaluator.since.react(found.tx, found.n, &found.row);
-                let fired = match &mut evaluator.before {
-                    Some(before) if found.tx <= evaluator.registered_at => before.react(found.tx, found.n, &found.row),
-                    _ => live,
-                };
-                let firing = fired.filter(|one| (one.tx.bits(), one.n, one.reflex.0) > replaying.after);
-                replaying.ready.extend(firing.map(|one| super::react::derived_row(&one, &found.row)));
+            let across =
+                replaying.across.as_ref().map(|across| Ok::<_, ReplayError>((across.peek()?, across.merged())));
+            let (told, merged) = across.transpose()?.unwrap_or((None, Tx::MAX));
+            let (row, skip) = (replaying.rows.peek(), replaying.skips.peek());
+            let Some(place) = [row, skip, told].into_iter().flatten().min() else { return self.catch_up(replaying) };
+            if place.0 > merged && told != Some(place) {
+                return Ok(Step::Waiting);
             }
+            if replaying.is_mixed() && place.0 > replaying.rows.basis() {
+                // This shard has rows in between.
+                return self.catch_up(replaying);
+            }
+            // All that stands at one place fires in the order of the reflexes.
+            if skip == Some(place) && !self.replay_skip(replaying, &mut fired)? {
+                return Ok(Step::More);
+            }
+            if row == Some(place) {
+                self.replay_row(replaying, &mut fired)?;
+            }
+            let after = replaying.after;
+            while let Some(across) = &mut replaying.across
+                && across.peek()? == Some(place)
+            {
+                across.step(after, |firing, told| fired.push((firing, told.found.row)));
+            }
+            fired.sort_by_key(|(firing, _)| firing.reflex);
+            replaying.ready.extend(fired.drain(..).map(|(firing, tick)| derived_row(&firing, &tick)));
         }
         Ok(Step::More)
     }
 
+    fn replay_row(&self, replaying: &mut Replaying, fired: &mut Vec<(Firing, Tick)>) -> Result<(), ReplayError> {
+        let Some((at, found)) = replaying.rows.next(&self.ticks)? else { return Ok(()) };
+        for evaluator in &replaying.feeds[at].evaluators {
+            let firing = replaying.evaluators[*evaluator].react(found.tx, found.n, &found.row);
+            let firing = firing.filter(|one| (one.tx.bits(), one.n, one.reflex.0) > replaying.after);
+            fired.extend(firing.map(|one| (one, found.row)));
+        }
+        Ok(())
+    }
+
+    /// False when facts had to be read first.
+    fn replay_skip(&self, replaying: &mut Replaying, fired: &mut Vec<(Firing, Tick)>) -> Result<bool, ReplayError> {
+        let Next::Gap(at, skip) = replaying.skips.next(&self.facts)? else { return Ok(false) };
+        let tick = Tick { market: skip.gap.market, ..bytemuck::Zeroable::zeroed() };
+        for evaluator in &replaying.skip_evaluators[at] {
+            let firing = replaying.evaluators[*evaluator].gap(skip.tx, skip.n, &skip.gap);
+            let firing = firing.filter(|one| (one.tx.bits(), one.n, one.reflex.0) > replaying.after);
+            fired.extend(firing.map(|one| (one, tick)));
+        }
+        Ok(true)
+    }
+
     /// The stretch is at its end: goes on with what was applied meanwhile, if anything was.
-    fn catch_up(&self, replaying: &mut Replaying) -> Result<Step, ReplayError> {
+    fn catch_up(&mut self, replaying: &mut Replaying) -> Result<Step, ReplayError> {
         let (seen, applied) = (replaying.rows.basis(), self.group.applied_tx());
-        if seen == applied {
-            return Ok(Step::Done);
+        if seen == applied || !replaying.is_mixed() && replaying.across.is_some() {
+            let at_hand = Tx::from_bits(self.subscribers.lanes[ACROSS].known_from().0);
+            let wanted = if replaying.is_mixed() { seen.max(at_hand) } else { at_hand };
+            let through = replaying.across.as_ref().is_none_or(|across| across.is_through(wanted));
+            return Ok(if through { Step::Done } else { Step::Waiting });
         }
         let grown = (self.markets.len(), self.reflexes.version()) != (replaying.markets, replaying.registrations);
         if grown {
@@ -253,6 +403,7 @@ impl Shard {
             return Ok(Step::More);
         }
         replaying.rows.go_on(&self.ticks, applied)?;
+        replaying.skips.go_on(&self.facts, applied)?;
         Ok(Step::More)
     }
 }
@@ -265,7 +416,15 @@ enum Begin {
     Behind(Tx),
 }
 
-fn compacted(oldest: Tx) -> Refusal {
+/// A spread whose markets are told of later.
+fn spread_evaluator(of: &Registration, spread: &Spread, after: Place, back_test: bool) -> Option<Evaluator> {
+    let make = |at: Tx| Replay::spread(of.id, spread.clone(), at, EntityId::NONE, EntityId::NONE).ok();
+    let start = Tx::from_bits(after.0);
+    let before = if back_test && start < of.registered_at { Some(make(start)?) } else { None };
+    Some(Evaluator { registered_at: of.registered_at, before, since: make(of.registered_at)? })
+}
+
+pub(super) fn compacted(oldest: Tx) -> Refusal {
     Refusal { aux: oldest.bits(), ..Refusal::of(Code::Compacted) }
 }
 

@@ -10,6 +10,7 @@
 //! sockets while many are held.
 
 use super::{ConnId, Core};
+use crate::shard::crossing::Letter;
 use crate::shard::reply::{Reply, Said};
 use myelin_wire::decode;
 
@@ -34,6 +35,8 @@ pub enum Parcel {
     },
     /// A connection of the sender is gone.
     Closed(ConnId),
+    /// From a shard of the sender to one of the receiver.
+    Letter(Letter),
 }
 
 impl Core {
@@ -47,6 +50,10 @@ impl Core {
             },
             Parcel::Reply { to, frames, answers } => self.put(to, &frames, answers),
             Parcel::Closed(conn) => self.shards.iter_mut().for_each(|shard| shard.closed(conn)),
+            Parcel::Letter(letter) => {
+                self.hand_over(now, letter);
+                self.push_firings();
+            }
         }
         self.turn();
     }
