@@ -21,11 +21,11 @@ use super::{Now, Shard, ShardError};
 use crate::reflex::{Limits, MarketIx, ReflexId, Reflexes, Registration, Scope, Spec, Spread};
 use myelin_datom::{EntityId, MarketName, Slot, Tx, flags};
 use myelin_wire::SlotRange;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Rows that are merged in one slice: about 250 µs.
 const ROWS_PER_SLICE: usize = 2048;
-/// Transactions whose timeline is remembered for the home of a spread, while somebody asks.
+/// Transactions whose timeline is remembered for the homes of spreads.
 const TIMELINES: usize = 4096;
 /// The key of what is merged live; replays have keys of their own.
 const LIVE: u64 = 0;
@@ -78,6 +78,8 @@ pub struct Crossing {
     markets: BTreeMap<EntityId, MarketIx>,
     keys: u64,
     parked: Vec<Parked>,
+    /// Homes that merge our rows live: for them timelines are remembered.
+    homes: BTreeSet<u16>,
     timelines: VecDeque<(Tx, i64, i64)>,
     outbox: VecDeque<Letter>,
     closed_us: u64,
@@ -99,6 +101,7 @@ impl Crossing {
             markets: BTreeMap::new(),
             keys: LIVE,
             parked: Vec::new(),
+            homes: BTreeSet::new(),
             timelines: VecDeque::new(),
             outbox: VecDeque::new(),
             closed_us: 0,
@@ -147,9 +150,9 @@ impl Crossing {
         self.outbox.extend(letters);
     }
 
-    /// Remembers when a transaction arrived and was durable, while somebody asks.
+    /// Remembers when a transaction arrived and was durable, while some home merges our rows.
     pub(super) fn note(&mut self, tx: Tx, received_ns: i64, durable_ns: i64) {
-        if self.parked.is_empty() || received_ns == 0 {
+        if self.homes.is_empty() || received_ns == 0 {
             return;
         }
         if self.timelines.len() == TIMELINES {
@@ -262,14 +265,20 @@ impl Shard {
             Words::Ask(ask) => {
                 self.crossing.parked.retain(|one| (one.from, one.key) != (from, key));
                 self.crossing.parked.push(Parked { from, key, ask });
+                if key == LIVE {
+                    self.crossing.homes.insert(from);
+                }
                 self.answer_asks()?;
             }
-            Words::Forget => self.crossing.parked.retain(|one| (one.from, one.key) != (from, key)),
+            Words::Forget => {
+                self.crossing.parked.retain(|one| (one.from, one.key) != (from, key));
+                self.crossing.homes.remove(&from);
+                if self.crossing.homes.is_empty() {
+                    self.crossing.timelines.clear();
+                }
+            }
             Words::Tell(tell) if key == LIVE => self.told_live(from, &tell),
             Words::Tell(tell) => self.subscribers.told(key, from, &tell),
-        }
-        if self.crossing.parked.is_empty() {
-            self.crossing.timelines.clear();
         }
         Ok(())
     }

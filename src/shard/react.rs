@@ -112,7 +112,8 @@ impl Subscribers {
 
     /// How far the lane across shards has to come, even without rows: what fired here waits for it where somebody hears both.
     pub(super) fn waits_for(&self) -> Tx {
-        let waits = self.list.iter().any(|one| one.hears == [true; 2] && one.next[OWN] < self.lanes[OWN].end());
+        let end = self.lanes[OWN].end();
+        let waits = self.list.iter().any(|one| one.hears == [true; 2] && one.credit > 0 && one.next[OWN] < end);
         let last = self.lanes[OWN].end().checked_sub(1).and_then(|last| self.lanes[OWN].get(last));
         last.filter(|_| waits).map_or(Tx::ZERO, |row| Tx::from_bits(row.tx))
     }
