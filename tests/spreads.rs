@@ -2,9 +2,9 @@
 
 use crate::node::{Node, Setup, done, markets, run, tick, trials, wait_for};
 use myelin::reflex::Spec;
-use myelin_client::{Client, Firing, FiringPlace, Mode, News, Subscription, TailNews, TailWanted};
+use myelin_client::{Client, Error, Firing, FiringPlace, Mode, News, Subscription, TailNews, TailWanted};
 use myelin_datom::{EntityId, Tx};
-use myelin_wire::{FiringRow, Logged};
+use myelin_wire::{Code, FiringRow, Keep, Logged, RetainRow};
 
 const SPREAD: u64 = 77;
 
@@ -304,6 +304,49 @@ fn a_spread_waits_for_a_market_that_comes_later_and_is_gone_when_it_is_removed()
         let mut again = client.subscribe(Some(SPREAD), &[]).await.unwrap();
         done(&client.ticks(&[tick(first, 2, 9.0)], Mode::Whole).await.unwrap());
         assert_eq!(next(&mut again).await.row.tick.id, 2);
+    });
+}
+
+#[test]
+fn a_place_whose_price_was_dropped_on_the_other_shard_is_told_as_compacted_and_never_passed_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let setup = Setup::new(dir.path()).shards(2);
+    let mut node = setup.start();
+    let (ids, registered) = run(async {
+        let client = node.client().await;
+        let ids = pair(&client).await;
+        let registered = register(&client).await;
+        load(&client, ids, 1, 60).await;
+        // Only of the market that is not at home.
+        assert_eq!(client.retain(Some(ids[1]), RetainRow::TICKS, Some(Keep::Latest)).await.unwrap(), 1);
+        (ids, registered)
+    });
+    wait_for("rows to go", || {
+        let status = run(async { node.client().await.status().await.unwrap() });
+        let mut counters = status.iter().flat_map(|shard| &shard.counters);
+        counters.any(|(name, count)| *name == "rows_dropped" && *count > 0).then_some(())
+    });
+    node.kill();
+    let node = setup.start();
+    run(async {
+        let client = node.client().await;
+        // It may end before the client has heard of all shards that they listen.
+        let why = match client.subscribe(Some(SPREAD), &[(0, FiringPlace::behind_tx(registered))]).await {
+            Err(Error::Refused(why)) => why,
+            Ok(mut firings) => match firings.next().await.unwrap() {
+                Some(News::Ended { shard: 0, why }) => why,
+                other => panic!("expected the end of a place that cannot be resumed, found {other:?}"),
+            },
+            Err(other) => panic!("{other}"),
+        };
+        assert_eq!((why.code, why.shard), (Some(Code::Compacted), 0));
+        let oldest = why.aux;
+        // Behind what is said to be the oldest place it can, and goes over into what happens now.
+        let mut firings = client.subscribe(Some(SPREAD), &[(0, FiringPlace::behind(oldest))]).await.unwrap();
+        done(&client.ticks(&[tick(ids[0], 500_000, 1.0)], Mode::Whole).await.unwrap());
+        done(&client.ticks(&[tick(ids[1], 500_000, 1.0)], Mode::Whole).await.unwrap());
+        done(&client.ticks(&[tick(ids[0], 500_001, 100.0)], Mode::Whole).await.unwrap());
+        while next(&mut firings).await.row.tick.id != 500_001 {}
     });
 }
 
