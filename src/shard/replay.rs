@@ -153,6 +153,7 @@ impl Shard {
         let (mut skipping, mut skip_evaluators): (Vec<(EntityId, u32)>, Vec<Vec<usize>>) = (Vec::new(), Vec::new());
         let across = self.across(reflex, after, back_test)?;
         let mut feed_of: Vec<Option<usize>> = vec![None; self.markets.len()];
+        let mut skip_of = feed_of.clone();
         for registration in self.reflexes.list(None).filter(|one| reflex == 0 || one.id.0 == reflex) {
             if matches!(&registration.spec, Spec::Spread(spread) if self.crosses(spread)) {
                 continue;
@@ -174,7 +175,7 @@ impl Shard {
                 }
                 if registration.spec.kind() == Kind::Gap {
                     if market.flags.has(MarketFlags::DENSE) {
-                        let at = skipping.iter().position(|(id, _)| *id == market.id).unwrap_or_else(|| {
+                        let at = *skip_of[number].get_or_insert_with(|| {
                             skipping.push((market.id, ix.number()));
                             skip_evaluators.push(Vec::new());
                             skipping.len() - 1
