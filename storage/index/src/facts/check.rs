@@ -344,8 +344,8 @@ impl<'a> Checking<'a> {
             return Ok(());
         }
         let Some(new) = new else { return Err(refused) };
-        let fixed = |one: &Attribute| (one.value_type, one.many, one.is_indexed());
-        if fixed(old) != fixed(new) || (new.unique.is_some() && old.unique.is_none()) {
+        let fixed = |one: &Attribute| (one.value_type, one.form(), one.is_indexed());
+        if fixed(old) != fixed(new) {
             return Err(refused);
         }
         let checks = |one: &Attribute| (one.min, one.max, one.one_of.clone(), one.pattern.clone());

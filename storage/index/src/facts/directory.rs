@@ -10,7 +10,7 @@ use super::key::{KeyRef, Order};
 use crate::columns::wire::{Input, Malformed};
 
 /// Format version of a run of facts.
-pub(crate) const VERSION: u16 = 1;
+pub(crate) const VERSION: u16 = 2;
 pub(crate) const HEADER_BYTES: usize = 64;
 pub(crate) const ENTRY_BYTES: usize = 32;
 pub(crate) const FOOTER_BYTES: usize = 128;

@@ -4,7 +4,8 @@
 //!   EAVT   e 8 | a 8 | 0 | mark 9 | v          cardinality one: the newest first, so that a value is one seek
 //!          e 8 | a 8 | 1 | v | mark 9          cardinality many
 //!   AEVT   a 8 | e 8 | as above
-//!   AVET   a 8 | v | e 8 | mark 9              indexed and unique attributes
+//!   AVET   a 8 | v | e 8 | mark 9              indexed attributes
+//!          a 8 | v | slot 2 | mark 9 | e 8 | 2          unique ones: whoever had the value last stands first
 //!   VAET   v 8 | a 8 | e 8 | mark 9            references
 //!   mark   complement of tx 8 | 0 asserted, 1 retracted
 //!   group  a key without its mark and what follows it: the datoms of a group are one fact's history, newest first
@@ -15,7 +16,7 @@
 
 use core::cmp::Ordering;
 
-use myelin_datom::{Datom, EntityId, Tx, Value};
+use myelin_datom::{Datom, EntityId, Slot, Tx, Value};
 
 /// An index's order; its number is on the wire and in runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -58,6 +59,17 @@ const ONE: u8 = 0;
 const MANY: u8 = 1;
 /// Where the mark of a cardinality of one begins.
 const ONE_MARK_AT: usize = 17;
+/// The last byte of a unique attribute's key in AVET; others end with their mark, which ends with 0 or 1.
+const HELD: u8 = 2;
+
+/// What of an attribute decides the layout of its keys; it never changes once there are datoms.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Form {
+    /// Many values at once.
+    pub many: bool,
+    /// A value belongs to one entity.
+    pub unique: bool,
+}
 
 /// A key that lies somewhere.
 #[derive(Clone, Copy, Debug)]
@@ -146,13 +158,27 @@ impl PartialEq for Key {
 impl Eq for Key {}
 
 /// Appends the key of a datom. **Panics** when VAET is asked of something that is no reference: the caller looked.
-pub(crate) fn write(order: Order, many: bool, datom: &Datom<'_>, out: &mut Vec<u8>) {
-    write_group(order, many, datom.e, datom.a, &datom.v, out);
+pub(crate) fn write(order: Order, form: Form, datom: &Datom<'_>, out: &mut Vec<u8>) {
     let mark = mark(datom.tx, datom.added);
+    if order == Order::Avet && form.unique {
+        write_held(datom.a, &datom.v, datom.e.slot(), out);
+        out.extend_from_slice(&mark);
+        out.extend_from_slice(&datom.e.bits().to_be_bytes());
+        out.push(HELD);
+        return;
+    }
+    write_group(order, form.many, datom.e, datom.a, &datom.v, out);
     out.extend_from_slice(&mark);
-    if order.leads_with_entity() && !many {
+    if order.leads_with_entity() && !form.many {
         datom.v.write_key(out);
     }
+}
+
+/// Appends what all datoms of a unique attribute's value begin with in AVET, in one partition: its holders, newest first.
+pub(crate) fn write_held(a: EntityId, v: &Value<'_>, slot: Slot, out: &mut Vec<u8>) {
+    out.extend_from_slice(&a.bits().to_be_bytes());
+    v.write_key(out);
+    out.extend_from_slice(&slot.number().to_be_bytes());
 }
 
 /// Appends what all datoms of one fact begin with.
@@ -202,6 +228,11 @@ pub(crate) fn mark_at(order: Order, bytes: &[u8]) -> Option<usize> {
     if order.leads_with_entity() && *bytes.get(HEAD_BYTES)? == ONE {
         return (bytes.len() > ONE_MARK_AT + MARK_BYTES).then_some(ONE_MARK_AT);
     }
+    if order == Order::Avet && bytes.last() == Some(&HELD) {
+        // Behind the mark stand the entity and this byte, before it the attribute, a value and the partition.
+        let at = bytes.len().checked_sub(MARK_BYTES + 9)?;
+        return (at > 8 + 2).then_some(at);
+    }
     let at = bytes.len().checked_sub(MARK_BYTES)?;
     (at > HEAD_BYTES).then_some(at)
 }
@@ -237,6 +268,9 @@ pub(crate) fn read(order: Order, bytes: &[u8]) -> Option<Datom<'_>> {
     let (e, a, v) = match order {
         Order::Eavt => (id(0)?, id(8)?, in_entity()?),
         Order::Aevt => (id(8)?, id(0)?, in_entity()?),
+        Order::Avet if bytes.last() == Some(&HELD) => {
+            (id(mark_at + MARK_BYTES)?, id(0)?, value(8, mark_at.checked_sub(2)?)?)
+        }
         Order::Avet => (id(mark_at - 8)?, id(0)?, value(8, mark_at - 8)?),
         Order::Vaet => (id(16)?, id(8)?, Value::Ref(id(0)?)),
     };
@@ -257,20 +291,26 @@ mod tests {
 
     #[test]
     fn a_key_gives_back_its_datom_and_newer_ones_of_a_fact_stand_first() {
+        check(&Order::ALL, &Value::Ref(EntityId::from_bits(0x3001_0000_0000_0009)));
+        check(&[Order::Eavt, Order::Aevt, Order::Avet], &Value::string(""));
+        check(&[Order::Eavt, Order::Aevt, Order::Avet], &Value::Bool(true));
+    }
+
+    fn check(orders: &[Order], v: &Value<'static>) {
         let datom = |tx, added| Datom {
             e: EntityId::from_bits(0x3001_0000_0000_0007),
             a: EntityId::from_bits(0x5000_0000_0000_0401),
-            v: Value::Ref(EntityId::from_bits(0x3001_0000_0000_0009)),
+            v: v.clone(),
             tx: Tx::from_bits(tx),
             added,
         };
-        for order in Order::ALL {
-            for many in [false, true] {
+        for order in orders.iter().copied() {
+            for form in [(false, false), (true, false), (false, true)].map(|(many, unique)| Form { many, unique }) {
                 let keys: Vec<Vec<u8>> = [datom(9, true), datom(9, false), datom(4, true), datom(0, false)]
                     .iter()
                     .map(|datom| {
                         let mut key = Vec::new();
-                        write(order, many, datom, &mut key);
+                        write(order, form, datom, &mut key);
                         assert_eq!(read(order, &key).as_ref(), Some(datom), "{order:?}");
                         key
                     })

@@ -35,7 +35,7 @@ impl Part {
             };
             if stands {
                 self.scratch.clear();
-                key::write(order, attribute.many, datom, &mut self.scratch);
+                key::write(order, attribute.form(), datom, &mut self.scratch);
                 let new = self.orders[order.at()].insert(Key::new(&self.scratch));
                 assert!(new, "a datom is stored once");
                 self.bytes += self.scratch.len() + ENTRY_BYTES;

@@ -17,6 +17,12 @@ use super::run::RunCursor;
 use super::{FactRun, Facts};
 use crate::IndexError;
 
+#[cfg(test)]
+thread_local! {
+    /// Seeks, and keys that were taken from a scan.
+    pub(crate) static LOOKS: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
+}
+
 /// Where datoms lie.
 #[derive(Clone, Copy)]
 pub(crate) enum Source<'a> {
@@ -37,6 +43,8 @@ impl Facts {
 impl<'a> Source<'a> {
     /// The first key at this place or behind it.
     pub(crate) fn first(self, order: Order, seek: &Key) -> Result<Option<KeyRef<'a>>, IndexError> {
+        #[cfg(test)]
+        LOOKS.set(LOOKS.get() + 1);
         match self {
             Self::Part(part) => Ok(part.from(order, seek).next().map(Key::as_ref)),
             Self::Run(run) => run.from(order, seek.as_ref())?.next(),
@@ -92,6 +100,8 @@ impl<'a> Merge<'a> {
 
     /// The next key. **Cost:** a comparison per source.
     pub(crate) fn next(&mut self) -> Result<Option<KeyRef<'a>>, IndexError> {
+        #[cfg(test)]
+        LOOKS.set(LOOKS.get() + 1);
         let smallest = self.cursors.iter().enumerate().min_by(|(_, (_, a)), (_, (_, b))| a.cmp(b)).map(|(at, _)| at);
         let Some(at) = smallest else { return Ok(None) };
         let next = self.cursors[at].0.next()?;

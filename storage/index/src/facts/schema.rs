@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 
 use myelin_datom::{Datom, Decimal, EntityId, Kind, Slot, Tx, Value, ValueType};
 
+use super::key::Form;
 use super::part::Part;
 
 /// How a value of an attribute belongs to one entity.
@@ -57,6 +58,11 @@ impl Attribute {
     #[must_use]
     pub const fn is_indexed(&self) -> bool {
         self.index || self.unique.is_some()
+    }
+
+    /// What decides the layout of its keys.
+    pub(crate) const fn form(&self) -> Form {
+        Form { many: self.many, unique: self.unique.is_some() }
     }
 
     /// Whether the checks allow a value of the right type.

@@ -98,16 +98,15 @@ impl<'a> FactsView<'a> {
         self.holder(attribute, &Value::keyword(ident), slot)
     }
 
-    /// Who of a partition has this value of a unique attribute.
+    /// Who of a partition has this value of a unique attribute. **Cost:** one seek per part and run until the newest of its
+    /// datoms is found, however often it changed hands.
     pub fn holder(&self, a: &Attribute, v: &Value<'_>, slot: Slot) -> Result<Option<EntityId>, IndexError> {
-        let components = Components { a: Some(a.id), v: Some(v), e: None };
-        for datom in self.datoms(Order::Avet, &components) {
-            let datom = datom?;
-            if datom.e.slot() == slot && (slot.number() != 0 || !born::is_born(datom.e)) {
-                return Ok(Some(datom.e));
-            }
-        }
-        Ok(None)
+        let mut group = Vec::with_capacity(64);
+        key::write_held(a.id, v, slot, &mut group);
+        let found = self.decides(Order::Avet, &group)?.and_then(|key| key::read(Order::Avet, key.bytes));
+        let later = |datom: &Datom<'_>| self.since == Tx::ZERO || datom.tx > self.since;
+        let holder = found.filter(|datom| datom.added && later(datom)).map(|datom| datom.e);
+        Ok(holder.filter(|e| slot.number() != 0 || !born::is_born(*e)))
     }
 
     /// What holds about an entity, of one attribute or all.
@@ -164,12 +163,17 @@ impl<'a> FactsView<'a> {
                 }
             })
         };
-        let many = components.a.and_then(|a| self.facts.schema.get(a)).is_some_and(|a| a.many);
+        let attribute = components.a.and_then(|a| self.facts.schema.get(a));
+        let (many, unique) = attribute.map_or((false, false), |a| (a.many, a.unique.is_some()));
         // Behind entity and attribute a cardinality of one goes on with the mark.
         let in_entity = || value(true).filter(|_| many).map(|v| [vec![1], v].concat());
         let parts = match order {
             Order::Eavt => [id(components.e), id(components.a), in_entity()],
             Order::Aevt => [id(components.a), id(components.e), in_entity()],
+            // Behind the value of a unique attribute comes the partition, then the mark.
+            Order::Avet if unique => {
+                [id(components.a), value(true), components.e.map(|e| e.slot().number().to_be_bytes().to_vec())]
+            }
             Order::Avet => [id(components.a), value(true), id(components.e)],
             Order::Vaet => [value(false), id(components.a), id(components.e)],
         };
@@ -309,5 +313,69 @@ impl<'a> Iterator for Datoms<'a, '_> {
                 Some(Err(error))
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::scan::LOOKS;
+    use super::super::{Asked, FactRun};
+    use super::*;
+    use myelin_datom::{AttributeName, Entity, Given, Op};
+    use std::sync::Arc;
+
+    fn say(facts: &mut Facts, tx: u64, said: &[(Entity<'static>, &'static str, Value<'static>)]) -> Vec<EntityId> {
+        let op = |(e, a, v): &(Entity<'static>, &'static str, Value<'static>)| Op::Assert {
+            e: e.clone(),
+            a: AttributeName::ident(*a),
+            v: Given::Value(v.clone()),
+        };
+        let ops: Vec<_> = said.iter().map(op).collect();
+        let asked = Asked { slot: Slot::of_name("main"), ops: &ops, market_exists: &|_| false };
+        let plan = facts.check(Tx::from_bits(tx), asked).unwrap().unwrap();
+        facts.insert(Tx::from_bits(tx), &plan);
+        plan.tempids().iter().map(|(_, id)| *id).collect()
+    }
+
+    /// A badge that goes from hand to hand: each look at it walked over everybody who ever had it.
+    #[test]
+    fn who_has_a_unique_value_is_found_by_one_look_a_part_however_many_had_it_before() {
+        let mut facts = Facts::new();
+        let word = |word: &'static str| Value::keyword(word);
+        let badge = Entity::temp("badge");
+        say(
+            &mut facts,
+            1,
+            &[
+                (badge.clone(), "db/ident", word("badge")),
+                (badge.clone(), "db/value-type", word("string")),
+                (badge, "db/unique", word("value")),
+            ],
+        );
+        let gold = || Value::string("gold");
+        let attribute = facts.attribute_named(Slot::of_name("main"), "badge").unwrap().clone();
+        let dir = tempfile::tempdir().unwrap();
+        let mut holders = Vec::new();
+        for tx in 0..900 {
+            // The one who had it takes another, in the same transaction.
+            let mut said = vec![(Entity::temp("next"), "badge", gold())];
+            said.extend(holders.last().map(|last| (Entity::Id(*last), "badge", Value::string(format!("old {tx}")))));
+            holders.push(say(&mut facts, 2 + tx, &said)[0]);
+            if tx % 300 == 299 {
+                let frozen = facts.freeze().unwrap();
+                let path = dir.path().join(format!("{tx}.facts"));
+                frozen.write_run(&path, &mut ()).unwrap();
+                facts.install(&frozen, Arc::new(FactRun::open(&path).unwrap()));
+            }
+        }
+        for (as_of, holder, sources) in [(u64::MAX, 899, 4), (2 + 350, 350, 3), (2, 0, 2)] {
+            LOOKS.set(0);
+            let view = facts.view(Tx::from_bits(as_of));
+            let found = view.holder(&attribute, &gold(), Slot::of_name("main")).unwrap();
+            assert_eq!(found, Some(holders[holder]), "as of {as_of}");
+            assert!(LOOKS.get() <= sources, "{} looks as of {as_of}", LOOKS.get());
+        }
+        let nobody = facts.view(Tx::from_bits(1)).holder(&attribute, &gold(), Slot::of_name("main")).unwrap();
+        assert_eq!(nobody, None);
     }
 }

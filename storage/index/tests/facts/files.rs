@@ -78,10 +78,10 @@ fn the_bytes_of_a_run_are_where_the_page_draws_them() {
     let bytes = std::fs::read(&path).unwrap();
     let u32_at = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
     let u64_at = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap());
-    assert_eq!(&bytes[..11], b"MYELFCT\n\x01\0\x03");
+    assert_eq!(&bytes[..11], b"MYELFCT\n\x02\0\x03");
     assert_eq!(u32_at(60), crc32fast::hash(&bytes[..60]));
     let footer = bytes.len() - 128;
-    assert_eq!(&bytes[footer..footer + 12], b"MYELFCT.\x01\0\x03\0");
+    assert_eq!(&bytes[footer..footer + 12], b"MYELFCT.\x02\0\x03\0");
     let (blocks, directory, firsts) = (u32_at(footer + 12), u64_at(footer + 16) as usize, u32_at(footer + 24) as usize);
     assert_eq!(directory + blocks as usize * 32 + firsts, footer);
     assert_eq!(u32_at(footer + 28), crc32fast::hash(&bytes[directory..footer]));

@@ -78,6 +78,9 @@ fn checks_bind_new_values_and_a_change_that_old_data_forbids_is_refused() {
     assert!(forbids(&mut facts, "db/value-type", Value::keyword("f64")));
     assert!(forbids(&mut facts, "db/cardinality", Value::keyword("many")));
     assert!(forbids(&mut facts, "db/unique", Value::keyword("value")));
+    let common = Op::Retract { e: Entity::Ident("name".into()), a: ident("db/unique"), v: None };
+    let indexed = assert_op(&Entity::Ident("name".into()), "db/index", Value::Bool(true));
+    assert_eq!(check(&facts, 9, &[indexed, common]), Err((1, FactWhy::Schema)), "its keys have another layout");
     assert!(forbids(&mut facts, "db/value-type", Value::keyword("i65")));
     transact(&mut facts, 4, &[assert_op(&age, "db/max", decimal("40"))]).unwrap();
     let older = [assert_op(&Entity::Id(ids[0]), "age", Value::I64(41))];
