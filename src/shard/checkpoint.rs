@@ -26,13 +26,7 @@ use myelin_wire::{Cursor, Short};
 use std::sync::Arc;
 
 /// Of the state bytes.
-const VERSION: u32 = 4;
-/// The one that has registered reflexes within it, which is read too.
-const WITH_REFLEXES: u32 = 3;
-/// The one without policies.
-const WITHOUT_POLICIES: u32 = 2;
-/// The one without facts either.
-const WITHOUT_FACTS: u32 = 1;
+const VERSION: u32 = 5;
 
 /// What the seal thread writes for one shard.
 pub struct Sealing {
@@ -149,8 +143,8 @@ impl Shard {
         let short = |Short { at }| ShardError::Checkpoint(format!("short at byte {at}"));
         let mut cursor = Cursor::new(&from.state);
         let version = cursor.u32().map_err(short)?;
-        if !(WITHOUT_FACTS..=VERSION).contains(&version) {
-            return Err(ShardError::Checkpoint(format!("version {version}, {WITHOUT_FACTS} to {VERSION} are read")));
+        if version != VERSION {
+            return Err(ShardError::Checkpoint(format!("version {version}, {VERSION} is read")));
         }
         let position =
             Position { index: LogIndex(cursor.u64().map_err(short)?), tx: Tx::from_bits(cursor.u64().map_err(short)?) };
@@ -161,11 +155,8 @@ impl Shard {
         shard.sessions = Sessions::read(limits.sessions_per_shard, &mut cursor).map_err(short)?;
         shard.markets = Markets::read(&mut cursor).map_err(short)?;
         let mut part = || cursor.u64().and_then(|len| cursor.take(len as usize)).map_err(short);
-        let (ticks, quotes, reflexes) = (part()?, part()?, part()?);
-        let facts = if version == WITHOUT_FACTS { &[] } else { part()? };
-        if version > WITHOUT_POLICIES {
-            shard.retention = Policies::read(&mut cursor).map_err(short)?;
-        }
+        let (ticks, quotes, reflexes, facts) = (part()?, part()?, part()?, part()?);
+        shard.retention = Policies::read(&mut cursor).map_err(short)?;
         cursor.end().map_err(short)?;
         shard.subscribers.known_from(position.tx);
         shard.ticks = Columns::restore(columns_config(limits), ticks, from.ticks)?;
@@ -173,14 +164,11 @@ impl Shard {
         shard.facts = Facts::restore(facts, from.facts)?;
         let (bounds, registrations) = (react::limits(limits), from.registrations.as_slice());
         shard.reflexes = match registrations {
-            _ if version <= WITH_REFLEXES => Reflexes::restore(bounds, reflexes),
             [] => Reflexes::restore_parts(bounds, &Reflexes::new(bounds).registrations_state(), reflexes),
             written => Reflexes::restore_parts(bounds, written, reflexes),
         }
         .map_err(|error| ShardError::Checkpoint(error.to_string()))?;
-        if version > WITH_REFLEXES {
-            shard.registrations_written = shard.reflexes.version();
-        }
+        shard.registrations_written = shard.reflexes.version();
         // Parts of one checkpoint, each sound: found by a campaign over mutated ones.
         if shard.ticks.last_tx().max(shard.quotes.last_tx()).max(shard.facts.last_tx()) > position.tx {
             return Err(ShardError::Checkpoint("its rows or facts are younger than its position".to_owned()));
@@ -222,33 +210,20 @@ mod tests {
     use crate::reflex::{ReflexId, Scope, Spec};
 
     #[test]
-    fn older_states_are_read_by_their_versions_and_one_of_the_next_is_not() {
+    fn a_state_of_another_version_or_cut_short_is_refused() {
         let limits = Limits::default();
-        let mut shard = Shard::new(3, 1, &limits);
-        let facts = shard.facts.state().len();
-        let mut policies = Vec::new();
-        shard.retention.write(&mut policies);
-        let mut state = shard.seal().state;
-        state.truncate(state.len() - policies.len());
-        // Before files of reflexes a state had what is registered too.
-        let (running, whole) = (shard.reflexes.running_state(), shard.reflexes.state());
-        let at = state.len() - (8 + facts) - (8 + running.len());
-        let older = [&(whole.len() as u64).to_le_bytes(), whole.as_slice()].concat();
-        state.splice(at..at + 8 + running.len(), older);
+        let state = Shard::new(3, 1, &limits).seal().state;
         let restore = |state: &[u8]| {
             Shard::restore(3, 1, &limits, Restoring { state: state.to_vec(), ..Restoring::default() }).map(|_| ())
         };
-        state[..4].copy_from_slice(&WITH_REFLEXES.to_le_bytes());
-        assert!(restore(&state).is_err(), "policies are missing");
-        assert!(restore(&[&state, policies.as_slice()].concat()).is_ok());
-        state[..4].copy_from_slice(&WITHOUT_POLICIES.to_le_bytes());
         assert!(restore(&state).is_ok());
-        state.truncate(state.len() - 8 - facts);
-        assert!(restore(&state).is_err(), "facts are missing");
-        state[..4].copy_from_slice(&WITHOUT_FACTS.to_le_bytes());
-        assert!(restore(&state).is_ok());
-        state[..4].copy_from_slice(&(VERSION + 1).to_le_bytes());
-        assert!(matches!(restore(&state), Err(ShardError::Checkpoint(_))));
+        for cut in 1..state.len() {
+            assert!(restore(&state[..cut]).is_err(), "cut at {cut}");
+        }
+        for version in [0, VERSION - 1, VERSION + 1] {
+            let other = [&version.to_le_bytes(), &state[4..]].concat();
+            assert!(matches!(restore(&other), Err(ShardError::Checkpoint(_))), "version {version}");
+        }
     }
 
     #[test]

@@ -2,19 +2,24 @@
 //!
 //! ```text
 //!   session -> next request expected, the last 1,024 outcomes (32 bytes each), the tx it last spoke at
+//!   evicted -> the ids of the last 65,536 that made room
 //! ```
 //!
 //! A request below `next` was executed once and is answered from its outcome; one above is a gap and refused; an unknown
 //! session may only begin at 1. When the table is full the session that was silent longest makes room: a function of
-//! applied entries alone, so every replica evicts the same one.
+//! applied entries alone, so every replica evicts the same one. An evicted one is known by its id and never begins again:
+//! what looks like its first request may be a repeat. Deliberately absent: ids evicted before those; a request that is
+//! repeated after so many other sessions came and went may be executed again.
 
 use bytemuck::{Pod, Zeroable};
-use hashbrown::{DefaultHashBuilder, HashMap};
+use hashbrown::{DefaultHashBuilder, HashMap, HashSet};
 use myelin_datom::Tx;
 use std::collections::{BTreeSet, VecDeque};
 
 /// Outcomes a session keeps.
 pub const OUTCOMES: usize = 1024;
+/// Evicted sessions that are remembered: at a hundred new sessions a second those of ten minutes.
+const EVICTED: usize = 1 << 16;
 
 /// How a request ended. **Shape:** 32 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
@@ -70,7 +75,31 @@ pub struct Sessions {
     by_id: HashMap<u64, Session, DefaultHashBuilder>,
     /// Who was silent longest: ordered by the tx a session last spoke at.
     by_age: BTreeSet<(Tx, u64)>,
+    evicted: Evicted,
     max: usize,
+}
+
+/// Who made room, in the order in which it happened.
+#[derive(Debug, Default)]
+struct Evicted {
+    ids: HashSet<u64, DefaultHashBuilder>,
+    order: VecDeque<u64>,
+}
+
+impl Evicted {
+    /// Remembers one more; the oldest is forgotten where there are too many. False when it is known.
+    fn note(&mut self, id: u64) -> bool {
+        if !self.ids.insert(id) {
+            return false;
+        }
+        self.order.push_back(id);
+        if self.order.len() > EVICTED
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.ids.remove(&oldest);
+        }
+        true
+    }
 }
 
 impl Sessions {
@@ -78,7 +107,7 @@ impl Sessions {
     #[must_use]
     pub fn new(max: usize) -> Self {
         assert!(max > 0, "a shard needs room for a session");
-        Self { by_id: HashMap::default(), by_age: BTreeSet::new(), max }
+        Self { by_id: HashMap::default(), by_age: BTreeSet::new(), evicted: Evicted::default(), max }
     }
 
     /// How many there are.
@@ -91,7 +120,7 @@ impl Sessions {
     #[must_use]
     pub fn turn(&self, id: u64, request: u64) -> Turn {
         let Some(session) = self.by_id.get(&id) else {
-            return if request == 1 { Turn::Next } else { Turn::Expired };
+            return if request == 1 && !self.evicted.ids.contains(&id) { Turn::Next } else { Turn::Expired };
         };
         if request >= session.next {
             return if request == session.next { Turn::Next } else { Turn::Gap { expected: session.next } };
@@ -125,10 +154,11 @@ impl Sessions {
     fn evict(&mut self) {
         if let Some((_, id)) = self.by_age.pop_first() {
             self.by_id.remove(&id);
+            self.evicted.note(id);
         }
     }
 
-    /// Writes the table into a checkpoint, in the order of age.
+    /// Writes the table into a checkpoint, in the order of age, and then the evicted.
     pub fn write(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&(self.by_age.len() as u64).to_le_bytes());
         for (tx, id) in &self.by_age {
@@ -140,10 +170,12 @@ impl Sessions {
                 out.extend_from_slice(bytemuck::bytes_of(outcome));
             }
         }
+        out.extend_from_slice(&(self.evicted.order.len() as u64).to_le_bytes());
+        self.evicted.order.iter().for_each(|id| out.extend_from_slice(&id.to_le_bytes()));
     }
 
     /// Reads what [`Sessions::write`] wrote. **Errors:** also for what no table could have written: more sessions than `max`,
-    /// one of them twice, not in the order of age, or with outcomes that it cannot have.
+    /// one of them twice, not in the order of age, or with outcomes that it cannot have; an evicted one that is there.
     pub fn read(max: usize, cursor: &mut myelin_wire::Cursor<'_>) -> Result<Self, myelin_wire::Short> {
         let mut sessions = Self::new(max);
         for _ in 0..cursor.u64()? {
@@ -159,6 +191,13 @@ impl Sessions {
             }
             sessions.by_age.insert((tx, id));
             sessions.by_id.insert(id, Session { next, last_tx: tx, outcomes });
+        }
+        for _ in 0..cursor.u64()? {
+            let id = cursor.u64()?;
+            if sessions.evicted.order.len() == EVICTED || sessions.by_id.contains_key(&id) || !sessions.evicted.note(id)
+            {
+                return Err(cursor.senseless());
+            }
         }
         Ok(sessions)
     }
@@ -210,6 +249,28 @@ mod tests {
         }
     }
 
+    /// A client whose first and only request was executed, and whose answer was lost, asks again after its session made room.
+    #[test]
+    fn the_first_request_of_an_evicted_session_is_not_executed_again() {
+        let mut sessions = Sessions::new(2);
+        for id in 1..=3 {
+            sessions.settle(id, 1, outcome(id));
+        }
+        let mut bytes = Vec::new();
+        sessions.write(&mut bytes);
+        let read = Sessions::read(2, &mut myelin_wire::Cursor::new(&bytes)).unwrap();
+        for table in [&sessions, &read] {
+            assert_eq!(table.turn(1, 1), Turn::Expired, "it was executed once");
+            assert_eq!(table.turn(4, 1), Turn::Next, "a new one begins");
+        }
+        for id in 4..EVICTED as u64 + 10 {
+            sessions.settle(id, 1, outcome(id));
+        }
+        assert_eq!(sessions.evicted.order.len(), EVICTED, "what is remembered is bounded");
+        assert_eq!(sessions.evicted.ids.len(), EVICTED);
+        assert_eq!(sessions.turn(EVICTED as u64, 1), Turn::Expired);
+    }
+
     /// Found by a campaign over mutated checkpoints: a table with a session twice stopped the shard when it was next written,
     /// and one above its bound grew for ever.
     #[test]
@@ -219,8 +280,10 @@ mod tests {
             bytes.resize(32 + outcomes as usize * size_of::<Outcome>(), 0);
             bytes
         };
-        let read = |entries: &[Vec<u8>]| {
-            let bytes = [(entries.len() as u64).to_le_bytes().to_vec(), entries.concat()].concat();
+        let read = |entries: &[Vec<u8>], evicted: &[u64]| {
+            let count = |number: usize| (number as u64).to_le_bytes().to_vec();
+            let ids = evicted.iter().flat_map(|id: &u64| id.to_le_bytes()).collect();
+            let bytes = [count(entries.len()), entries.concat(), count(evicted.len()), ids].concat();
             Sessions::read(2, &mut myelin_wire::Cursor::new(&bytes)).map(|sessions| sessions.count()).ok()
         };
         for (story, entries, expected) in [
@@ -231,7 +294,9 @@ mod tests {
             ("an outcome of nothing", vec![entry(1, 10, 1, 1)], None),
             ("too many outcomes", vec![entry(1, 10, 5000, OUTCOMES as u64 + 1)], None),
         ] {
-            assert_eq!(read(&entries), expected, "{story}");
+            assert_eq!(read(&entries, &[7, 8]), expected, "{story}");
+            assert_eq!(read(&entries, &[7, 7]), None, "{story}, and evicted twice");
+            assert_eq!(read(&entries, &[1]), None, "{story}, and evicted though it is there");
         }
     }
 }
