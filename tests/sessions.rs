@@ -132,6 +132,106 @@ fn a_verdict_per_row_is_given_when_it_is_asked_for() {
     assert_eq!(verdicts, [0xffff, Code::IdConflict as u16, 0]);
 }
 
+/// Codes per row, 0 = stored; the counts of the ack before them.
+fn told(line: &mut Line, session: u64, request: u64, kind: Kind, rows: &[Tick]) -> (Header, AckBody, Vec<u16>) {
+    let count = rows.len() as u32;
+    let header = Header { session, request, count, flags: Header::PARTIAL, ..Header::new(kind) };
+    let (header, body) = line.ask(header, bytemuck::cast_slice(rows));
+    assert_eq!(header.kind, Kind::Ack as u8, "{:?}", Code::from_number(header.code));
+    let verdicts = body[16..].chunks_exact(2).map(|two| u16::from_le_bytes([two[0], two[1]])).collect();
+    (header, bytemuck::pod_read_unaligned(&body[..16]), verdicts)
+}
+
+#[test]
+fn a_flawed_row_costs_itself_where_a_verdict_per_row_is_asked_for_and_a_repeat_hears_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let setup = Setup::new(dir.path());
+    let mut node = setup.start();
+    let mut line = Line::open(node.listen);
+    let market = line.market(7, "flawed");
+    let sound = |id| tick(market, id, 1.0);
+    let rows = [
+        sound(1),
+        Tick { price: f64::NAN, ..sound(2) },
+        sound(3),
+        Tick { zero_60: 1, ..sound(4) },
+        Tick { market: EntityId::NONE, ..sound(5) },
+        Tick { side: 9, ..sound(3) },
+        // A flawed row says nothing: this id is not taken by it.
+        sound(2),
+    ];
+    let codes = [Code::PriceNotFinite, Code::Reserved, Code::MarketKind, Code::Side].map(|code| code as u16);
+    let expected = [0, codes[0], 0, codes[1], codes[2], codes[3], 0];
+    let (first, ack, verdicts) = told(&mut line, 7, 2, Kind::Ticks, &rows);
+    assert_eq!((first.count, ack.refused, ack.duplicates, ack.first_bad), (3, 4, 0, 1));
+    assert_eq!((ack.first_code, &verdicts[..]), (u32::from(codes[0]), &expected[..]));
+    // Without the flag the frame is one, and nothing of it is stored.
+    let whole = line.ticks(7, 3, &rows);
+    assert_eq!((Code::from_number(whole.code), whole.count), (Some(Code::PriceNotFinite), 1));
+    let quotes = [Tick { volume: -1.0, ..sound(1) }, Tick { trader: EntityId::from_bits(1.5_f64.to_bits()), ..sound(1) }];
+    let (_, _, verdicts) = told(&mut line, 7, 3, Kind::Quotes, &quotes);
+    assert_eq!(verdicts, [Code::VolumeNegative as u16, 0], "a quote's fields stand elsewhere");
+    for killed in [false, true] {
+        if killed {
+            node.kill();
+            node = setup.start();
+            line = Line::open(node.listen);
+        }
+        let (again, ack, verdicts) = told(&mut line, 7, 2, Kind::Ticks, &rows);
+        assert_eq!((again.tx, again.count, ack.refused, ack.first_bad), (first.tx, 3, 4, 1));
+        assert_eq!(verdicts, expected, "killed: {killed}");
+        run(async {
+            let client = node.client().await;
+            let rows = client.ticks_of(market, Default::default(), myelin_client::At::default()).await.unwrap().value.rows;
+            assert!(rows.iter().map(|(_, _, row)| row.id).eq([1, 3, 2]), "each in its place, once");
+        });
+    }
+    // What only the database can refuse stands beside it.
+    let rows = [sound(1), Tick { price: 2.0, ..sound(3) }, Tick { price: f64::INFINITY, ..sound(9) }, sound(9)];
+    let (_, _, verdicts) = told(&mut line, 7, 4, Kind::Ticks, &rows);
+    assert_eq!(verdicts, [0xffff, Code::IdConflict as u16, codes[0], 0]);
+}
+
+/// A client that was away while 4,096 others spoke sends its first request again: its rows have no ids, so nothing but
+/// the session could tell that they are there.
+#[test]
+fn the_first_request_of_a_session_that_made_room_is_refused_and_not_executed_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let setup = Setup::new(dir.path());
+    let mut node = setup.start();
+    let mut line = Line::open(node.listen);
+    let market = line.market(7, "crowd");
+    let row = [tick(market, 0, 1.0)];
+    assert_eq!(line.ticks(8, 1, &row).count, 1);
+    let mut crowd = 0_u64;
+    while crowd < 4096 {
+        let mut line = Line::open(node.listen);
+        for n in 0..64 {
+            let header = Header { session: 1000 + crowd + n, request: 1, count: 1, ..Header::new(Kind::Ticks) };
+            line.say(header, bytemuck::cast_slice(&row));
+        }
+        for _ in 0..64 {
+            assert_eq!(line.hear().map(|(header, _)| header.kind), Some(Kind::Ack as u8));
+        }
+        crowd += 64;
+    }
+    for killed in [false, true] {
+        if killed {
+            node.kill();
+            node = setup.start();
+            line = Line::open(node.listen);
+        }
+        let again = line.ticks(8, 1, &row);
+        assert_eq!(Code::from_number(again.code), Some(Code::SessionExpired), "killed: {killed}");
+        run(async {
+            let client = node.client().await;
+            let count = client.count(myelin_wire::Attribute::Tick, None, myelin_client::At::default()).await.unwrap();
+            assert_eq!(count.value, 1 + crowd);
+        });
+    }
+    assert_eq!(line.ticks(9, 1, &row).count, 1, "another session begins");
+}
+
 #[test]
 fn the_greatest_request_number_there_is_is_refused_and_the_node_lives() {
     let dir = tempfile::tempdir().unwrap();

@@ -12,7 +12,7 @@ use super::{ConnId, Refusal};
 use bytemuck::Pod;
 use hashbrown::{DefaultHashBuilder, HashMap};
 use myelin_datom::{Quote, ROW_BYTES, Row, Tick};
-use myelin_wire::{Code, Frame, Kind, RetainRow, read_markets};
+use myelin_wire::{Code, Frame, Header, Kind, RetainRow, read_markets};
 use std::ops::Range;
 
 /// Sessions one connection may use with one shard. A router needs one per feed it carries.
@@ -153,6 +153,10 @@ fn rows<R: Row + Pod>(frame: &Frame<'_>) -> Result<(), Refusal> {
     let Ok(rows) = bytemuck::try_cast_slice::<u8, R>(frame.body) else {
         return Err(Refusal::of(Code::BadBody));
     };
+    if frame.header.flags & Header::PARTIAL != 0 {
+        // A flawed row costs itself: `apply` refuses it, and whoever repeats the request hears the same.
+        return Ok(());
+    }
     match rows.iter().enumerate().find_map(|(n, row)| row.flaw().map(|flaw| (n, flaw))) {
         Some((n, flaw)) => Err(Refusal { first_bad: n as u32, ..Refusal::of(flaw.into()) }),
         None => Ok(()),

@@ -83,7 +83,7 @@ impl Shard {
                 self.sessions.settle(proposal.session, proposal.request, done.outcome);
                 done.said
             }
-            Turn::Repeat(outcome) => self.repeat(kind, outcome, body),
+            Turn::Repeat(outcome) => self.repeat(kind, proposal, outcome, body),
             Turn::Gap { expected } => Said::Refused(Refusal { aux: expected, ..Refusal::of(Code::SessionGap) }),
             Turn::Expired => Said::Refused(Refusal::of(Code::SessionExpired)),
             Turn::Forgotten => Said::Refused(Refusal::of(Code::OutcomeForgotten)),
@@ -122,13 +122,19 @@ impl Shard {
     }
 
     /// What is told of a request that was executed before.
-    fn repeat(&self, kind: EntryKind, outcome: Outcome, body: &[u8]) -> Said {
+    fn repeat(&self, kind: EntryKind, proposal: &Proposal, outcome: Outcome, body: &[u8]) -> Said {
         match (Code::from_number(outcome.code), kind) {
             (Some(code), _) => Said::Refused(Refusal { first_bad: outcome.first_bad, ..Refusal::of(code) }),
             (None, EntryKind::Markets) => self.market_ids(body),
             // Whom its tempids became is not kept: as of its tx they can be looked up.
             (None, EntryKind::Transact) => {
                 Said::Answer { count: outcome.accepted, aux: 1, more: false, body: Vec::new() }
+            }
+            (None, EntryKind::Ticks) if proposal.partial() => {
+                Said::Ack { outcome, verdicts: told_again::<Tick>(outcome, body) }
+            }
+            (None, EntryKind::Quotes) if proposal.partial() => {
+                Said::Ack { outcome, verdicts: told_again::<Quote>(outcome, body) }
             }
             (None, _) => Said::Ack { outcome, verdicts: None },
         }
@@ -331,7 +337,9 @@ fn apply_rows<R: ColumnRow>(
     verdicts: &mut Vec<Verdict>,
     gaps: &mut Vec<Gap>,
 ) -> Result<Done, ShardError> {
-    let summary: Summary = columns.check(rows, verdicts)?;
+    // Where a verdict per row was asked for the door lets flawed rows in, each to be refused by itself.
+    let summary: Summary =
+        if proposal.partial() { columns.check_each(rows, verdicts)? } else { columns.check(rows, verdicts)? };
     let mut outcome = Outcome {
         tx: tx.bits(),
         accepted: summary.new,
@@ -341,7 +349,7 @@ fn apply_rows<R: ColumnRow>(
         ..Zeroable::zeroed()
     };
     if let Some((n, refusal)) = summary.first_refused {
-        let code = row_code(refusal);
+        let code = row_code(refusal, &rows[n as usize]);
         if !proposal.partial() {
             return Ok(refused(tx, Refusal { first_bad: n, ..Refusal::of(code) }));
         }
@@ -350,17 +358,27 @@ fn apply_rows<R: ColumnRow>(
     }
     gaps.extend_from_slice(columns.insert(tx, rows, verdicts).gaps);
     let told = proposal.partial().then(|| {
-        let verdict = |verdict: &Verdict| match verdict {
+        let verdict = |(verdict, row): (&Verdict, &R)| match verdict {
             Verdict::New => 0,
             Verdict::Duplicate => DUPLICATE,
-            Verdict::Refused(refusal) => row_code(*refusal) as u16,
+            Verdict::Refused(refusal) => row_code(*refusal, row) as u16,
         };
-        verdicts.iter().map(verdict).collect()
+        verdicts.iter().zip(rows).map(verdict).collect()
     });
     Ok(Done { outcome, said: Said::Ack { outcome, verdicts: told } })
 }
 
-const fn row_code(refusal: RowRefusal) -> Code {
+/// The verdicts of a request that was executed before, where its outcome and its rows say them all: nothing was a
+/// duplicate, and what was refused is flawed.
+fn told_again<R: Row>(outcome: Outcome, body: &[u8]) -> Option<Box<[u16]>> {
+    let rows = body.chunks_exact(size_of::<R>()).map(bytemuck::pod_read_unaligned::<R>);
+    let told: Box<[u16]> = rows.map(|row| row.flaw().map_or(0, |flaw| Code::from(flaw) as u16)).collect();
+    let flawed = told.iter().filter(|code| **code != 0).count();
+    let all = outcome.refused as usize == flawed && outcome.accepted as usize + flawed == told.len();
+    all.then_some(told)
+}
+
+fn row_code<R: Row>(refusal: RowRefusal, row: &R) -> Code {
     match refusal {
         RowRefusal::UnknownMarket => Code::UnknownMarket,
         RowRefusal::IdConflict => Code::IdConflict,
@@ -368,5 +386,6 @@ const fn row_code(refusal: RowRefusal) -> Code {
         RowRefusal::NegativePrice => Code::NegativePrice,
         RowRefusal::NothingToCorrect => Code::NothingToCorrect,
         RowRefusal::MarketFull => Code::TooMany,
+        RowRefusal::Flawed => row.flaw().map_or(Code::BadBody, Code::from),
     }
 }

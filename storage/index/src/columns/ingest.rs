@@ -26,6 +26,18 @@ impl<R: ColumnRow> Columns<R> {
     ///
     /// **Errors:** a run that cannot be read where an old id has to be compared; nothing was decided then.
     pub fn check(&mut self, rows: &[R], verdicts: &mut Vec<Verdict>) -> Result<Summary, IndexError> {
+        self.check_rows(rows, verdicts, false)
+    }
+
+    /// The same for rows whose shape nobody has looked at: a flawed one is refused as [`RowRefusal::Flawed`].
+    ///
+    /// **Cost:** a nanosecond a row more.
+    pub fn check_each(&mut self, rows: &[R], verdicts: &mut Vec<Verdict>) -> Result<Summary, IndexError> {
+        self.check_rows(rows, verdicts, true)
+    }
+
+    #[inline]
+    fn check_rows(&mut self, rows: &[R], verdicts: &mut Vec<Verdict>, look: bool) -> Result<Summary, IndexError> {
         assert!(rows.len() < 1 << 31, "a proposal's rows are counted in 31 bits");
         verdicts.clear();
         verdicts.reserve(rows.len());
@@ -34,7 +46,11 @@ impl<R: ColumnRow> Columns<R> {
         let mut last = Last { id: EntityId::NONE, ix: MarketIx(0) };
         let mut summary = Summary::default();
         for (n, row) in rows.iter().enumerate() {
-            let verdict = self.judge(rows, n as u32, row, &mut last)?;
+            let verdict = if look && row.flaw().is_some() {
+                Verdict::Refused(RowRefusal::Flawed)
+            } else {
+                self.judge(rows, n as u32, row, &mut last)?
+            };
             match verdict {
                 Verdict::New => summary.new += 1,
                 Verdict::Duplicate => summary.duplicates += 1,

@@ -1,6 +1,6 @@
 //! What `check` decides about each row of a proposal, and what `insert` did.
 //!
-//! Deliberately absent: how the wire numbers refusals (`net/wire`), and flaws of shape (decided at admission).
+//! Deliberately absent: how the wire numbers refusals (`net/wire`), and which flaw of shape it is (`Row::flaw`).
 
 use myelin_datom::EntityId;
 
@@ -31,6 +31,8 @@ pub enum RowRefusal {
     NothingToCorrect = 5,
     /// The market holds as many rows as its ordinal has sequences; it takes a further ordinal.
     MarketFull = 6,
+    /// Its shape is flawed: [`Row::flaw`](myelin_datom::Row::flaw) says how. Only where the door did not look.
+    Flawed = 7,
 }
 
 impl RowRefusal {
@@ -44,6 +46,7 @@ impl RowRefusal {
             Self::NegativePrice => "the price is negative and the market is not signed",
             Self::NothingToCorrect => "no row has the id that this one corrects",
             Self::MarketFull => "the market holds all rows its ordinal has room for",
+            Self::Flawed => "a field has a value that no row may have",
         }
     }
 }
