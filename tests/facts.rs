@@ -1,4 +1,4 @@
-//! Facts through the real binary: said, read as of any moment, kept through kills, restarts and seals.
+//! Facts through the real binary: said, read as of any moment, kept through kills, restarts and seals, and dropped by policy.
 
 use crate::node::{Node, Setup, markets, report, run, tick, trials, wait_for};
 use crate::sessions::Line;
@@ -174,6 +174,146 @@ fn many_small_runs_of_facts_become_one_and_every_fact_is_still_there() {
             assert!(found.datoms.is_sorted_by_key(|datom| datom.v.clone()), "by value");
         });
     }
+}
+
+const PRICES: &str = r#"[
+    {"op":"assert","e":"?price","a":"db/ident","v":{"keyword":"desk/price"}},
+    {"op":"assert","e":"?price","a":"db/value-type","v":{"keyword":"i64"}},
+    {"op":"assert","e":"?note","a":"db/ident","v":{"keyword":"desk/note"}},
+    {"op":"assert","e":"?note","a":"db/value-type","v":{"keyword":"i64"}},
+    {"op":"assert","e":"?id","a":"db/ident","v":{"keyword":"desk/id"}},
+    {"op":"assert","e":"?id","a":"db/value-type","v":{"keyword":"i64"}},
+    {"op":"assert","e":"?id","a":"db/unique","v":{"keyword":"identity"}}
+]"#;
+
+/// So many rounds over a hundred desks, each with another price and, the first time, a note.
+async fn prices(client: &Client, rounds: std::ops::Range<i64>) -> Tx {
+    let mut last = Tx::ZERO;
+    for round in rounds {
+        let ops: Vec<String> = (0..100)
+            .flat_map(|desk| {
+                let say = |a: &str, v: i64| format!(r#"{{"op":"assert","e":"?{desk}","a":"desk/{a}","v":{v}}}"#);
+                [
+                    Some(say("id", desk)),
+                    Some(say("price", round * 1000 + desk)),
+                    (round == 0).then(|| say("note", desk)),
+                ]
+            })
+            .flatten()
+            .collect();
+        last = client.transact(&transaction(&format!("[{}]", ops.join(",")))).await.unwrap().tx;
+    }
+    last
+}
+
+fn of(a: &'static str) -> DatomsAsked<'static> {
+    DatomsAsked { order: 2, a: Some(AttributeName::ident(a)), ..DatomsAsked::all(0) }
+}
+
+/// The horizon below which a read is refused; none when it is answered.
+async fn refused_below(client: &Client, asked: &DatomsAsked<'_>, at: At) -> Option<Tx> {
+    match client.datoms(Place::Partition("main"), asked, at, usize::MAX).await {
+        Ok(_) => None,
+        Err(Error::Refused(refusal)) => {
+            assert_eq!(refusal.code, Some(Code::BelowHorizon));
+            Some(Tx::from_bits(refusal.aux))
+        }
+        Err(error) => panic!("{error}"),
+    }
+}
+
+fn bytes_of_fact_runs(dir: &std::path::Path) -> u64 {
+    let files = std::fs::read_dir(dir.join("core-0000/runs")).unwrap().flatten();
+    let facts = files.filter(|file| file.file_name().to_string_lossy().ends_with(".facts"));
+    facts.map(|file| file.metadata().map_or(0, |file| file.len())).sum()
+}
+
+#[test]
+fn a_past_that_no_policy_keeps_goes_with_its_room_and_what_holds_stays_through_kills() {
+    let dir = tempfile::tempdir().unwrap();
+    let setup = Setup::new(dir.path());
+    let mut node = setup.start();
+    let (early, last) = run(async {
+        let client = node.client().await;
+        client.transact(&transaction(PRICES)).await.unwrap();
+        let early = prices(&client, 0..1).await;
+        (early, prices(&client, 1..120).await)
+    });
+    node.wait_for_checkpoints(2);
+    let full = bytes_of_fact_runs(dir.path());
+    let horizon = run(async {
+        let client = node.client().await;
+        assert_eq!(refused_below(&client, &of("desk/price"), At::as_of(early)).await, None, "all is kept");
+        let policy = r#"[{"op":"assert","e":":desk/price","a":"db/retention","v":"latest"}]"#;
+        client.transact(&transaction(policy)).await.unwrap();
+        let until = std::time::Instant::now() + crate::node::PATIENCE;
+        loop {
+            if let Some(horizon) = refused_below(&client, &of("desk/price"), At::as_of(early)).await {
+                break horizon;
+            }
+            assert!(std::time::Instant::now() < until, "waited for the past to go");
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    });
+    assert_eq!(horizon, last, "what was said last, and nothing before it");
+    wait_for("the room of 11,900 prices", || (bytes_of_fact_runs(dir.path()) * 5 < full).then_some(()));
+    for round in 0..3 {
+        run(async {
+            let client = node.client().await;
+            let (whole, since) = (DatomsAsked { history: true, ..of("desk/price") }, horizon);
+            assert_eq!(refused_below(&client, &of("desk/price"), At::as_of(early)).await, Some(horizon), "{round}");
+            assert_eq!(refused_below(&client, &whole, At::NOW).await, Some(horizon), "a history from the beginning");
+            let everything = DatomsAsked::all(0);
+            assert_eq!(refused_below(&client, &everything, At::as_of(early)).await, Some(horizon), "it is in there");
+            let desk = asked(false, Tx::ZERO, Entity::Lookup(AttributeName::ident("desk/id"), Value::I64(3)));
+            let entity = client.entity(main_slot(), &desk, At::as_of(early), 9).await.unwrap_err();
+            assert_eq!(code(entity).0, Some(Code::BelowHorizon), "round {round}");
+            // What is said of another attribute, then and ever, is all there.
+            assert_eq!(refused_below(&client, &of("desk/note"), At::as_of(early)).await, None);
+            let notes = DatomsAsked { history: true, ..of("desk/note") };
+            assert_eq!(refused_below(&client, &notes, At::NOW).await, None);
+            // And so is what holds, and what was said since.
+            let read = async |asked: DatomsAsked<'static>, at| {
+                client.datoms(Place::Partition("main"), &asked, at, usize::MAX).await.unwrap().value.datoms
+            };
+            for at in [At::NOW, At::as_of(horizon)] {
+                let prices: Vec<_> = read(of("desk/price"), at).await.into_iter().map(|datom| datom.v).collect();
+                assert_eq!(
+                    prices,
+                    (0..100).map(|desk| Value::I64(119_000 + desk)).collect::<Vec<_>>(),
+                    "round {round}"
+                );
+            }
+            assert_eq!(read(DatomsAsked { since, ..whole }, At::NOW).await, []);
+            let about = told(&client, &asked(false, Tx::ZERO, Entity::Ident("desk/price".into())), At::NOW).await;
+            let dropped = about.iter().find(|(a, ..)| a == "db/pruned-datoms").map(|(_, v, _)| v.clone());
+            assert_eq!(dropped, Some(Value::I64(2 * 11_900)), "each price taken back, and that it was");
+        });
+        let (status, body) = node.get(&format!("/v2/query/as_of/{early}?attribute=desk/price"));
+        let told: Json = serde_json::from_str(&body).unwrap();
+        assert_eq!(
+            (status, &told["code"], &told["oldest"]),
+            (422, &"below_horizon".into(), &horizon.to_string().into())
+        );
+        node.kill();
+        if round == 1 {
+            let output =
+                std::process::Command::new(env!("CARGO_BIN_EXE_myelin")).arg("verify").arg(dir.path()).output();
+            let output = output.unwrap();
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+        }
+        node = setup.start();
+    }
+    // It goes on: the pruner of a node that started again counts what is said from now on.
+    run(async {
+        let client = node.client().await;
+        let later = prices(&client, 120..122).await;
+        let until = std::time::Instant::now() + crate::node::PATIENCE;
+        while refused_below(&client, &of("desk/price"), At::as_of(horizon)).await != Some(later) {
+            assert!(std::time::Instant::now() < until, "waited for the horizon to follow");
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    });
 }
 
 fn code(error: Error) -> (Option<Code>, Option<u32>) {

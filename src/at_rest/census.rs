@@ -154,6 +154,7 @@ pub(super) const fn kind_name(kind: u8) -> &'static str {
         Some(EntryKind::Transact) => "transact",
         Some(EntryKind::Retain) => "retain",
         Some(EntryKind::Horizon) => "horizon",
+        Some(EntryKind::FactHorizon) => "fact-horizon",
         None => "unknown",
     }
 }

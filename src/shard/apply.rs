@@ -42,12 +42,12 @@ impl Shard {
             for proposal in Proposals::new(kind, entry.payload, entry.tx) {
                 let (tx, proposal, body) = proposal?;
                 last_tx = tx;
-                if kind == EntryKind::Horizon {
-                    // The leader's own: of no session, and nobody waits for it.
-                    self.apply_horizon(tx, body)?;
-                    continue;
+                match kind {
+                    // The leader's own: of no session, and nobody waits for them.
+                    EntryKind::Horizon => self.apply_horizon(tx, body)?,
+                    EntryKind::FactHorizon => self.apply_fact_horizon(tx, body)?,
+                    _ => self.apply_proposal(durable, kind, tx, &proposal, body)?,
                 }
-                self.apply_proposal(durable, kind, tx, &proposal, body)?;
             }
         } else {
             return Err(super::entry::Senseless { kind: entry.kind, at: 0 }.into());
@@ -115,7 +115,7 @@ impl Shard {
             EntryKind::Remove => Ok(self.apply_remove(tx, body)),
             EntryKind::Transact => self.apply_transact(tx, body),
             EntryKind::Retain => Ok(self.apply_retain(tx, body)),
-            EntryKind::Close | EntryKind::Lead | EntryKind::Horizon => {
+            EntryKind::Close | EntryKind::Lead | EntryKind::Horizon | EntryKind::FactHorizon => {
                 Err(super::entry::Senseless { kind: kind as u8, at: 0 }.into())
             }
         }

@@ -285,6 +285,7 @@ impl Shard {
         line("sessions", self.sessions.count() as u64);
         line("subscriptions", self.subscribers.count() as u64);
         line("datoms", self.facts.datoms());
+        line("datoms_dropped", self.counters.datoms_dropped);
         line("tails", self.tails.count() as u64);
         line("unsealed_rows", self.unsealed_rows());
         line("read_turn_rows_max", self.readings.turn_rows_max());

@@ -406,7 +406,7 @@ fn campaign_no_bytes_break_the_reader_of_checkpoints_and_what_is_taken_answers()
     let (ticks, quotes, facts) = (dir.path().join("ticks"), dir.path().join("quotes"), dir.path().join("facts"));
     sealing.ticks.as_ref().unwrap().write_run(&ticks, &mut ()).unwrap();
     sealing.quotes.as_ref().unwrap().write_run(&quotes, &mut ()).unwrap();
-    sealing.facts.as_ref().unwrap().write_run(&facts, &mut ()).unwrap();
+    sealing.facts.as_ref().unwrap().write_run(&sealing.floors.facts, &facts, &mut ()).unwrap();
     let (ticks, quotes, facts) = (written_run(&ticks), written_run(&quotes), Arc::new(FactRun::open(&facts).unwrap()));
     let parts = Parts::of(&shard, &sealing.state);
     assert!(parts.joined() == sealing.state, "the state is what this takes apart");

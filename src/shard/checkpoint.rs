@@ -21,7 +21,7 @@ use crate::market::Markets;
 use crate::reflex::{Reflexes, Registrations};
 use crate::retention::Policies;
 use myelin_datom::{Kind, Quote, Tick, Tx};
-use myelin_index::{Columns, FactRun, Facts, Floors, Frozen, FrozenFacts, Run};
+use myelin_index::{Columns, FactFloors, FactRun, Facts, Floors, Frozen, FrozenFacts, Run};
 use myelin_wire::{Cursor, Short};
 use std::sync::Arc;
 
@@ -46,13 +46,15 @@ pub struct Sealing {
     pub state: Vec<u8>,
 }
 
-/// The floors of a shard's markets.
+/// The floors of a shard's markets, and the horizons of its attributes.
 #[derive(Clone, Debug, Default)]
 pub struct ShardFloors {
     /// Of ticks.
     pub ticks: Floors,
     /// Of quotes.
     pub quotes: Floors,
+    /// Of facts.
+    pub facts: FactFloors,
 }
 
 /// What a start brings back for one shard.
@@ -95,7 +97,7 @@ impl Shard {
     /// What is pruned as of now.
     #[must_use]
     pub fn floors(&self) -> ShardFloors {
-        ShardFloors { ticks: self.ticks.floors(), quotes: self.quotes.floors() }
+        ShardFloors { ticks: self.ticks.floors(), quotes: self.quotes.floors(), facts: self.facts.floors() }
     }
 
     /// The frozen rows are in runs now, those of them that were not pruned.

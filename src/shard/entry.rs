@@ -1,7 +1,7 @@
 //! What a log entry carries: one or more proposals, each 24 bytes and its body as the client sent it.
 //!
 //! ```text
-//!   record payload   [ proposal:24 | body, padded to 8 ]*        entry kinds Ticks .. Remove, Transact, Retain, Horizon
+//!   record payload   [ proposal:24 | body, padded to 8 ]*        every entry kind but these two:
 //!   proposal         0 session:8 | 8 request:8 | 16 count:4 (bit 31: partial) | 20 body CRC:4
 //!   Close            empty; the record's tx is the moment that is closed
 //!   Lead             empty; a leader's first entry in its term
@@ -37,6 +37,8 @@ pub enum EntryKind {
     Retain = 9,
     /// Floors that rise: rows below are gone. The leader's own proposal, of session 0.
     Horizon = 10,
+    /// Horizons of attributes that rise: what no longer held by then is gone. The leader's own proposal, of session 0.
+    FactHorizon = 13,
 }
 
 impl EntryKind {
@@ -54,6 +56,7 @@ impl EntryKind {
             8 => Some(Self::Transact),
             9 => Some(Self::Retain),
             10 => Some(Self::Horizon),
+            13 => Some(Self::FactHorizon),
             _ => None,
         }
     }

@@ -48,6 +48,7 @@ impl Shard {
             }
         };
         let stored = self.facts.insert(tx, &plan);
+        self.fact_pruner.note(tx, plan.said());
         let mut body = Vec::new();
         write_tempids(&mut body, plan.tempids().iter().map(|(name, id)| (&**name, *id)));
         let outcome = Outcome { tx: tx.bits(), accepted: stored, first_bad: u32::MAX, ..Zeroable::zeroed() };

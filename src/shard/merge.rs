@@ -12,7 +12,7 @@
 
 use super::seal::OpenRuns;
 use myelin_datom::Kind;
-use myelin_index::{FactRun, Floors, Run};
+use myelin_index::{FactFloors, FactRun, Floors, Run};
 use std::sync::Arc;
 
 /// Runs that are merged at once.
@@ -43,6 +43,10 @@ pub enum Candidate {
         shard: u16,
         /// Oldest first.
         old: Vec<Arc<FactRun>>,
+        /// What lies below them is left out.
+        floors: FactFloors,
+        /// Nothing older lies anywhere.
+        oldest: bool,
     },
 }
 
@@ -74,13 +78,24 @@ pub fn candidate(shard: u16, open: &OpenRuns) -> Option<Candidate> {
         Some(Candidate::Rows { shard, kind, old: runs[range].to_vec(), floors: floors.clone() })
     };
     let facts = || {
+        let floors = open.floors.facts.clone();
         let size = |run: &Arc<FactRun>| Size { rows: run.meta().rows, live: run.meta().rows };
-        let range = pick(&open.facts.iter().map(size).collect::<Vec<_>>())?;
-        Some(Candidate::Facts { shard, old: open.facts[range].to_vec() })
+        let gone = open.facts.iter().map(|run| run.gone(&floors)).sum();
+        let sizes: Vec<Size> = open.facts.iter().map(size).collect();
+        let range = if all_are_worth_it(&sizes, gone) { 0..sizes.len() } else { pick(&sizes)? };
+        let oldest = range.start == 0;
+        Some(Candidate::Facts { shard, old: open.facts[range].to_vec(), floors, oldest })
     };
     rows(Kind::Tick, &open.ticks, &open.floors.ticks)
         .or_else(|| rows(Kind::Quote, &open.quotes, &open.floors.quotes))
         .or_else(facts)
+}
+
+/// True when a half of all facts is gone, and room for what is left is found: only where the oldest run is among them do
+/// retractions go, and what they took back lies in any of the older ones.
+fn all_are_worth_it(sizes: &[Size], gone: u64) -> bool {
+    let rows: u64 = sizes.iter().map(|size| size.rows).sum();
+    rows > 0 && gone * 2 >= rows && rows - gone.min(rows) <= MERGED_ROWS_MAX
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -125,6 +140,8 @@ mod tests {
         ] {
             assert_eq!(pick(&sizes.iter().copied().map(whole).collect::<Vec<_>>()), picked, "{sizes:?}");
         }
+        assert!(!all_are_worth_it(&[], 0));
+        assert!(all_are_worth_it(&[whole(10), whole(10)], 10) && !all_are_worth_it(&[whole(10), whole(10)], 8));
         let half_dead = [whole(10), Size { rows: 10, live: 5 }, whole(10)];
         assert_eq!(pick(&half_dead), Some(1..2));
     }

@@ -156,6 +156,8 @@ pub struct Counters {
     pub rows_duplicate: u64,
     /// Ticks and quotes that no policy kept.
     pub rows_dropped: u64,
+    /// Datoms that no policy kept.
+    pub datoms_dropped: u64,
     /// Firings given out.
     pub firings: u64,
     /// Moments that were closed because another shard waited for them.
@@ -184,6 +186,7 @@ pub struct Shard {
     registrations_written: u64,
     retention: Policies,
     pruner: prune::Pruner,
+    fact_pruner: prune::facts::FactPruner,
     subscribers: Subscribers,
     crossing: Crossing,
     tails: Tails,
@@ -217,6 +220,7 @@ impl Shard {
             registrations_written: 0,
             retention: Policies::default(),
             pruner: prune::Pruner::default(),
+            fact_pruner: prune::facts::FactPruner::default(),
             subscribers: Subscribers::new(limits),
             crossing: Crossing::new(react::limits(limits)),
             tails: Tails::new(limits),

@@ -9,7 +9,10 @@
 //! Who leads reads and the entry says what it found: the floor's row, the greatest id below it and the transaction of the
 //! last row that goes. So `apply` needs no clock and no file, here, at a restart and on every replica alike. An entry that
 //! was worked out under policies that have changed since changes nothing. A turn looks at few markets and reads few ids;
-//! what it does not finish, the next one goes on with. What has gone of a market is a fact about it. Deliberately absent: bytes; a checkpoint gives them back (`seal.rs`).
+//! what it does not finish, the next one goes on with. What has gone of a market is a fact about it. Deliberately absent:
+//! facts (`prune/facts.rs`); bytes, which a checkpoint gives back (`seal.rs`).
+
+pub mod facts;
 
 use super::append::{Appender, NoRoom};
 use super::apply::{Done, done, refused};
@@ -54,7 +57,7 @@ pub struct Pruner {
     under_way: Option<LogIndex>,
     /// Up to where windows were looked through, by place.
     looked: Vec<Tx>,
-    /// Rows of runs that were dropped since the last checkpoint.
+    /// Rows of runs, and datoms, that were dropped since the last checkpoint.
     sealed_rows: u64,
 }
 
@@ -94,6 +97,7 @@ impl Shard {
     ///
     /// **Cost:** nothing without policies; else a bounded part of a pass. **Errors:** a run that cannot be read.
     pub fn prune_if_due(&mut self, now: Now, log: &mut Appender) -> Result<(), ShardError> {
+        self.prune_facts_if_due(now, log)?;
         if self.pruner.under_way.is_some_and(|index| index > self.group.applied()) {
             return Ok(());
         }
@@ -218,11 +222,13 @@ impl Shard {
         Ok(())
     }
 
-    /// Rows of runs that were dropped since the last checkpoint, and rows that runs still have.
+    /// Rows of runs and datoms that were dropped since the last checkpoint, and rows and datoms that runs still have.
     #[must_use]
     pub fn reclaimable(&self) -> (u64, u64) {
         let runs = self.ticks.runs().iter().chain(self.quotes.runs());
-        (self.pruner.sealed_rows, runs.map(|run| run.meta().rows).sum())
+        let rows = runs.map(|run| run.meta().rows).sum::<u64>();
+        let datoms = self.facts.runs().iter().map(|run| run.meta().rows).sum::<u64>();
+        (self.pruner.sealed_rows, rows + datoms)
     }
 
     /// A checkpoint is on its way that gives back what was dropped.

@@ -228,7 +228,7 @@ impl Sealer {
             }
             if let Some(frozen) = &sealing.facts {
                 let path = run_path(&runs, sealing.shard, number, "facts");
-                frozen.write_run(&path, &mut ())?;
+                frozen.write_run(&sealing.floors.facts, &path, &mut ())?;
                 new.facts = Some(Arc::new(FactRun::open(&path)?));
             }
             if let Some(registrations) = &sealing.registrations {
@@ -333,8 +333,8 @@ enum New {
 fn write(of: &Candidate, path: &Path, sink: &mut dyn Sink) -> Result<New, IndexError> {
     let open = |meta: Option<RunMeta>| meta.is_some().then(|| Run::open(path)).transpose();
     Ok(match of {
-        Candidate::Facts { old, .. } => {
-            let meta = myelin_index::merge_facts(old, path, sink)?;
+        Candidate::Facts { old, floors, oldest, .. } => {
+            let meta = myelin_index::merge_facts(old, floors, *oldest, path, sink)?;
             New::Facts(meta.is_some().then(|| FactRun::open(path)).transpose()?.map(Arc::new))
         }
         Candidate::Rows { kind: Kind::Quote, old, floors, .. } => {

@@ -3,12 +3,12 @@
 //! ```text
 //!   state_hash = XXH3-128 of: state bytes of the checkpoint that could be written now | ticks | quotes | facts
 //!   ticks, quotes:  per market, in the order of their creation:  market id | per row: tx, n, 64 bytes
-//!   facts:          every datom, retractions too, by entity, as it travels
+//!   facts:          every datom that no policy let go, retractions too, by entity, as it travels
 //! ```
 
 use super::super::digits;
 use crate::shard::Shard;
-use myelin_index::{ColumnRow, Columns, Components, Facts, Filter, IndexError, Order};
+use myelin_index::{ColumnRow, Columns, Facts, Filter, IndexError};
 use serde::Serialize;
 use std::ops::ControlFlow;
 use xxhash_rust::xxh3::Xxh3;
@@ -83,10 +83,9 @@ fn rows<R: ColumnRow>(columns: &Columns<R>, hash: &mut Xxh3) -> Result<u64, Inde
 
 fn datoms(facts: &Facts, hash: &mut Xxh3) -> Result<(), IndexError> {
     let mut bytes = Vec::new();
-    for datom in facts.view(facts.last_tx()).history().datoms(Order::Eavt, &Components::default()) {
+    facts.each_kept(|datom| {
         bytes.clear();
-        datom?.write(&mut bytes);
+        datom.write(&mut bytes);
         hash.update(&bytes);
-    }
-    Ok(())
+    })
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use myelin_datom::{AttributeName, Entity, EntityId, Given, Op, Slot, Tx, Value};
-use myelin_index::{Asked, FactRun, Facts, Plan};
+use myelin_index::{Asked, FactFloors, FactRun, Facts, Plan};
 
 const ENTITIES: usize = 200_000;
 const OPS: usize = 1000;
@@ -157,7 +157,7 @@ fn main() {
     let path = std::env::temp_dir().join(format!("myelin-bench-{}.facts", std::process::id()));
     let frozen = facts.freeze().unwrap();
     let begun = now_ns();
-    let meta = frozen.write_run(&path, &mut ()).unwrap();
+    let meta = frozen.write_run(&FactFloors::default(), &path, &mut ()).unwrap();
     println!("{:<72} {:>9.0} ns", "seal: a datom", (now_ns() - begun) as f64 / meta.rows as f64);
     println!("{:<72} {:>9} bytes", "run: a datom", meta.bytes / meta.rows);
     facts.install(&frozen, Arc::new(FactRun::open(&path).unwrap()));

@@ -31,6 +31,6 @@ pub use columns::{
 pub use error::IndexError;
 pub use exact::{ExactSum, Gather};
 pub use facts::{
-    Asked, Attribute as FactAttribute, Components, FactRefusal, FactRun, FactWhy, Facts, FactsView, FrozenFacts, Note,
-    Order, Plan, merge_facts,
+    Asked, Attribute as FactAttribute, Components, FactFloor, FactFloors, FactKeep, FactRefusal, FactRun, FactWhy,
+    Facts, FactsView, FrozenFacts, Note, Order, Plan, merge_facts,
 };

@@ -354,11 +354,11 @@ impl<'a> Checking<'a> {
         }
         let mut datoms = view.datoms(Order::Aevt, &Components { a: Some(old.id), ..Components::default() });
         while let Some(datom) = datoms.next() {
-            if !new.allows(&datom?.v) || datoms.visited() > *left {
+            if !new.allows(&datom?.v) || datoms.there() > *left {
                 return Err(refused);
             }
         }
-        *left -= datoms.visited().min(*left);
+        *left -= datoms.there().min(*left);
         Ok(())
     }
 }

@@ -1,10 +1,11 @@
-//! The frame of a run of facts: header, blocks, one directory entry per block with its first key, footer.
+//! The frame of a run of facts: header, blocks, one directory entry per block with its first key, how many retractions
+//! there are of each attribute, footer.
 //!
 //! Every byte is drawn in `README.md`. Invariants: entries ascend by order, then by first key; a parsed directory is sound
 //! (offsets within the file, orders in their turn), so readers need not check it again. Deliberately absent: the keys of
 //! a block (`run.rs`).
 
-use myelin_datom::Tx;
+use myelin_datom::{EntityId, Tx};
 
 use super::key::{KeyRef, Order};
 use crate::columns::wire::{Input, Malformed};
@@ -13,6 +14,7 @@ use crate::columns::wire::{Input, Malformed};
 pub(crate) const VERSION: u16 = 2;
 pub(crate) const HEADER_BYTES: usize = 64;
 pub(crate) const ENTRY_BYTES: usize = 32;
+const TAKEN_BYTES: u64 = 24;
 pub(crate) const FOOTER_BYTES: usize = 128;
 pub(crate) const HEADER_MAGIC: &[u8; 8] = b"MYELFCT\n";
 pub(crate) const FOOTER_MAGIC: &[u8; 8] = b"MYELFCT.";
@@ -63,8 +65,30 @@ impl BlockEntry {
     }
 }
 
+/// Retractions of one attribute: where they lie below its horizon each is gone, and an assertion with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Taken {
+    pub attribute: EntityId,
+    pub datoms: u64,
+    /// The transaction of the last of them.
+    pub last: Tx,
+}
+
+impl Taken {
+    pub(crate) fn write(&self, out: &mut Vec<u8>) {
+        for word in [self.attribute.bits(), self.datoms, self.last.bits()] {
+            out.extend_from_slice(&word.to_le_bytes());
+        }
+    }
+
+    fn read(input: &mut Input<'_>) -> Result<Self, Malformed> {
+        let (attribute, datoms, last) = (input.u64()?, input.u64()?, input.u64()?);
+        Ok(Self { attribute: EntityId::from_bits(attribute), datoms, last: Tx::from_bits(last) })
+    }
+}
+
 /// Reads a directory whose checksum was verified.
-pub(crate) fn read(bytes: &[u8], footer: &Footer) -> Result<Vec<BlockEntry>, Malformed> {
+pub(crate) fn read(bytes: &[u8], footer: &Footer) -> Result<(Vec<BlockEntry>, Vec<Taken>), Malformed> {
     let mut input = Input::new(bytes);
     let mut entries = Input::new(input.take(footer.entries_len())?);
     let mut firsts = Input::new(input.take(footer.firsts_len as usize)?);
@@ -81,7 +105,10 @@ pub(crate) fn read(bytes: &[u8], footer: &Footer) -> Result<Vec<BlockEntry>, Mal
         blocks.push(block);
     }
     entries.expect("datoms of all blocks", datoms == footer.datoms, footer.datoms, datoms)?;
-    Ok(blocks)
+    let taken = (0..footer.taken).map(|_| Taken::read(&mut input)).collect::<Result<Vec<_>, _>>()?;
+    let retracted = taken.iter().fold(0_u64, |sum, taken| sum.saturating_add(taken.datoms));
+    input.expect("retractions of all attributes", retracted <= datoms, datoms, retracted)?;
+    Ok((blocks, taken))
 }
 
 /// The last bytes of a run.
@@ -96,6 +123,8 @@ pub(crate) struct Footer {
     pub tx_max: Tx,
     /// XXH3-128, seed 0, of everything before the footer.
     pub hash: u128,
+    /// Attributes of which there are retractions.
+    pub taken: u32,
 }
 
 impl Footer {
@@ -104,7 +133,7 @@ impl Footer {
     }
 
     pub(crate) fn directory_len(&self) -> u64 {
-        self.entries_len() as u64 + u64::from(self.firsts_len)
+        self.entries_len() as u64 + u64::from(self.firsts_len) + u64::from(self.taken) * TAKEN_BYTES
     }
 
     pub(crate) fn write(&self) -> Vec<u8> {
@@ -120,6 +149,7 @@ impl Footer {
         out.extend_from_slice(&self.tx_min.bits().to_le_bytes());
         out.extend_from_slice(&self.tx_max.bits().to_le_bytes());
         out.extend_from_slice(&self.hash.to_le_bytes());
+        out.extend_from_slice(&self.taken.to_le_bytes());
         out.resize(FOOTER_BYTES - 4, 0);
         let crc = crc32fast::hash(&out);
         out.extend_from_slice(&crc.to_le_bytes());
@@ -143,7 +173,8 @@ impl Footer {
         let (firsts_len, directory_crc) = (input.u32()?, input.u32()?);
         let (datoms, tx_min, tx_max) = (input.u64()?, Tx::from_bits(input.u64()?), Tx::from_bits(input.u64()?));
         let hash = u128::from(input.u64()?) | u128::from(input.u64()?) << 64;
-        let footer = Self { blocks, directory_offset, firsts_len, directory_crc, datoms, tx_min, tx_max, hash };
+        let taken = input.u32()?;
+        let footer = Self { blocks, directory_offset, firsts_len, directory_crc, datoms, tx_min, tx_max, hash, taken };
         let end = directory_offset.saturating_add(footer.directory_len()).saturating_add(FOOTER_BYTES as u64);
         input.expect("a directory's end", directory_offset >= HEADER_BYTES as u64 && end == file_len, file_len, end)?;
         Ok(Ok(footer))

@@ -60,6 +60,11 @@ impl Plan {
     pub fn datoms(&self) -> usize {
         self.datoms.len()
     }
+
+    /// Of each datom to be stored its attribute, and whether it asserts.
+    pub fn said(&self) -> impl Iterator<Item = (EntityId, bool)> {
+        self.datoms.iter().map(|planned| (planned.a, planned.added))
+    }
 }
 
 /// A fact that the shard itself states: about an entity, or about a new one.

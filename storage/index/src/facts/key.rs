@@ -249,6 +249,16 @@ pub(crate) fn said(bytes: &[u8], mark_at: usize) -> Option<(Tx, bool)> {
     }
 }
 
+/// The attribute of a key. `None` when the bytes are no key.
+#[inline]
+pub(crate) fn attribute(order: Order, bytes: &[u8]) -> Option<EntityId> {
+    let at = match order {
+        Order::Eavt | Order::Vaet => 8,
+        Order::Aevt | Order::Avet => 0,
+    };
+    Some(EntityId::from_bits(u64::from_be_bytes(*bytes.get(at..)?.first_chunk()?)))
+}
+
 /// The datom of a key. `None` when the bytes are no key. **Cost:** borrows the value.
 pub(crate) fn read(order: Order, bytes: &[u8]) -> Option<Datom<'_>> {
     let mark_at = mark_at(order, bytes)?;

@@ -1,25 +1,37 @@
-//! Many runs of facts into one, so that a read touches fewer blocks.
+//! Many runs of facts into one, so that a read touches fewer blocks and what was pruned gives back its room.
 //!
-//! Invariants: the merged runs stand side by side in age; every datom is kept; memory is a block whatever the runs hold.
-//! Deliberately absent: which runs to merge, and when; leaving out what was pruned (facts are not pruned yet).
+//! Invariants: the merged runs stand side by side in age; every datom is kept but those below a horizon (`prune.rs`);
+//! memory is a block whatever the runs hold. Deliberately absent: which runs to merge, and when.
 
 use std::path::Path;
 use std::sync::Arc;
 
-use super::FactRun;
 use super::key::Order;
+use super::prune::Thinning;
 use super::scan::{Merge, Source};
 use super::write::Writer;
+use super::{FactFloors, FactRun};
 use crate::{IndexError, RunMeta, Sink};
 
-/// Writes one run with the datoms of several that stand side by side. Blocking: for the seal thread. `None` when they hold
-/// nothing. Install it with [`Facts::install_merged`](super::Facts::install_merged).
-pub fn merge_facts(runs: &[Arc<FactRun>], path: &Path, sink: &mut dyn Sink) -> Result<Option<RunMeta>, IndexError> {
+/// Writes one run with the datoms of several that stand side by side, but for those that are gone; `oldest` says that the
+/// first of them is the oldest there is. Blocking: for the seal thread. `None` when nothing is left. Install it with
+/// [`Facts::install_merged`](super::Facts::install_merged).
+pub fn merge_facts(
+    runs: &[Arc<FactRun>],
+    floors: &FactFloors,
+    oldest: bool,
+    path: &Path,
+    sink: &mut dyn Sink,
+) -> Result<Option<RunMeta>, IndexError> {
     let mut writer = Writer::create(path, sink)?;
+    let mut thinning = Thinning::new(floors, oldest);
     for order in Order::ALL {
+        thinning.turn();
         let mut keys = Merge::new(runs.iter().map(|run| Source::Run(run)), order, &[], None)?;
         while let Some(key) = keys.next()? {
-            writer.key(order, key)?;
+            if thinning.keeps(order, key) {
+                writer.key(order, key)?;
+            }
         }
     }
     if writer.is_empty() {

@@ -7,12 +7,11 @@
 //! ```
 //! `key` a datom as sortable bytes; `schema` what values must be; `draft` a transaction in the making; `tempids`, `check`
 //! what it may do; `verdict` why not; `part` datoms in memory; `directory`, `write`, `run` the file; `scan`, `view` the
-//! answers; `merge`, `state` what keeps it small and restartable.
+//! answers; `retention`, `prune` what is kept; `merge`, `state` what keeps it small and restartable.
 //!
 //! Invariants: `check` changes nothing that can be seen; transactions only grow; a datom stands in one part or run, and the
 //! newer of two stands in the newer one; what every shard is born with lies in a part of its own that no file holds.
-//! Deliberately absent: the clock, threads, when to freeze, seal or merge (the caller's policy), and pruning: the horizon of
-//! facts is the beginning.
+//! Deliberately absent: the clock, threads, and when to freeze, seal, merge or prune (the caller's policy).
 
 mod check;
 mod directory;
@@ -20,6 +19,8 @@ mod draft;
 mod key;
 mod merge;
 mod part;
+mod prune;
+mod retention;
 mod run;
 mod scan;
 mod schema;
@@ -40,6 +41,8 @@ pub use key::Order;
 pub use merge::merge_facts;
 pub use part::FrozenFacts;
 use part::Part;
+pub use prune::{FactFloor, FactFloors};
+pub use retention::FactKeep;
 pub use run::FactRun;
 use schema::Schema;
 pub use schema::{Attribute, Unique, born};
@@ -66,6 +69,9 @@ pub struct Facts {
     /// Oldest first; all older than the frozen parts.
     runs: Vec<Arc<FactRun>>,
     next: Counters,
+    floors: BTreeMap<EntityId, FactFloor>,
+    /// Datoms that were ever stored.
+    stored: u64,
     last_tx: Tx,
 }
 
@@ -79,6 +85,8 @@ impl Default for Facts {
             frozen: Vec::new(),
             runs: Vec::new(),
             next: Counters::new(),
+            floors: BTreeMap::new(),
+            stored: 0,
             last_tx: Tx::ZERO,
         }
     }
@@ -104,6 +112,7 @@ impl Facts {
             let Some(attribute) = self.schema.get(datom.a) else { unreachable!("a planned attribute exists") };
             self.newest.insert(attribute, &datom);
         }
+        self.stored += plan.datoms.len() as u64;
         self.next.extend(&plan.next);
         for (id, attribute) in &plan.attributes {
             self.schema.install(*id, attribute.clone());
@@ -129,10 +138,16 @@ impl Facts {
         self.last_tx
     }
 
-    /// Datoms stored so far, retractions included; what every shard is born with is not counted.
+    /// Datoms that are there, retractions included; what every shard is born with is not counted. The same wherever they
+    /// lie: what was dropped is gone at once, though a run may have it still.
     #[must_use]
     pub fn datoms(&self) -> u64 {
-        self.runs.iter().map(|run| run.meta().rows).sum::<u64>() + self.unsealed()
+        self.stored - self.floors.values().map(|floor| floor.dropped).sum::<u64>().min(self.stored)
+    }
+
+    /// Attributes whose past is not kept for good, from this id on.
+    pub fn thinned(&self, from: EntityId) -> impl Iterator<Item = EntityId> {
+        self.schema.thinned(from)
     }
 
     /// Datoms in memory, those on their way into a run included: when to freeze is the caller's policy.
@@ -162,7 +177,7 @@ impl Facts {
     /// **Panics** when it is not the oldest frozen part, or the run is not its: sealing in order is the caller's contract.
     pub fn install(&mut self, frozen: &Arc<FrozenFacts>, run: Arc<FactRun>) {
         assert!(self.frozen.first().is_some_and(|oldest| Arc::ptr_eq(oldest, frozen)), "runs are installed in order");
-        assert!(run.meta().rows == frozen.datoms(), "the run is another part's");
+        assert!(run.meta().rows <= frozen.datoms(), "the run is another part's");
         drop(self.frozen.remove(0));
         self.runs.push(run);
     }

@@ -12,7 +12,8 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::directory::{self, BlockEntry, FOOTER_BYTES, Footer, HEADER_BYTES, VERSION};
+use super::FactFloors;
+use super::directory::{self, BlockEntry, FOOTER_BYTES, Footer, HEADER_BYTES, Taken, VERSION};
 use super::key::{KeyRef, Order};
 use crate::columns::wire::Malformed;
 use crate::map::Mapped;
@@ -24,6 +25,7 @@ pub struct FactRun {
     file: File,
     map: Mapped,
     blocks: Vec<BlockEntry>,
+    taken: Vec<Taken>,
     verified: Vec<AtomicBool>,
 }
 
@@ -59,20 +61,29 @@ impl FactRun {
             let malformed = Malformed { at: 0, what: "a directory's checksum", expected, found };
             return Err(corrupt(footer.directory_offset)(malformed));
         }
-        let blocks = directory::read(&bytes, &footer).map_err(corrupt(footer.directory_offset))?;
+        let (blocks, taken) = directory::read(&bytes, &footer).map_err(corrupt(footer.directory_offset))?;
         let map = Mapped::new(&file).map_err(io(0))?;
         let verified = blocks.iter().map(|_| AtomicBool::new(false)).collect();
         let Footer { datoms, tx_min, tx_max, hash, .. } = footer;
         let kind = super::FACTS_KIND;
         let (path, count) = (path.to_owned(), footer.blocks);
         let meta = RunMeta { path, bytes: len, hash, kind, rows: datoms, blocks: count, tx_min, tx_max };
-        Ok(Self { meta, file, map, blocks, verified })
+        Ok(Self { meta, file, map, blocks, taken, verified })
     }
 
     /// What a manifest says of it; its rows are datoms.
     #[must_use]
     pub fn meta(&self) -> &RunMeta {
         &self.meta
+    }
+
+    /// Datoms that are gone once this run is merged with all that are older: each retraction below the horizon of its
+    /// attribute, and the assertion that it took back. An estimate, and never too high: attributes whose retractions do not
+    /// all lie below count as none.
+    #[must_use]
+    pub fn gone(&self, floors: &FactFloors) -> u64 {
+        let below = self.taken.iter().filter(|taken| taken.last <= floors.of(taken.attribute));
+        2 * below.map(|taken| taken.datoms).sum::<u64>()
     }
 
     /// Verifies every block and the content hash. Blocking; for backups and scrubbing.

@@ -10,12 +10,13 @@
 //! cardinality and index never change once an attribute has datoms. Deliberately absent: deletion of an attribute that has
 //! datoms.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use myelin_datom::{Datom, Decimal, EntityId, Kind, Slot, Tx, Value, ValueType};
 
 use super::key::Form;
 use super::part::Part;
+use super::retention::FactKeep;
 
 /// How a value of an attribute belongs to one entity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +52,8 @@ pub struct Attribute {
     pub one_of: Vec<Box<str>>,
     /// `db/pattern`: of strings and keywords; `*` any text, `?` any character.
     pub pattern: Option<Box<str>>,
+    /// `db/retention`: what is kept of its past.
+    pub keep: FactKeep,
 }
 
 impl Attribute {
@@ -139,8 +142,7 @@ pub mod born {
     #[must_use]
     pub fn is_ours(id: EntityId) -> bool {
         is_born(id) && (id == TX_ID || id == TX_INSTANT || (30..40).contains(&id.sequence()))
-            || id == MARKET_HORIZON
-            || id == MARKET_PRUNED_ROWS
+            || [MARKET_HORIZON, MARKET_PRUNED_ROWS, HORIZON, PRUNED_DATOMS].contains(&id)
     }
 
     const IDENTITY: Option<super::Unique> = Some(super::Unique::Identity);
@@ -157,7 +159,9 @@ pub mod born {
         ONE_OF = 9, "db/one-of", String, true, None, false, "The texts allowed.";
         PATTERN = 10, "db/pattern", String, false, None, false, "What a text must look like: * any text, ? any character.";
         DOC = 11, "db/doc", String, false, None, false, "What it is for.";
-        RETENTION = 12, "db/retention", String, false, None, false, "How long history is kept.";
+        RETENTION = 12, "db/retention", String, false, None, false, "What is kept of its past: all, latest, last N (assertions), window LENGTH (as in 7d). What holds always is.";
+        HORIZON = 13, "db/horizon", I64, false, None, false, "A transaction up to which what no longer held of an attribute was dropped: moments before it are refused. Stated when twice as much has gone.";
+        PRUNED_DATOMS = 14, "db/pruned-datoms", I64, false, None, false, "Datoms of an attribute that were dropped by then.";
         TX_ID = 20, "tx/id", I64, false, IDENTITY, false, "A transaction's number, of the entity that stands for it.";
         TX_INSTANT = 21, "tx/instant", Instant, false, None, true, "When a transaction was stamped, to the millisecond.";
         FEED_GAP = 30, "feed/gap", Ref, false, None, true, "The market whose feed skipped ids.";
@@ -195,6 +199,7 @@ impl Born {
             max: None,
             one_of: Vec::new(),
             pattern: None,
+            keep: FactKeep::All,
         }
     }
 
@@ -218,6 +223,8 @@ pub(crate) struct Schema {
     by_id: BTreeMap<EntityId, Attribute>,
     by_ident: BTreeMap<(Slot, Box<str>), EntityId>,
     born: BTreeMap<&'static str, EntityId>,
+    /// Attributes whose past is not kept for good.
+    thinned: BTreeSet<EntityId>,
 }
 
 impl Schema {
@@ -225,7 +232,7 @@ impl Schema {
     pub(crate) fn born() -> (Self, Part) {
         let by_id = born::TABLE.iter().map(|one| (one.id, one.attribute())).collect();
         let born = born::TABLE.iter().map(|one| (one.ident, one.id)).collect();
-        let schema = Self { by_id, by_ident: BTreeMap::new(), born };
+        let schema = Self { by_id, by_ident: BTreeMap::new(), born, thinned: BTreeSet::new() };
         let mut part = Part::default();
         for one in born::TABLE {
             for (a, v) in one.facts() {
@@ -255,6 +262,11 @@ impl Schema {
         self.by_id.len() - self.born.len()
     }
 
+    /// Attributes whose past is not kept for good, from this id on.
+    pub(crate) fn thinned(&self, from: EntityId) -> impl Iterator<Item = EntityId> {
+        self.thinned.range(from..).copied()
+    }
+
     /// Puts an attribute in the place of what had its id; none takes it away.
     pub(crate) fn install(&mut self, id: EntityId, attribute: Option<Attribute>) {
         if let Some(before) = self.by_id.remove(&id) {
@@ -263,7 +275,11 @@ impl Schema {
                 self.by_ident.remove(&name);
             }
         }
+        self.thinned.remove(&id);
         if let Some(attribute) = attribute {
+            if attribute.keep != FactKeep::All {
+                self.thinned.insert(id);
+            }
             self.by_ident.insert((id.slot(), attribute.ident.clone()), id);
             self.by_id.insert(id, attribute);
         }
@@ -271,7 +287,7 @@ impl Schema {
 }
 
 /// The attributes whose facts make an attribute.
-pub(crate) const SCHEMA: [EntityId; 10] = [
+pub(crate) const SCHEMA: [EntityId; 11] = [
     born::IDENT,
     born::VALUE_TYPE,
     born::CARDINALITY,
@@ -282,6 +298,7 @@ pub(crate) const SCHEMA: [EntityId; 10] = [
     born::MAX,
     born::ONE_OF,
     born::PATTERN,
+    born::RETENTION,
 ];
 
 /// The attribute that these facts describe. `Ok(None)` when they describe none; an error names the fact that is wrong.
@@ -340,8 +357,13 @@ pub(crate) fn described(id: EntityId, facts: &[(EntityId, Value<'_>)]) -> Result
     };
     let one_of = facts.iter().filter(|(a, _)| *a == born::ONE_OF).filter_map(|(_, value)| text(value)).collect();
     let pattern = of(born::PATTERN).and_then(text);
+    let keep = match of(born::RETENTION) {
+        None => FactKeep::All,
+        Some(Value::String(text)) => FactKeep::read(text).ok_or(born::RETENTION)?,
+        Some(_) => return Err(born::RETENTION),
+    };
     let (ident, index) = (ident.into(), flag(born::INDEX));
-    Ok(Some(Attribute { id, ident, value_type, many, unique, component, index, min, max, one_of, pattern }))
+    Ok(Some(Attribute { id, ident, value_type, many, unique, component, index, min, max, one_of, pattern, keep }))
 }
 
 #[cfg(test)]
@@ -377,6 +399,7 @@ mod tests {
             (born::COMPONENT, Value::Bool(true)),
             (born::PATTERN, Value::string("x")),
             (born::ONE_OF, Value::string("x")),
+            (born::RETENTION, Value::string("for ever")),
         ] {
             let facts = [sound.clone(), vec![(a, v)]].concat();
             assert_eq!(described(id, &facts), Err(a));

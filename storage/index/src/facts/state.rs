@@ -1,9 +1,10 @@
 //! What a checkpoint keeps of the facts besides the runs: how far they go, and which ids were given out.
 //!
 //! ```text
-//!   0        8         10      16         24          32            36
-//!   [ magic | version | zero  | last tx  | datoms u64 | counters u32 | zero 4 | counter ... | CRC-32 ]
+//!   0        8         10      16         24          32             36
+//!   [ magic | version | zero  | last tx  | datoms u64 | counters u32 | horizons u32 | counter .. | horizon .. | CRC-32 ]
 //!   counter:  kind u8, zero u8, slot u16, zero 4, next number u64
+//!   horizon:  attribute u64, tx u64, datoms that are gone u64           datoms: all that were ever stored
 //! ```
 //! Invariants: taken right after `freeze`, so that every datom it speaks of is in the runs once that part is sealed; bytes
 //! are decoded with bounds and compared with the runs, never trusted. The schema is not here: it is read from the facts.
@@ -15,12 +16,12 @@ use myelin_datom::{EntityId, Kind, Slot, Tx, Value};
 use super::key::Order;
 use super::schema::{SCHEMA, born, described};
 use super::view::Components;
-use super::{ATTRIBUTES_MAX, FactRun, Facts, first_number};
+use super::{ATTRIBUTES_MAX, FactFloor, FactRun, Facts, first_number};
 use crate::IndexError;
 use crate::columns::wire::{Input, Malformed};
 
 const MAGIC: &[u8; 8] = b"MYELFAC\n";
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
 
 impl Facts {
     /// The state that goes with the runs, once every frozen part has become one.
@@ -34,15 +35,19 @@ impl Facts {
         out.extend_from_slice(&VERSION.to_le_bytes());
         out.extend_from_slice(&[0; 6]);
         out.extend_from_slice(&self.last_tx.bits().to_le_bytes());
-        let sealed = self.runs.iter().map(|run| run.meta().rows).sum::<u64>();
-        out.extend_from_slice(&(sealed + self.unsealed()).to_le_bytes());
+        out.extend_from_slice(&self.stored.to_le_bytes());
         out.extend_from_slice(&(self.next.len() as u32).to_le_bytes());
-        out.extend_from_slice(&[0; 4]);
+        out.extend_from_slice(&(self.floors.len() as u32).to_le_bytes());
         for ((kind, slot), next) in &self.next {
             out.extend_from_slice(&[*kind, 0]);
             out.extend_from_slice(&slot.to_le_bytes());
             out.extend_from_slice(&[0; 4]);
             out.extend_from_slice(&next.to_le_bytes());
+        }
+        for (a, floor) in &self.floors {
+            for word in [a.bits(), floor.horizon.bits(), floor.dropped] {
+                out.extend_from_slice(&word.to_le_bytes());
+            }
         }
         let crc = crc32fast::hash(&out);
         out.extend_from_slice(&crc.to_le_bytes());
@@ -65,8 +70,8 @@ impl Facts {
         if state.is_empty() && facts.runs.is_empty() {
             return Ok(facts);
         }
-        let datoms = facts.read_state(state).map_err(refused)?;
-        facts.compare_runs(datoms).map_err(refused)?;
+        facts.read_state(state).map_err(refused)?;
+        facts.compare_runs().map_err(refused)?;
         facts.read_schema().map_err(|error| match error {
             Unreadable::Index(error) => error,
             Unreadable::Senseless(malformed) => refused(malformed),
@@ -74,7 +79,7 @@ impl Facts {
         Ok(facts)
     }
 
-    fn read_state(&mut self, state: &[u8]) -> Result<u64, Malformed> {
+    fn read_state(&mut self, state: &[u8]) -> Result<(), Malformed> {
         let mut input = Input::new(state);
         let body = state.len().saturating_sub(4);
         let crc = Input::new(&state[body..]).u32()?;
@@ -85,7 +90,8 @@ impl Facts {
         let (version, _) = (input.u16()?, input.take(6)?);
         input.expect("the state's version", version == VERSION, VERSION.into(), version.into())?;
         self.last_tx = Tx::from_bits(input.u64()?);
-        let (datoms, counters, _) = (input.u64()?, input.u32()?, input.u32()?);
+        let (stored, counters, floors) = (input.u64()?, input.u32()?, input.u32()?);
+        self.stored = stored;
         for _ in 0..counters {
             let (kind, _, slot) = (input.u8()?, input.u8()?, input.u16()?);
             let (_, next) = (input.u32()?, input.u64()?);
@@ -96,11 +102,26 @@ impl Facts {
             input.expect("a counter's number", (least..=1 << 48).contains(&next), least, next)?;
             self.next.insert((kind, slot), next);
         }
-        input.expect("bytes after the last counter", input.left() == 4, 4, input.left() as u64)?;
-        Ok(datoms)
+        let (mut below, mut gone) = (EntityId::NONE, 0_u64);
+        for _ in 0..floors {
+            let (a, horizon, dropped) = (EntityId::from_bits(input.u64()?), Tx::from_bits(input.u64()?), input.u64()?);
+            input.expect("the order of horizons", below < a, below.bits(), a.bits())?;
+            input.expect(
+                "a horizon",
+                horizon > Tx::ZERO && horizon <= self.last_tx,
+                self.last_tx.bits(),
+                horizon.bits(),
+            )?;
+            gone = gone.saturating_add(dropped);
+            input.expect("datoms that are gone", gone <= stored, stored, gone)?;
+            self.floors.insert(a, FactFloor { horizon, dropped });
+            below = a;
+        }
+        input.expect("bytes after the last horizon", input.left() == 4, 4, input.left() as u64)
     }
 
-    fn compare_runs(&self, datoms: u64) -> Result<(), Malformed> {
+    /// Without a horizon every datom is there; what was dropped may be in the runs still.
+    fn compare_runs(&self) -> Result<(), Malformed> {
         let malformed = |what, expected, found| Malformed { at: 0, what, expected, found };
         let (mut last_tx, mut found) = (Tx::ZERO, 0);
         for run in &self.runs {
@@ -111,8 +132,8 @@ impl Facts {
             last_tx = meta.tx_max;
             found += meta.rows;
         }
-        if found != datoms {
-            return Err(malformed("datoms of the runs", datoms, found));
+        if found > self.stored || found < self.stored && self.floors.is_empty() {
+            return Err(malformed("datoms of the runs", self.stored, found));
         }
         if last_tx > self.last_tx {
             return Err(malformed("last tx of the runs", self.last_tx.bits(), last_tx.bits()));

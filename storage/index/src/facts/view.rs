@@ -5,7 +5,7 @@
 //!   .since(S)         of those, the ones said after S
 //!   .history()        every datom after S up to T, retractions too, the newest of a fact first
 //! ```
-//! Invariants: what a view answers does not depend on where its datoms lie, so sealing and merging change no answer; reads
+//! Invariants: below the horizon of what is asked for there is no answer (`prune.rs`); what a view answers does not depend on where its datoms lie, so sealing and merging change no answer; reads
 //! are lazy: a scan holds a key per part and run, a point read touches one block of each run at most. Deliberately
 //! absent: joins, and anything that waits.
 
@@ -57,6 +57,7 @@ impl<'a> FactsView<'a> {
 
     /// The value of an attribute of cardinality one. **Cost:** one seek per part and run until it is found.
     pub fn value(&self, e: EntityId, a: EntityId) -> Result<Option<Value<'a>>, IndexError> {
+        self.allow(self.facts.floor(a).horizon, false)?;
         let found = self.newest(e, a)?.filter(|datom| self.since == Tx::ZERO || datom.tx > self.since);
         Ok(found.map(|datom| datom.v))
     }
@@ -101,6 +102,7 @@ impl<'a> FactsView<'a> {
     /// Who of a partition has this value of a unique attribute. **Cost:** one seek per part and run until the newest of its
     /// datoms is found, however often it changed hands.
     pub fn holder(&self, a: &Attribute, v: &Value<'_>, slot: Slot) -> Result<Option<EntityId>, IndexError> {
+        self.allow(self.facts.floor(a.id).horizon, false)?;
         let mut group = Vec::with_capacity(64);
         key::write_held(a.id, v, slot, &mut group);
         let found = self.decides(Order::Avet, &group)?.and_then(|key| key::read(Order::Avet, key.bytes));
@@ -127,6 +129,9 @@ impl<'a> FactsView<'a> {
 
     /// Whether an attribute ever had a datom.
     pub(super) fn has_data(&self, a: EntityId) -> Result<bool, IndexError> {
+        if self.facts.floor(a).horizon > Tx::ZERO {
+            return Ok(true);
+        }
         let components = Components { a: Some(a), ..Components::default() };
         self.history().datoms(Order::Aevt, &components).next().transpose().map(|found| found.is_some())
     }
@@ -148,6 +153,12 @@ impl<'a> FactsView<'a> {
             }
         }
         Ok(None)
+    }
+
+    /// Refuses where something below this horizon would be told, or left out.
+    fn allow(&self, horizon: Tx, history: bool) -> Result<(), IndexError> {
+        let whole = self.as_of >= horizon && !(history && self.since < horizon);
+        if whole { Ok(()) } else { Err(IndexError::BelowHorizon { horizon }) }
     }
 
     /// What the keys of the datoms asked for begin with.
@@ -188,7 +199,8 @@ impl<'a> FactsView<'a> {
         upper: Option<Vec<u8>>,
     ) -> Datoms<'a, 'v> {
         let (keys, group, last) = (None, Vec::new(), None);
-        Datoms { view: *self, order, components, lower, upper, keys, group, last, visited: 0, done: false }
+        let (visited, there, done) = (0, 0, false);
+        Datoms { view: *self, order, components, lower, upper, keys, group, last, visited, there, done }
     }
 }
 
@@ -205,6 +217,7 @@ pub struct Datoms<'a, 'v> {
     group: Vec<u8>,
     last: Option<KeyRef<'a>>,
     visited: u64,
+    there: u64,
     done: bool,
 }
 
@@ -240,11 +253,18 @@ impl<'a> Datoms<'a, '_> {
         self.visited
     }
 
+    /// Of those, the ones that are not below a horizon, or hold: the same whatever was merged, so that a verdict may count
+    /// them.
+    pub(super) const fn there(&self) -> u64 {
+        self.there
+    }
+
     /// The next datom; `Ok(None)` also when `keys` more were looked at and none was found.
     ///
-    /// **Errors:** a run that cannot be read.
+    /// **Errors:** a run that cannot be read; a moment below the horizon of what is asked for.
     pub fn next_within(&mut self, keys: u64) -> Result<Option<Datom<'a>>, IndexError> {
         if self.keys.is_none() {
+            self.view.allow(self.view.facts.horizon(self.order, &self.components), self.view.history)?;
             let sources = self.view.facts.sources(self.view.as_of);
             self.keys = Some(Merge::new(sources, self.order, &self.lower, self.upper.as_deref())?);
         }
@@ -257,7 +277,9 @@ impl<'a> Datoms<'a, '_> {
             };
             self.visited += 1;
             self.last = Some(key);
-            if let Some(datom) = self.says(key) {
+            let said = self.says(key);
+            self.there += u64::from(said.is_some() || self.is_above_horizon(key));
+            if let Some(datom) = said {
                 return Ok(Some(datom));
             }
         }
@@ -268,6 +290,12 @@ impl<'a> Datoms<'a, '_> {
     #[must_use]
     pub const fn is_done(&self) -> bool {
         self.done
+    }
+
+    fn is_above_horizon(&self, key: KeyRef<'_>) -> bool {
+        let tx = key::mark_at(self.order, key.bytes).and_then(|at| key::said(key.bytes, at)).map(|(tx, _)| tx);
+        let horizon = key::attribute(self.order, key.bytes).map(|a| self.view.facts.floor(a).horizon);
+        tx > horizon
     }
 
     /// The datom of a key, when it is asked for.
@@ -319,7 +347,7 @@ impl<'a> Iterator for Datoms<'a, '_> {
 #[cfg(test)]
 mod tests {
     use super::super::scan::LOOKS;
-    use super::super::{Asked, FactRun};
+    use super::super::{Asked, FactFloors, FactRun};
     use super::*;
     use myelin_datom::{AttributeName, Entity, Given, Op};
     use std::sync::Arc;
@@ -364,7 +392,7 @@ mod tests {
             if tx % 300 == 299 {
                 let frozen = facts.freeze().unwrap();
                 let path = dir.path().join(format!("{tx}.facts"));
-                frozen.write_run(&path, &mut ()).unwrap();
+                frozen.write_run(&FactFloors::default(), &path, &mut ()).unwrap();
                 facts.install(&frozen, Arc::new(FactRun::open(&path).unwrap()));
             }
         }

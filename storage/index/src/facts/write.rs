@@ -1,19 +1,21 @@
 //! Writing a run of facts: order after order, block after block, then the directory.
 //!
 //! ```text
-//!   [header][EAVT blocks][AEVT blocks][AVET blocks][VAET blocks][directory: entries, first keys][footer]
+//!   [header][EAVT blocks][AEVT blocks][AVET blocks][VAET blocks][directory: entries, first keys, retractions][footer]
 //!   block    keys u32 | end of each key u32 .. | keys
 //! ```
 //! Every byte is drawn in `README.md`. Invariants: keys come in ascending order; the file is front to back. Deliberately
 //! absent: when to write, and how fast.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
-use myelin_datom::Tx;
+use myelin_datom::{EntityId, Tx};
 
-use super::directory::{BlockEntry, Footer, write_header};
+use super::directory::{BlockEntry, Footer, Taken, write_header};
 use super::key::{self, KeyRef, Order};
-use super::{FACTS_KIND, FrozenFacts};
+use super::prune::Thinning;
+use super::{FACTS_KIND, FactFloors, FrozenFacts};
 use crate::file::NewFile;
 use crate::{IndexError, RunMeta, Sink};
 
@@ -21,12 +23,16 @@ use crate::{IndexError, RunMeta, Sink};
 const BLOCK_BYTES: usize = 16 << 10;
 
 impl FrozenFacts {
-    /// Writes this part as one run. Blocking: for the seal thread.
-    pub fn write_run(&self, path: &Path, sink: &mut dyn Sink) -> Result<RunMeta, IndexError> {
+    /// Writes this part as one run, but for what is gone already. Blocking: for the seal thread.
+    pub fn write_run(&self, floors: &FactFloors, path: &Path, sink: &mut dyn Sink) -> Result<RunMeta, IndexError> {
         let mut writer = Writer::create(path, sink)?;
+        let mut thinning = Thinning::new(floors, false);
         for order in Order::ALL {
+            thinning.turn();
             for key in self.part.keys(order) {
-                writer.key(order, key.as_ref())?;
+                if thinning.keeps(order, key.as_ref()) {
+                    writer.key(order, key.as_ref())?;
+                }
             }
         }
         writer.finish()
@@ -48,6 +54,8 @@ pub(crate) struct Writer<'a> {
     datoms: u64,
     tx_min: Tx,
     tx_max: Tx,
+    /// Retractions by attribute.
+    taken: BTreeMap<EntityId, Taken>,
 }
 
 impl<'a> Writer<'a> {
@@ -67,6 +75,7 @@ impl<'a> Writer<'a> {
             datoms: 0,
             tx_min: Tx::MAX,
             tx_max: Tx::ZERO,
+            taken: BTreeMap::new(),
         })
     }
 
@@ -85,13 +94,17 @@ impl<'a> Writer<'a> {
             let shared = self.last.iter().zip(key.bytes).take_while(|(a, b)| a == b).count();
             self.first = key.bytes[..(shared + 1).min(key.bytes.len())].to_vec();
         }
-        let Some((tx, _)) = key::mark_at(order, key.bytes).and_then(|at| key::said(key.bytes, at)) else {
+        let Some((tx, added)) = key::mark_at(order, key.bytes).and_then(|at| key::said(key.bytes, at)) else {
             unreachable!("only keys are written");
         };
         if order == Order::Eavt {
             self.datoms += 1;
             self.tx_min = self.tx_min.min(tx);
             self.tx_max = self.tx_max.max(tx);
+            if let (false, Some(a)) = (added, key::attribute(order, key.bytes)) {
+                let taken = self.taken.entry(a).or_insert(Taken { attribute: a, datoms: 0, last: Tx::ZERO });
+                (taken.datoms, taken.last) = (taken.datoms + 1, taken.last.max(tx));
+            }
         }
         self.keys.extend_from_slice(key.bytes);
         self.ends.push(self.keys.len() as u32);
@@ -137,7 +150,8 @@ impl<'a> Writer<'a> {
     pub(crate) fn finish(mut self) -> Result<RunMeta, IndexError> {
         self.end_block()?;
         let directory_offset = self.file.at();
-        let directory = [self.entries.as_slice(), &self.firsts].concat();
+        let mut directory = [self.entries.as_slice(), &self.firsts].concat();
+        self.taken.values().for_each(|taken| taken.write(&mut directory));
         self.file.pending.extend_from_slice(&directory);
         let Self { blocks, datoms, tx_min, tx_max, .. } = self;
         let footer = Footer {
@@ -149,6 +163,7 @@ impl<'a> Writer<'a> {
             tx_min,
             tx_max,
             hash: 0,
+            taken: self.taken.len() as u32,
         };
         let (path, bytes, hash) = self.file.finish(|hash| Footer { hash, ..footer }.write())?;
         Ok(RunMeta { path, bytes, hash, kind: FACTS_KIND, rows: datoms, blocks, tx_min, tx_max })

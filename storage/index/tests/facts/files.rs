@@ -2,7 +2,7 @@
 
 use crate::{assert_op, shard, transact};
 use myelin_datom::{Entity, Tx, Value};
-use myelin_index::{Components, FactRun, Facts, IndexError, Order};
+use myelin_index::{Components, FactFloors, FactRun, Facts, IndexError, Order};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ fn sealed(dir: &Path) -> (Facts, std::path::PathBuf) {
     }
     let path = dir.join("a.facts");
     let frozen = facts.freeze().unwrap();
-    frozen.write_run(&path, &mut ()).unwrap();
+    frozen.write_run(&FactFloors::default(), &path, &mut ()).unwrap();
     (facts, path)
 }
 
@@ -83,10 +83,14 @@ fn the_bytes_of_a_run_are_where_the_page_draws_them() {
     let footer = bytes.len() - 128;
     assert_eq!(&bytes[footer..footer + 12], b"MYELFCT.\x02\0\x03\0");
     let (blocks, directory, firsts) = (u32_at(footer + 12), u64_at(footer + 16) as usize, u32_at(footer + 24) as usize);
-    assert_eq!(directory + blocks as usize * 32 + firsts, footer);
+    assert_eq!(directory + blocks as usize * 32 + firsts + 24 * u32_at(footer + 72) as usize, footer);
     assert_eq!(u32_at(footer + 28), crc32fast::hash(&bytes[directory..footer]));
     assert_eq!(u64_at(footer + 40), 1, "tx min");
     assert_eq!(u64_at(footer + 48), 59, "tx max");
+    let taken = u32_at(footer + 72) as usize;
+    assert_eq!(taken, 1, "one attribute was retracted: a name for a name");
+    let retractions = footer - 24 * taken;
+    assert_eq!((u64_at(retractions + 8), u64_at(retractions + 16)), (57, 59), "datoms, and the last of them");
     assert_eq!(u32_at(footer + 124), crc32fast::hash(&bytes[footer..footer + 124]));
     let mut datoms = 0;
     for block in 0..blocks as usize {

@@ -1,11 +1,13 @@
 //! Facts against a naive model: a vector of datoms, read from the beginning every time.
 //!
-//! Random transactions, with freezing, sealing, merging and restarts in between; at every random moment every read says the
-//! same as the model. A seed that fails is printed by proptest.
+//! Random transactions, with horizons that rise, freezing, sealing, merging and restarts in between; at every random moment
+//! every read says the same as the model, or is refused where the moment lies below a horizon. A seed that fails is printed
+//! by proptest.
 
 use crate::{SCHEMA, all, attribute, ident, shard, transact};
 use myelin_datom::{Datom, Entity, EntityId, Given, Op, Tx, Value};
-use myelin_index::{Components, FactRun, FactWhy, Facts, FrozenFacts, Order, merge_facts};
+use myelin_index::facts::Datoms;
+use myelin_index::{Components, FactRun, FactWhy, Facts, FrozenFacts, IndexError, Order, merge_facts};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -15,9 +17,35 @@ type Fact = (EntityId, EntityId, Value<'static>);
 #[derive(Default)]
 struct Model {
     datoms: Vec<Datom<'static>>,
+    horizons: BTreeMap<EntityId, u64>,
 }
 
 impl Model {
+    /// Datoms of the attribute that are said at or before the horizon and do not hold as of it.
+    fn gone(&self, a: EntityId, horizon: u64) -> usize {
+        let holds = self.holds(horizon);
+        let below = self.datoms.iter().filter(|datom| datom.a == a && datom.tx.bits() <= horizon);
+        below.filter(|d| !d.added || holds.get(&(d.e, d.a, d.v.clone())) != Some(&d.tx)).count()
+    }
+
+    fn raise(&mut self, facts: &mut Facts, a: EntityId, horizon: u64) {
+        let before = self.horizons.get(&a).copied().unwrap_or(0);
+        let gone = self.gone(a, horizon).saturating_sub(self.gone(a, before));
+        assert_eq!(facts.raise(a, Tx::from_bits(horizon), gone as u64), horizon > before);
+        self.horizons.insert(a, horizon.max(before));
+    }
+
+    /// The horizon of what is asked for: of one attribute, or the greatest of all that stand in the order.
+    fn horizon(&self, names: &Names, order: Order, a: Option<EntityId>) -> u64 {
+        let stands = |a: &EntityId| match order {
+            Order::Eavt | Order::Aevt => true,
+            Order::Avet => ["name", "score"].iter().any(|name| names.attribute(name) == *a),
+            Order::Vaet => ["friend", "best", "part"].iter().any(|name| names.attribute(name) == *a),
+        };
+        let touched = |one: &EntityId| a.map_or(stands(one), |a| a == *one);
+        self.horizons.iter().filter(|(one, _)| touched(one)).map(|(_, horizon)| *horizon).max().unwrap_or(0)
+    }
+
     fn holds(&self, as_of: u64) -> BTreeMap<Fact, Tx> {
         let mut holds = BTreeMap::new();
         for datom in self.datoms.iter().filter(|datom| datom.tx.bits() <= as_of) {
@@ -188,9 +216,11 @@ impl Step {
 #[derive(Clone, Debug)]
 enum Command {
     Transact(Vec<Step>),
+    /// Of the attribute with this number, so many transactions back.
+    Raise(usize, u64),
     Freeze,
     Seal,
-    Merge,
+    Merge(usize),
     Restart,
 }
 
@@ -205,9 +235,10 @@ fn command() -> impl Strategy<Value = Command> {
     ];
     prop_oneof![
         8 => prop::collection::vec(step, 1..5).prop_map(Command::Transact),
+        2 => (0..SCHEMA.len(), 0..8_u64).prop_map(|(a, back)| Command::Raise(a, back)),
         1 => Just(Command::Freeze),
         1 => Just(Command::Seal),
-        1 => Just(Command::Merge),
+        1 => (0..3_usize).prop_map(Command::Merge),
         1 => Just(Command::Restart),
     ]
 }
@@ -234,7 +265,7 @@ impl Rig {
         self.freeze();
         for frozen in std::mem::take(&mut self.waiting) {
             let path = self.path();
-            let meta = frozen.write_run(&path, &mut ()).unwrap();
+            let meta = frozen.write_run(&self.facts.floors(), &path, &mut ()).unwrap();
             let run = FactRun::open(&path).unwrap();
             run.verify().unwrap();
             assert_eq!(run.meta(), &meta);
@@ -242,12 +273,18 @@ impl Rig {
         }
     }
 
-    fn merge(&mut self) {
-        let old = self.facts.runs().to_vec();
-        if old.len() >= 2 {
+    /// Merges all runs from this one on.
+    fn merge(&mut self, from: usize) {
+        let runs = self.facts.runs();
+        let from = from.min(runs.len());
+        let old = runs[from..].to_vec();
+        if !old.is_empty() {
             let path = self.path();
-            merge_facts(&old, &path, &mut ()).unwrap();
-            self.facts.install_merged(&old, Some(Arc::new(FactRun::open(&path).unwrap())));
+            let floors = self.facts.floors();
+            let meta = merge_facts(&old, &floors, from == 0, &path, &mut ()).unwrap();
+            let new = meta.is_some().then(|| Arc::new(FactRun::open(&path).unwrap()));
+            assert!(from > 0 || new.iter().all(|run| run.gone(&floors) == 0), "nothing is left to be dropped");
+            self.facts.install_merged(&old, new);
         }
     }
 
@@ -261,25 +298,45 @@ impl Rig {
     }
 }
 
+/// What a read says: the datoms of it, or the horizon below which it is refused.
+fn told(datoms: Datoms<'_, '_>, names: &Names) -> Result<Vec<Datom<'static>>, u64> {
+    let mine = |datom: &Datom<'_>| names.attributes.values().any(|a| *a == datom.a);
+    let mut found = Vec::new();
+    for datom in datoms {
+        if let Err(IndexError::BelowHorizon { horizon }) = datom {
+            assert!(found.is_empty(), "refused before anything was said");
+            return Err(horizon.bits());
+        }
+        found.push(datom.unwrap().into_owned());
+    }
+    found.retain(mine);
+    Ok(found)
+}
+
 fn compare(facts: &Facts, model: &Model, names: &Names, as_of: u64, since: u64) {
     let view = facts.view(Tx::from_bits(as_of));
-    let mine = |datom: &Datom<'_>| names.attributes.values().any(|a| *a == datom.a);
     let holds = model.holds(as_of);
     let expected: BTreeSet<(Fact, Tx)> = holds.iter().map(|(fact, tx)| (fact.clone(), *tx)).collect();
     let fact = |datom: Datom<'static>| ((datom.e, datom.a, datom.v), datom.tx);
+    let indexed = |a: EntityId| ["name", "score"].iter().any(|name| names.attribute(name) == a);
     for order in Order::ALL {
-        let indexed = |a: EntityId| ["name", "score"].iter().any(|name| names.attribute(name) == a);
         let stands = |((_, a, v), _): &&(Fact, Tx)| match order {
             Order::Eavt | Order::Aevt => true,
             Order::Avet => indexed(*a),
             Order::Vaet => matches!(v, Value::Ref(_)),
         };
         let expected: BTreeSet<_> = expected.iter().filter(stands).cloned().collect();
-        let read = || view.datoms(order, &Components::default()).map(|datom| datom.unwrap().into_owned());
-        let found: Vec<_> = read().filter(mine).map(fact).collect();
+        let horizon = model.horizon(names, order, None);
+        let read = || told(view.datoms(order, &Components::default()), names);
+        if as_of < horizon {
+            assert_eq!(read(), Err(horizon), "{order:?} as of {as_of}");
+            continue;
+        }
+        let found: Vec<_> = read().unwrap().into_iter().map(fact).collect();
         assert_eq!(found.iter().cloned().collect::<BTreeSet<_>>(), expected, "{order:?} as of {as_of}");
         assert_eq!(found.len(), expected.len(), "each once");
         // A page at a time gives the same.
+        let all = view.datoms(order, &Components::default()).map(|datom| datom.unwrap().into_owned());
         let (mut paged, mut place) = (Vec::new(), None::<Vec<u8>>);
         loop {
             let mut datoms = view.datoms(order, &Components::default());
@@ -294,15 +351,25 @@ fn compare(facts: &Facts, model: &Model, names: &Names, as_of: u64, since: u64) 
             }
             place = datoms.place().map(<[u8]>::to_vec).or(place);
         }
-        assert_eq!(paged, read().collect::<Vec<_>>());
+        assert_eq!(paged, all.collect::<Vec<_>>());
     }
     for (n, e) in names.entities.iter().enumerate() {
         let of: BTreeSet<_> = expected.iter().filter(|((of, ..), _)| of == e).cloned().collect();
-        let found: BTreeSet<_> = view.entity(*e).map(|datom| fact(datom.unwrap().into_owned())).collect();
-        assert_eq!(found, of);
+        let horizon = model.horizon(names, Order::Eavt, None);
+        match told(view.entity(*e), names) {
+            Ok(found) => assert_eq!(found.into_iter().map(fact).collect::<BTreeSet<_>>(), of),
+            Err(told) => assert!(as_of < horizon && told == horizon),
+        }
         for (name, _, many, _) in SCHEMA {
             let a = names.attribute(name);
+            let horizon = model.horizon(names, Order::Eavt, Some(a));
             let values: Vec<_> = of.iter().filter(|((_, b, _), _)| *b == a).map(|((_, _, v), _)| v).collect();
+            if as_of < horizon {
+                let below =
+                    |error| matches!(error, IndexError::BelowHorizon { horizon: told } if told.bits() == horizon);
+                assert!(view.value(*e, a).is_err_and(below), "{name} of {n} as of {as_of}");
+                continue;
+            }
             if !many {
                 assert_eq!(view.value(*e, a).unwrap().as_ref(), values.last().copied(), "{name} of {n} as of {as_of}");
             }
@@ -311,26 +378,46 @@ fn compare(facts: &Facts, model: &Model, names: &Names, as_of: u64, since: u64) 
                 let components = Components { e: Some(*e), a: Some(a), v: Some(&v) };
                 assert_eq!(all(facts, as_of, order, &components).len(), usize::from(values.contains(&&v)));
             }
+            if name == "name" {
+                let attribute = facts.attribute(a).unwrap();
+                for v in &values {
+                    assert_eq!(view.holder(attribute, v, crate::slot()).unwrap(), Some(*e));
+                }
+            }
         }
         let pointing = Value::Ref(*e);
         let components = Components { v: Some(&pointing), ..Components::default() };
-        let pointed = expected.iter().filter(|((.., v), _)| *v == pointing).count();
-        assert_eq!(all(facts, as_of, Order::Vaet, &components).len(), pointed);
+        if as_of >= model.horizon(names, Order::Vaet, None) {
+            let pointed = expected.iter().filter(|((.., v), _)| *v == pointing).count();
+            assert_eq!(all(facts, as_of, Order::Vaet, &components).len(), pointed);
+        }
     }
-    let later: BTreeSet<_> = expected.iter().filter(|(_, tx)| tx.bits() > since).cloned().collect();
     let since_view = view.since(Tx::from_bits(since));
-    let read = |view: myelin_index::FactsView<'_>| -> Vec<Datom<'static>> {
-        let datoms = view.datoms(Order::Eavt, &Components::default());
-        datoms.map(|datom| datom.unwrap().into_owned()).filter(mine).collect()
-    };
-    assert_eq!(read(since_view).into_iter().map(fact).collect::<BTreeSet<_>>(), later);
     let key = |datom: &Datom<'static>| (datom.e, datom.a, datom.v.clone(), datom.tx, datom.added);
-    let mut history: Vec<_> = read(since_view.history()).iter().map(key).collect();
-    let said = |datom: &&Datom<'static>| datom.tx.bits() > since && datom.tx.bits() <= as_of;
-    let mut expected: Vec<_> = model.datoms.iter().filter(said).map(key).collect();
-    history.sort();
-    expected.sort();
-    assert_eq!(history, expected);
+    let asked = [None].into_iter().chain(names.attributes.values().copied().map(Some));
+    for a in asked {
+        let horizon = model.horizon(names, Order::Aevt, a);
+        let components = Components { a, ..Components::default() };
+        let mine = |one: &EntityId| a.is_none_or(|a| a == *one);
+        let later: BTreeSet<_> =
+            expected.iter().filter(|((_, a, _), tx)| tx.bits() > since && mine(a)).cloned().collect();
+        match told(since_view.datoms(Order::Aevt, &components), names) {
+            Ok(found) => assert_eq!(found.into_iter().map(fact).collect::<BTreeSet<_>>(), later),
+            Err(told) => assert!(as_of < horizon && told == horizon),
+        }
+        let said = |datom: &&Datom<'static>| datom.tx.bits() > since && datom.tx.bits() <= as_of && mine(&datom.a);
+        let mut expected: Vec<_> = model.datoms.iter().filter(said).map(key).collect();
+        expected.sort();
+        match told(since_view.history().datoms(Order::Aevt, &components), names) {
+            Ok(found) => {
+                let mut found: Vec<_> = found.iter().map(key).collect();
+                found.sort();
+                assert_eq!(found, expected, "history of {a:?} since {since} as of {as_of}");
+                assert!(as_of >= horizon && since >= horizon, "a short answer");
+            }
+            Err(told) => assert!((as_of < horizon || since < horizon) && told == horizon),
+        }
+    }
 }
 
 proptest! {
@@ -362,13 +449,19 @@ proptest! {
                             prop_assert_eq!(plan.datoms(), datoms.len());
                             model.datoms.extend(datoms);
                         }
+                        // Whom an op took away and an earlier one pointed at is found last, behind what is wrong with later ops.
+                        (Err(FactWhy::Conflict), Err(_)) if steps.iter().any(|step| matches!(step, Step::RetractEntity(_))) => {}
                         (Err(expected), Err((_, found))) => prop_assert_eq!(expected, found),
                         (expected, found) => panic!("{ops:?}: expected {expected:?}, found {found:?}"),
                     }
                 }
+                Command::Raise(a, back) => {
+                    let (a, horizon) = (names.attribute(SCHEMA[*a].0), rig.facts.last_tx().bits().saturating_sub(*back));
+                    model.raise(&mut rig.facts, a, horizon);
+                }
                 Command::Freeze => rig.freeze(),
                 Command::Seal => rig.seal(),
-                Command::Merge => rig.merge(),
+                Command::Merge(from) => rig.merge(*from),
                 Command::Restart => rig.restart(),
             }
         }
@@ -376,5 +469,21 @@ proptest! {
             compare(&rig.facts, &model, &names, as_of, since);
         }
         compare(&rig.facts, &model, &names, u64::MAX, 0);
+        // What is said to be there is there, and what is said to be gone is, once everything was merged.
+        let kept = |facts: &Facts| {
+            let mut kept = Vec::new();
+            facts.each_kept(|datom| kept.push(datom.clone().into_owned())).unwrap();
+            kept
+        };
+        let before = kept(&rig.facts);
+        let mine = before.iter().filter(|datom| datom.tx > Tx::ZERO).count();
+        prop_assert_eq!(mine as u64, rig.facts.datoms());
+        rig.seal();
+        rig.merge(0);
+        let rows: u64 = rig.facts.runs().iter().map(|run| run.meta().rows).sum();
+        prop_assert_eq!(rows, rig.facts.datoms());
+        rig.restart();
+        prop_assert_eq!(kept(&rig.facts), before);
+        compare(&rig.facts, &model, &names, u64::MAX, rig.facts.last_tx().bits());
     }
 }
