@@ -23,8 +23,8 @@ use crate::bytes::Bytes;
 use crate::value::{Value, keyword_flaw, put_text};
 use crate::{EntityId, MarketName, Tx};
 
-/// Ops of one transaction at most.
-pub const OPS_MAX: u32 = 8192;
+/// Ops of one transaction at most: as many new facts hold up a shard for 5 ms.
+pub const OPS_MAX: u32 = 4096;
 /// Of a tempid. **Units:** bytes.
 pub const TEMPID_BYTES_MAX: usize = 200;
 
@@ -151,7 +151,7 @@ pub enum FactFlaw {
     Tempid,
     /// A partition's name that is none.
     Partition,
-    /// No ops, or more than 8,192.
+    /// No ops, or more than 4,096.
     Ops,
 }
 
@@ -172,7 +172,7 @@ impl FactFlaw {
             Self::NoEntity => "0 is no entity",
             Self::Tempid => "a tempid is empty or longer than 200 bytes",
             Self::Partition => "a partition's name is empty, longer than 200 bytes or has white space in it",
-            Self::Ops => "a transaction has no ops, or more than 8,192",
+            Self::Ops => "a transaction has no ops, or more than 4,096",
         }
     }
 }

@@ -13,7 +13,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use myelin_datom::{AttributeName, Entity, EntityId, Given, Kind, Op, Slot, Tx, Value, ValueType};
 
 use super::draft::Draft;
-use super::schema::{SCHEMA, born, described};
+use super::schema::{SCHEMA, Unique, born, described};
+use super::tempids::Temps;
 use super::verdict::{FactRefusal, FactWhy, Stop};
 use super::view::Components;
 use super::{ATTRIBUTES_MAX, Attribute, Facts, Order, Plan};
@@ -44,7 +45,7 @@ impl Facts {
             slot: asked.slot,
             tx,
             this_tx: None,
-            temps: BTreeMap::new(),
+            temps: Temps::default(),
             retracted: BTreeMap::new(),
             market_exists: asked.market_exists,
         };
@@ -62,16 +63,17 @@ pub(super) struct Checking<'a> {
     pub(super) slot: Slot,
     tx: Tx,
     this_tx: Option<EntityId>,
-    temps: BTreeMap<Box<str>, EntityId>,
+    temps: Temps<'a>,
     /// Who was retracted as a whole, and by which op last.
     retracted: BTreeMap<EntityId, u32>,
     market_exists: &'a dyn Fn(EntityId) -> bool,
 }
 
 impl<'a> Checking<'a> {
-    fn run(mut self, ops: &[Op<'_>]) -> Result<Plan, Stop> {
-        let tempids = self.bind_tempids(ops)?;
-        self.temps = tempids.iter().cloned().collect();
+    fn run(mut self, ops: &'a [Op<'a>]) -> Result<Plan, Stop> {
+        let temps = self.bind_tempids(ops)?;
+        let tempids = temps.decided();
+        self.temps = temps;
         for (n, op) in (0..).zip(ops) {
             self.perform(n, op)?;
         }
@@ -87,17 +89,17 @@ impl<'a> Checking<'a> {
             Op::Assert { e, a, v } => {
                 let (e, a) = (self.subject(e, n)?, self.attribute(a, n)?);
                 let v = self.given(a, v, n)?;
-                self.draft.assert(a, e, &v, n)
+                self.draft.assert(a, e, v, n)
             }
             Op::Retract { e, a, v: Some(v) } => {
                 let (e, a) = (self.subject(e, n)?, self.attribute(a, n)?);
                 let v = self.typed(a, v, n)?;
-                self.draft.set(a, e, &v, false, n)
+                self.draft.set(a, e, v, false, n)
             }
             Op::Retract { e, a, v: None } => {
                 let (e, a) = (self.subject(e, n)?, self.attribute(a, n)?);
                 for v in self.draft.values(a, e, n)? {
-                    self.draft.set(a, e, &v, false, n)?;
+                    self.draft.set(a, e, v, false, n)?;
                 }
                 Ok(())
             }
@@ -117,8 +119,8 @@ impl<'a> Checking<'a> {
                     return Err(FactWhy::Compare.of(n));
                 }
                 match (current, new) {
-                    (_, Some(new)) => self.draft.assert(a, e, &new, n),
-                    (Some(current), None) => self.draft.set(a, e, &current, false, n),
+                    (_, Some(new)) => self.draft.assert(a, e, new, n),
+                    (Some(current), None) => self.draft.set(a, e, current, false, n),
                     (None, None) => Ok(()),
                 }
             }
@@ -138,7 +140,7 @@ impl<'a> Checking<'a> {
                 {
                     left.push(*part);
                 }
-                self.draft.set(attribute, e, &v, false, n)?;
+                self.draft.set(attribute, e, v, false, n)?;
             }
             let target = Value::Ref(e);
             let pointing = Components { v: Some(&target), ..Components::default() };
@@ -149,7 +151,7 @@ impl<'a> Checking<'a> {
                     continue;
                 }
                 let attribute = self.facts.schema.get(datom.a).ok_or(FactWhy::UnknownAttribute.of(n))?;
-                self.draft.set(attribute, datom.e, &target, false, n)?;
+                self.draft.set(attribute, datom.e, target.clone(), false, n)?;
             }
         }
         self.retracted.extend(seen.into_iter().map(|e| (e, n)));
@@ -209,7 +211,7 @@ impl<'a> Checking<'a> {
         let nobody = FactWhy::NoEntity.of(n);
         match e {
             Entity::Id(id) => Ok(*id),
-            Entity::Temp(name) => self.temps.get(&**name).copied().ok_or(nobody),
+            Entity::Temp(name) => self.temps.entity(name).ok_or(nobody),
             Entity::Ident(name) => self.facts.view(Tx::MAX).entity_named(self.slot, name)?.ok_or(nobody),
             Entity::Lookup(a, v) => {
                 let attribute = self.find_attribute(a).ok_or(FactWhy::UnknownAttribute.of(n))?;
@@ -234,7 +236,7 @@ impl<'a> Checking<'a> {
         let instant = i64::try_from(self.tx.millis()).unwrap_or(i64::MAX).saturating_mul(1_000_000);
         for (a, v) in [(born::TX_ID, Value::I64(self.tx.bits() as i64)), (born::TX_INSTANT, Value::Instant(instant))] {
             let Some(attribute) = self.facts.schema.get(a) else { unreachable!("every shard is born with it") };
-            self.draft.assert(attribute, entity, &v, n)?;
+            self.draft.assert(attribute, entity, v, n)?;
         }
         self.this_tx = Some(entity);
         Ok(entity)
@@ -258,23 +260,37 @@ impl<'a> Checking<'a> {
     // ---- what holds at the end
 
     fn check_unique(&self) -> Result<(), Stop> {
-        let mut claims: BTreeMap<(EntityId, Vec<u8>), EntityId> = BTreeMap::new();
-        for (e, a, v, added, n) in self.draft.differences() {
-            let Some(attribute) = self.facts.schema.get(a).filter(|attribute| added && attribute.unique.is_some())
-            else {
+        let mut claims = Vec::new();
+        let mut first: Option<u32> = None;
+        for (e, a, key, v, n) in self.draft.asserted() {
+            let Some((attribute, unique)) = self.facts.schema.get(a).and_then(|one| Some((one, one.unique?))) else {
                 continue;
             };
-            let mut key = Vec::new();
-            v.write_key(&mut key);
-            let claimed = *claims.entry((a, key)).or_insert(e);
-            let holder = self.holder(attribute, v)?.filter(|holder| !self.draft.takes(*holder, a, v));
+            claims.push((a, key, n, e));
             let born_so =
                 a == born::IDENT && matches!(v, Value::Keyword(name) if self.facts.schema.born_as(name).is_some());
-            if claimed != e || holder.is_some_and(|holder| holder != e) || born_so {
-                return Err(FactWhy::Unique.of(n));
+            // An entity that a tempid became had nobody in its way when that was decided.
+            let looked = unique == Unique::Identity
+                && attribute.value_type != ValueType::Ref
+                && matches!(e.kind(), Some(Kind::Ordinary | Kind::System))
+                && self.draft.is_new(e);
+            let taken = || -> Result<bool, IndexError> {
+                let holder = self.holder(attribute, v)?;
+                Ok(holder.is_some_and(|holder| holder != e && !self.draft.takes(holder, a, v)))
+            };
+            if born_so || !looked && taken()? {
+                first = Some(first.map_or(n, |first| first.min(n)));
             }
         }
-        Ok(())
+        // Two that claim one value: the later op is the one too many.
+        claims.sort_unstable();
+        for two in claims.windows(2) {
+            let [(a, key, _, one), (b, other, n, second)] = two else { continue };
+            if (a, key) == (b, other) && one != second {
+                first = Some(first.map_or(*n, |first| first.min(*n)));
+            }
+        }
+        first.map_or(Ok(()), |n| Err(FactWhy::Unique.of(n)))
     }
 
     fn check_references(&self) -> Result<(), Stop> {

@@ -111,7 +111,7 @@ impl Facts {
             for (a, value) in &note.facts {
                 let attribute = self.attribute(*a).filter(|attribute| attribute.value_type == value.value_type());
                 let Some(attribute) = attribute else { unreachable!("{a:?} is an attribute of this type") };
-                match draft.assert(attribute, e, value, 0) {
+                match draft.assert(attribute, e, value.clone(), 0) {
                     Ok(()) => {}
                     Err(Stop::Failed(error)) => return Err(error),
                     // The same fact twice with two values: the first one stands.
@@ -144,25 +144,32 @@ impl<'a> Draft<'a> {
     }
 
     /// Asserts a value. What was there of a cardinality of one is retracted.
-    pub(crate) fn assert(&mut self, a: &Attribute, e: EntityId, v: &Value<'_>, op: u32) -> Result<(), Stop> {
+    pub(crate) fn assert(&mut self, a: &Attribute, e: EntityId, v: Value<'static>, op: u32) -> Result<(), Stop> {
         if !a.many
             && let Some(current) = self.value(a, e, op)?
-            && current != *v
+            && current != v
         {
-            self.set(a, e, &current, false, op)?;
+            self.set(a, e, current, false, op)?;
         }
         self.set(a, e, v, true, op)
     }
 
     /// True for an entity that this transaction made: nothing is stored about it, so nothing has to be looked up.
-    fn is_new(&self, e: EntityId) -> bool {
+    pub(crate) fn is_new(&self, e: EntityId) -> bool {
         matches!(e.kind(), Some(Kind::Ordinary | Kind::System | Kind::Transaction))
             && !born::is_born(e)
             && !self.facts.was_given_out(&Counters::new(), e)
     }
 
     /// Says that a fact holds, or does not.
-    pub(crate) fn set(&mut self, a: &Attribute, e: EntityId, v: &Value<'_>, after: bool, op: u32) -> Result<(), Stop> {
+    pub(crate) fn set(
+        &mut self,
+        a: &Attribute,
+        e: EntityId,
+        v: Value<'static>,
+        after: bool,
+        op: u32,
+    ) -> Result<(), Stop> {
         let mut key = Vec::new();
         v.write_key(&mut key);
         let key = (e, a.id, key);
@@ -176,9 +183,9 @@ impl<'a> Draft<'a> {
         if self.changes.len() >= self.datoms_max {
             return Err(FactWhy::TooLarge.of(op));
         }
-        let before = !self.is_new(e) && self.facts.view(Tx::MAX).holds(a, e, v)?;
+        let before = !self.is_new(e) && self.facts.view(Tx::MAX).holds(a, e, &v)?;
         if before || after {
-            self.changes.insert(key, Change { before, after, value: v.clone().into_owned(), op });
+            self.changes.insert(key, Change { before, after, value: v, op });
         }
         Ok(())
     }
@@ -280,6 +287,12 @@ impl<'a> Draft<'a> {
             .map(|(e, a, change)| (*e, *a, &change.value, change.after, change.op))
     }
 
+    /// What is new so far, with its value's key.
+    pub(crate) fn asserted(&self) -> impl Iterator<Item = (EntityId, EntityId, &[u8], &Value<'static>, u32)> {
+        let new = self.changes.iter().filter(|(_, change)| change.after && !change.before);
+        new.map(|((e, a, key), change)| (*e, *a, &key[..], &change.value, change.op))
+    }
+
     /// True when this transaction takes the fact away.
     pub(crate) fn takes(&self, e: EntityId, a: EntityId, v: &Value<'_>) -> bool {
         let mut key = Vec::new();
@@ -292,7 +305,8 @@ impl<'a> Draft<'a> {
         tempids: Vec<(Box<str>, EntityId)>,
         attributes: Vec<(EntityId, Option<Attribute>)>,
     ) -> Plan {
-        let datoms = self.differences().map(|(e, a, v, added, _)| Planned { e, a, v: v.clone(), added }).collect();
+        let differ = self.changes.into_iter().filter(|(_, change)| change.before != change.after);
+        let datoms = differ.map(|((e, a, _), change)| Planned { e, a, v: change.value, added: change.after }).collect();
         Plan { behind: self.facts.last_tx, datoms, tempids, next: self.next, attributes }
     }
 }

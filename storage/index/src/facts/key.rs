@@ -130,6 +130,11 @@ impl Key {
         Self { head: KeyRef::new(bytes).head, bytes: bytes.into() }
     }
 
+    /// Of bytes that are nobody else's any more.
+    pub(crate) fn of(bytes: Vec<u8>) -> Self {
+        Self { head: KeyRef::new(&bytes).head, bytes: bytes.into_boxed_slice() }
+    }
+
     #[inline]
     pub(crate) fn as_ref(&self) -> KeyRef<'_> {
         KeyRef { head: self.head, bytes: &self.bytes }

@@ -52,7 +52,7 @@ pub use view::{Components, Datoms, FactsView};
 /// Number of facts among the kinds of runs: that of the ordinary entities most of them are about.
 pub const FACTS_KIND: u8 = Kind::Ordinary as u8;
 /// Datoms one transaction stores at most, its cascades included.
-pub const DATOMS_PER_TX_MAX: usize = 16_384;
+pub const DATOMS_PER_TX_MAX: usize = 8_192;
 /// Attributes a shard can have installed.
 pub const ATTRIBUTES_MAX: usize = 100_000;
 

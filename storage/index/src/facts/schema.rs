@@ -221,7 +221,7 @@ impl Born {
 #[derive(Clone, Debug)]
 pub(crate) struct Schema {
     by_id: BTreeMap<EntityId, Attribute>,
-    by_ident: BTreeMap<(Slot, Box<str>), EntityId>,
+    by_ident: BTreeMap<Slot, BTreeMap<Box<str>, EntityId>>,
     born: BTreeMap<&'static str, EntityId>,
     /// Attributes whose past is not kept for good.
     thinned: BTreeSet<EntityId>,
@@ -249,7 +249,7 @@ impl Schema {
 
     /// The attribute of this name, as a partition sees it.
     pub(crate) fn named(&self, slot: Slot, ident: &str) -> Option<EntityId> {
-        self.born_as(ident).or_else(|| self.by_ident.get(&(slot, ident.into())).copied())
+        self.born_as(ident).or_else(|| self.by_ident.get(&slot)?.get(ident).copied())
     }
 
     /// The entity that every shard is born with under this name.
@@ -270,9 +270,10 @@ impl Schema {
     /// Puts an attribute in the place of what had its id; none takes it away.
     pub(crate) fn install(&mut self, id: EntityId, attribute: Option<Attribute>) {
         if let Some(before) = self.by_id.remove(&id) {
-            let name = (id.slot(), before.ident);
-            if self.by_ident.get(&name) == Some(&id) {
-                self.by_ident.remove(&name);
+            if let Some(names) = self.by_ident.get_mut(&id.slot())
+                && names.get(&before.ident) == Some(&id)
+            {
+                names.remove(&before.ident);
             }
         }
         self.thinned.remove(&id);
@@ -280,7 +281,7 @@ impl Schema {
             if attribute.keep != FactKeep::All {
                 self.thinned.insert(id);
             }
-            self.by_ident.insert((id.slot(), attribute.ident.clone()), id);
+            self.by_ident.entry(id.slot()).or_default().insert(attribute.ident.clone(), id);
             self.by_id.insert(id, attribute);
         }
     }

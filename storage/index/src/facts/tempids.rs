@@ -20,12 +20,14 @@ struct Temp<'a> {
     name: &'a str,
     /// The tempid it is one with.
     one_with: usize,
+    /// Of all, once they are given out; before that of those that are known.
     entity: Option<EntityId>,
     is_attribute: bool,
 }
 
+/// The tempids of a transaction, in the order in which they were first named.
 #[derive(Debug, Default)]
-struct Temps<'a> {
+pub(super) struct Temps<'a> {
     list: Vec<Temp<'a>>,
     by_name: BTreeMap<&'a str, usize>,
 }
@@ -74,9 +76,21 @@ impl<'a> Temps<'a> {
     }
 }
 
-impl Checking<'_> {
-    /// Decides every tempid of the ops; gives them in the order in which they were first named.
-    pub(super) fn bind_tempids(&mut self, ops: &[Op<'_>]) -> Result<Vec<(Box<str>, EntityId)>, Stop> {
+impl Temps<'_> {
+    /// Whom a tempid became.
+    pub(super) fn entity(&self, name: &str) -> Option<EntityId> {
+        self.list[*self.by_name.get(name)?].entity
+    }
+
+    /// Whom all of them became.
+    pub(super) fn decided(&self) -> Vec<(Box<str>, EntityId)> {
+        self.list.iter().filter_map(|temp| Some((temp.name.into(), temp.entity?))).collect()
+    }
+}
+
+impl<'a> Checking<'a> {
+    /// Decides every tempid of the ops.
+    pub(super) fn bind_tempids(&mut self, ops: &'a [Op<'a>]) -> Result<Temps<'a>, Stop> {
         let mut temps = Temps::default();
         let mut claims: BTreeMap<(EntityId, Vec<u8>), usize> = BTreeMap::new();
         for (n, op) in (0..).zip(ops) {
@@ -106,15 +120,15 @@ impl Checking<'_> {
                 return Err(FactWhy::Unique.of(n));
             }
         }
-        Ok(self.give_out(&mut temps))
+        self.give_out(&mut temps);
+        Ok(temps)
     }
 
-    fn give_out(&mut self, temps: &mut Temps<'_>) -> Vec<(Box<str>, EntityId)> {
+    fn give_out(&mut self, temps: &mut Temps<'_>) {
         for at in 0..temps.list.len() {
             let root = temps.root(at);
             temps.list[root].is_attribute |= temps.list[at].is_attribute;
         }
-        let mut decided = Vec::with_capacity(temps.list.len());
         for at in 0..temps.list.len() {
             let root = temps.root(at);
             let kind = if temps.list[root].is_attribute { Kind::System } else { Kind::Ordinary };
@@ -123,9 +137,8 @@ impl Checking<'_> {
                 None => self.draft.allocate(kind, self.slot),
             };
             temps.list[root].entity = Some(entity);
-            decided.push((Box::from(temps.list[at].name), entity));
+            temps.list[at].entity = Some(entity);
         }
-        decided
     }
 
     /// Who has this value of a unique attribute, before this transaction, in this partition.

@@ -145,7 +145,7 @@ impl<'a> FactsView<'a> {
 
     /// The newest key of a group as of this moment.
     fn decides(&self, order: Order, group: &[u8]) -> Result<Option<KeyRef<'a>>, IndexError> {
-        let seek = Key::new(&[group, &key::mark(self.as_of, true)].concat());
+        let seek = Key::of([group, &key::mark(self.as_of, true)].concat());
         for source in self.facts.sources(self.as_of) {
             let found = Source::first(source, order, &seek)?;
             if let Some(key) = found.filter(|key| key.bytes.starts_with(group)) {
