@@ -33,6 +33,8 @@ const KEYS: u64 = 2048;
 const HORIZONS_MAX: usize = 256;
 /// A horizon moves in steps of this part of a window, or of the assertions kept.
 const STEPS: u64 = 16;
+/// A tally is told more coarsely at the next pass when it has grown to this: some 35 are what every policy comes to.
+const TOLD_FEW: usize = 64;
 /// Transactions of a tally that are told one by one at most, while a past is looked through.
 const TOLD_MAX: usize = 4096;
 
@@ -136,6 +138,10 @@ impl Shard {
             if !tally.look_back(facts, a, now, &mut keys)? || rows.len() == HORIZONS_MAX {
                 // Goes on with this one.
                 return Ok(rows);
+            }
+            if tally.said.len() > TOLD_FEW {
+                // Where nothing is taken back nothing is due, and no horizon would make it shorter.
+                tally.said = coarser(tally.keep, std::mem::take(&mut tally.said), now);
             }
             if let Some((horizon, datoms)) = tally.due(now) {
                 let (keep, value) = tally.keep.to_parts();

@@ -181,6 +181,25 @@ fn horizons_follow_what_is_said_and_rise_only_where_that_drops_something() {
 }
 
 #[test]
+fn a_tally_stays_short_where_nothing_is_ever_taken_back() {
+    for policy in ["latest", "last 3", "last 1000", "window 1ms", "window 1h"] {
+        let mut log = Log::new();
+        log.keep(BEGUN_MS + 1, policy);
+        log.prune(BEGUN_MS + 2);
+        for n in 0..3000 {
+            log.count(BEGUN_MS + 10 + n * 100, n as i64, 1);
+            if n % 50 == 0 {
+                log.prune(BEGUN_MS + 15 + n * 100);
+            }
+        }
+        log.prune(BEGUN_MS + 1_000_000);
+        let told = log.shard.fact_pruner.tallies[&log.attribute()].said.len();
+        assert!(told <= TOLD_FEW, "{told} with {policy}");
+        assert_eq!(log.past(), (vec![1; 3000], 0), "nothing goes: everything holds");
+    }
+}
+
+#[test]
 fn a_long_past_is_looked_through_in_slices_and_nothing_is_counted_twice_or_missed() {
     for policy in ["latest", "last 1000", "window 10s"] {
         let mut log = Log::new();
