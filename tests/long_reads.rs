@@ -1,7 +1,7 @@
 //! Reads that go over much: exact while rows arrive and are sealed, in turns with a bound, ended when who asked has left.
 
 use crate::node::{PATIENCE, Setup, done, markets, run, tick};
-use myelin_client::{At, Client, Error, Mode};
+use myelin_client::{At, Client, Error, Mode, Stretch};
 use myelin_datom::{EntityId, Tick};
 use myelin_wire::{By, Code, TopAsk};
 use std::time::Instant;
@@ -110,5 +110,35 @@ fn more_long_reads_than_there_are_places_for_are_refused_and_those_who_leave_giv
         while client.vwap(None, At::NOW).await.is_err() {
             assert!(Instant::now() < until, "the places come back");
         }
+    });
+}
+
+#[test]
+fn a_page_whose_times_match_few_rows_is_short_and_all_pages_together_are_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Setup::new(dir.path()).start();
+    run(async {
+        let client = node.client().await;
+        let ids = markets(&client, &["long:sparse"]).await;
+        // Times in no order: no block can be passed over by them.
+        let time = |id: u64| (id.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as i64;
+        let all: Vec<Tick> =
+            rows(&ids, 1, 90_000).into_iter().map(|tick| Tick { event_time_ns: time(tick.id), ..tick }).collect();
+        send(&client, &all).await;
+        node.wait_for_checkpoints(2);
+        let (from_ns, to_ns) = (1_000_000, 1_010_000);
+        let mut at = At::NOW;
+        let (mut found, mut pages) = (Vec::new(), 0);
+        let mut next = Some(Stretch { from_ns, to_ns, ..Stretch::default() });
+        while let Some(stretch) = next {
+            let page = client.ticks_of(ids[0], stretch, at).await.unwrap();
+            at = At::as_of(page.basis);
+            found.extend(page.value.rows.iter().map(|(_, _, tick)| tick.id));
+            next = page.value.next;
+            pages += 1;
+        }
+        let due = all.iter().filter(|tick| (from_ns..=to_ns).contains(&tick.event_time_ns)).map(|tick| tick.id);
+        assert!(found.iter().copied().eq(due), "{found:?}");
+        assert!((2..10).contains(&pages) && (1..1000).contains(&found.len()), "{pages} pages, {} rows", found.len());
     });
 }

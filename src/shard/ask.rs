@@ -64,6 +64,9 @@ impl Read {
 const READ_BODY_MAX: usize = 64;
 /// Rows in one answer at most: 640 KiB.
 const ROWS_PER_PAGE: usize = 8192;
+/// Rows that one answer looks at, up to the end of the block it has come to then: a page whose times match few is short,
+/// and says that there is more. One that a block's times pass over counts 64.
+const ROWS_LOOKED_AT: u64 = 1 << 15;
 /// Reflexes in one answer at most.
 const REFLEXES_PER_PAGE: usize = 4096;
 /// Items in one answer at most; more follow on request.
@@ -314,7 +317,7 @@ fn page<R: ColumnRow>(
     }
     let mut rows: Vec<StoredRow> = Vec::new();
     let mut more = false;
-    view.rows(filter, |found| {
+    let reached = view.rows_within(filter, &mut { ROWS_LOOKED_AT }, |found| {
         if rows.len() == limit {
             more = true;
             return ControlFlow::Break(());
@@ -323,7 +326,11 @@ fn page<R: ColumnRow>(
         rows.push(StoredRow { tx: found.tx.bits(), number: found.number, n: found.n, row });
         ControlFlow::Continue(())
     })?;
-    let next = rows.last().map_or(u64::from(filter.from_row), |row| u64::from(row.number) + 1);
+    let mut next = rows.last().map_or(u64::from(filter.from_row), |row| u64::from(row.number) + 1);
+    if !more && reached < view.end_row() {
+        // Enough for one turn, though the page is not full.
+        (more, next) = (true, u64::from(reached));
+    }
     Ok(Said::Answer { count: rows.len() as u32, aux: next, more, body: bytemuck::cast_slice(&rows).to_vec() })
 }
 

@@ -238,33 +238,21 @@ impl<R: ColumnRow> MarketView<'_, R> {
         bars: &mut Bars,
         left: &mut u64,
     ) -> Result<u32, IndexError> {
-        let range = self.range(filter)?;
         let Summing { volume, notional, .. } = summing;
         let mut maker = BarMaker { into: bars, growing: None, volume, notional };
-        let mut scan = Scan::new(&[EVENT_TIME, PRICE, VOLUME], false, filter.event_time_ns.clone(), |batch| {
+        let next = self.scan_within(filter, &[EVENT_TIME, PRICE, VOLUME], false, left, |batch| {
             let [events, price, volume] = batch.columns else { unreachable!("three columns were asked for") };
             let (events, price, volume): (&[i64], &[f64], &[f64]) =
                 (bytemuck::cast_slice(events), bytemuck::cast_slice(price), bytemuck::cast_slice(volume));
             maker.add(batch.numbers, events, price, volume);
             if maker.into.are_too_many() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        });
-        let mut next = self.end_row();
-        for piece in self.pieces_in(range.clone()) {
-            if *left == 0 {
-                next = range.start.max(piece.first());
-                break;
-            }
-            *left = left.saturating_sub(piece.cost(&range, filter));
-            if scan.piece(&piece, &range)?.is_break() {
-                break;
-            }
-        }
+        })?;
         maker.finish();
         Ok(next)
     }
 
     /// The pieces that have some of these rows.
-    fn pieces_in(&self, rows: Range<u32>) -> impl Iterator<Item = Piece<'_, R>> {
+    pub(super) fn pieces_in(&self, rows: Range<u32>) -> impl Iterator<Item = Piece<'_, R>> {
         let Range { start, end } = rows;
         let before = move |piece: &Piece<'_, R>| piece.first() + piece.rows() <= start;
         self.pieces().skip_while(before).take_while(move |piece| piece.first() < end)
@@ -281,7 +269,7 @@ impl<R: ColumnRow> Piece<'_, R> {
     }
 
     /// Rows that are looked at for these rows of the filter.
-    fn cost(&self, range: &Range<u32>, filter: &Filter) -> u64 {
+    pub(super) fn cost(&self, range: &Range<u32>, filter: &Filter) -> u64 {
         let (from, upto) = (range.start.max(self.first()), range.end.min(self.first() + self.rows()));
         let passed = match self {
             Self::Block { run, block } => {

@@ -351,10 +351,21 @@ impl<'a, R: ColumnRow> MarketView<'a, R> {
     }
 
     /// Visits rows in order until the visitor breaks.
-    pub fn rows(&self, filter: &Filter, mut visit: impl FnMut(Found<R>) -> ControlFlow<()>) -> Result<(), IndexError> {
+    pub fn rows(&self, filter: &Filter, visit: impl FnMut(Found<R>) -> ControlFlow<()>) -> Result<(), IndexError> {
+        self.rows_within(filter, &mut { u64::MAX }, visit).map(|_| ())
+    }
+
+    /// The same, whole pieces of the market until `left` rows were looked at, however few of them the filter lets through.
+    /// Gives the row to go on from; the view's end when there is none, or when the visitor broke.
+    pub fn rows_within(
+        &self,
+        filter: &Filter,
+        left: &mut u64,
+        mut visit: impl FnMut(Found<R>) -> ControlFlow<()>,
+    ) -> Result<u32, IndexError> {
         let columns: Vec<usize> = (0..R::SPECS.len()).collect();
         let mut row = R::empty(self.market);
-        self.scan(filter, &columns, true, |batch| {
+        self.scan_within(filter, &columns, true, left, |batch| {
             for at in 0..batch.numbers.len() {
                 columns.iter().for_each(|&column| row.set_cell(column, batch.columns[column][at]));
                 visit(Found::shown(batch.numbers[at], Tx::from_bits(batch.txs[at]), row))?;

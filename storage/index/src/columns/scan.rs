@@ -53,14 +53,30 @@ impl<R: ColumnRow> MarketView<'_, R> {
         with_txs: bool,
         visit: V,
     ) -> Result<(), IndexError> {
+        self.scan_within(filter, columns, with_txs, &mut { u64::MAX }, visit).map(|_| ())
+    }
+
+    /// The same in steps: whole pieces until `left` is spent. Gives the row to go on from, or the view's end.
+    pub(super) fn scan_within<V: FnMut(&Batch<'_>) -> ControlFlow<()>>(
+        &self,
+        filter: &Filter,
+        columns: &[usize],
+        with_txs: bool,
+        left: &mut u64,
+        visit: V,
+    ) -> Result<u32, IndexError> {
         let range = self.range(filter)?;
         let mut scan = Scan::new(columns, with_txs, filter.event_time_ns.clone(), visit);
-        for piece in self.pieces() {
+        for piece in self.pieces_in(range.clone()) {
+            if *left == 0 {
+                return Ok(range.start.max(piece.first()));
+            }
+            *left = left.saturating_sub(piece.cost(&range, filter));
             if scan.piece(&piece, &range)?.is_break() {
                 break;
             }
         }
-        Ok(())
+        Ok(self.end_row())
     }
 }
 
