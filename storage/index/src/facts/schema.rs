@@ -269,12 +269,11 @@ impl Schema {
 
     /// Puts an attribute in the place of what had its id; none takes it away.
     pub(crate) fn install(&mut self, id: EntityId, attribute: Option<Attribute>) {
-        if let Some(before) = self.by_id.remove(&id) {
-            if let Some(names) = self.by_ident.get_mut(&id.slot())
-                && names.get(&before.ident) == Some(&id)
-            {
-                names.remove(&before.ident);
-            }
+        if let Some(before) = self.by_id.remove(&id)
+            && let Some(names) = self.by_ident.get_mut(&id.slot())
+            && names.get(&before.ident) == Some(&id)
+        {
+            names.remove(&before.ident);
         }
         self.thinned.remove(&id);
         if let Some(attribute) = attribute {
