@@ -22,6 +22,7 @@ mod exact;
 pub mod facts;
 mod file;
 mod map;
+mod sealed;
 
 pub use columns::{
     Bar, Bars, Cache, ColumnRow, ColumnSpec, Columns, ColumnsConfig, Filter, FloorAt, Floors, Found, Frozen, Gap,

@@ -8,12 +8,11 @@ use myelin_datom::{EntityId, Kind, Tx};
 use super::block::{BLOCK_ROWS, Zone};
 use super::totals::Partial;
 use super::wire::{Input, Malformed};
+use crate::sealed::{FOOTER_BYTES, Footing, HEADER_BYTES, Stretch};
 
 /// Format version of a run file.
 pub(crate) const VERSION: u16 = 1;
-pub(crate) const HEADER_BYTES: usize = 64;
 pub(crate) const ENTRY_BYTES: usize = 104;
-pub(crate) const FOOTER_BYTES: usize = 128;
 pub(crate) const HEADER_MAGIC: &[u8; 8] = b"MYELRUN\n";
 pub(crate) const FOOTER_MAGIC: &[u8; 8] = b"MYELRUN.";
 
@@ -179,9 +178,20 @@ impl Footer {
         footer.copy_from_slice(&out);
         footer
     }
+}
 
-    /// Reads a footer at the end of a file of `file_len` bytes. `Ok(Err(version))` when it is of another version.
-    pub(crate) fn read(bytes: &[u8; FOOTER_BYTES], file_len: u64) -> Result<Result<Self, u16>, Malformed> {
+impl Footing for Footer {
+    const VERSION: u16 = VERSION;
+
+    fn directory(&self) -> Stretch {
+        Stretch { offset: self.directory_offset, len: self.directory_len(), crc: self.directory_crc }
+    }
+
+    fn blocks(&self) -> u32 {
+        self.blocks
+    }
+
+    fn read(bytes: &[u8; FOOTER_BYTES], file_len: u64) -> Result<Result<Self, u16>, Malformed> {
         let mut input = Input::new(bytes);
         let magic = input.take(8)? == FOOTER_MAGIC;
         input.expect("a footer's magic", magic, 1, 0)?;

@@ -7,11 +7,9 @@
 //! Invariants: foreign bytes never panic; what was verified is remembered per block; a run is shared by count between
 //! threads and never changes. Deliberately absent: which rows are visible as of when (`read.rs`).
 
-use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use myelin_datom::{EntityId, Tx};
 use pco::wrapped::FileDecompressor;
@@ -20,12 +18,12 @@ use super::ColumnRow;
 use super::block::Block;
 use super::cache::{Cache, IDS, Page, PageKey, TXS};
 use super::column::PAGE_ROWS;
-use super::directory::{self, BlockEntry, FOOTER_BYTES, Footer, HEADER_BYTES, HEADER_MAGIC, VERSION};
+use super::directory::{self, BlockEntry, Footer, HEADER_MAGIC, VERSION};
 use super::prune::Floors;
 use super::schema::ID;
 use super::wire::Malformed;
 use crate::IndexError;
-use crate::map::Mapped;
+use crate::sealed::{Found, HEADER_BYTES, Sealed, Stretch};
 
 /// Pages that are searched for an id one by one before the block's ids are indexed.
 const PAGES_SEARCHED_MAX: usize = 4;
@@ -54,10 +52,8 @@ pub struct RunMeta {
 /// A run that is open for reading.
 pub struct Run {
     meta: RunMeta,
-    file: File,
-    map: Mapped,
+    sealed: Sealed,
     blocks: Vec<BlockEntry>,
-    verified: Vec<AtomicBool>,
     /// Every block before this one is dead.
     live_at: AtomicUsize,
     pco: FileDecompressor,
@@ -67,41 +63,13 @@ impl Run {
     /// Opens a run. **Errors:** [`IndexError::Corrupt`] for whatever is not what was written. **Cost:** reads the
     /// directory; blocks are verified when they are first used.
     pub fn open(path: &Path) -> Result<Self, IndexError> {
-        let io = |offset| move |source| IndexError::io(path, offset, source);
-        let corrupt = |base| move |malformed| corrupt(path, base, malformed);
-        let file = File::open(path).map_err(io(0))?;
-        let len = file.metadata().map_err(io(0))?.len();
-        let least = (HEADER_BYTES + FOOTER_BYTES) as u64;
-        if len < least {
-            let malformed = Malformed { at: len, what: "a file's length", expected: least, found: len };
-            return Err(corrupt(0)(malformed));
-        }
-        let mut header = [0; HEADER_BYTES];
-        file.read_exact_at(&mut header, 0).map_err(io(0))?;
-        let pco = read_header(&header).map_err(corrupt(0))?;
-        let footer_at = len - FOOTER_BYTES as u64;
-        let mut bytes = [0; FOOTER_BYTES];
-        file.read_exact_at(&mut bytes, footer_at).map_err(io(footer_at))?;
-        let footer = Footer::read(&bytes, len).map_err(corrupt(footer_at))?.map_err(|found| IndexError::Version {
-            file: path.to_owned(),
-            found,
-            supported: VERSION,
-        })?;
-        // The footer's arithmetic says that this is less than the file's length.
-        let mut bytes = vec![0; footer.directory_len() as usize];
-        file.read_exact_at(&mut bytes, footer.directory_offset).map_err(io(footer.directory_offset))?;
-        let (expected, found) = (footer.directory_crc.into(), crc32fast::hash(&bytes).into());
-        if expected != found {
-            let malformed = Malformed { at: 0, what: "a directory's checksum", expected, found };
-            return Err(corrupt(footer.directory_offset)(malformed));
-        }
-        let blocks = directory::read(&bytes, &footer).map_err(corrupt(footer.directory_offset))?;
-        let map = Mapped::new(&file).map_err(io(0))?;
-        let verified = blocks.iter().map(|_| AtomicBool::new(false)).collect();
+        let Found { sealed, header: pco, footer, directory } = Sealed::open::<_, Footer>(path, read_header)?;
+        let blocks = directory::read(&directory, &footer)
+            .map_err(|malformed| sealed.corrupt(footer.directory_offset, malformed))?;
+        let bytes = sealed.bytes();
         let Footer { kind, rows, tx_min, tx_max, hash, .. } = footer;
-        let meta =
-            RunMeta { path: path.to_owned(), bytes: len, hash, kind, rows, blocks: footer.blocks, tx_min, tx_max };
-        Ok(Self { meta, file, map, blocks, verified, live_at: AtomicUsize::new(0), pco })
+        let meta = RunMeta { path: path.to_owned(), bytes, hash, kind, rows, blocks: footer.blocks, tx_min, tx_max };
+        Ok(Self { meta, sealed, blocks, live_at: AtomicUsize::new(0), pco })
     }
 
     /// What a manifest says of it.
@@ -134,13 +102,7 @@ impl Run {
     /// Verifies every block and the content hash. Blocking; for backups and scrubbing.
     pub fn verify(&self) -> Result<(), IndexError> {
         (0..self.blocks.len()).try_for_each(|block| self.bytes(block).map(|_| ()))?;
-        let upto = self.map.len() - FOOTER_BYTES;
-        let found = xxhash_rust::xxh3::xxh3_128(&self.map[..upto]);
-        if found == self.meta.hash {
-            return Ok(());
-        }
-        let (expected, found) = (self.meta.hash as u64, found as u64);
-        Err(corrupt(&self.meta.path, 0, Malformed { at: 0, what: "a file's content hash", expected, found }))
+        self.sealed.verify(self.meta.hash)
     }
 
     pub(crate) fn blocks(&self) -> &[BlockEntry] {
@@ -157,20 +119,7 @@ impl Run {
     /// The bytes of a block, verified.
     fn bytes(&self, block: usize) -> Result<&[u8], IndexError> {
         let entry = &self.blocks[block];
-        let range = entry.offset as usize..(entry.offset + u64::from(entry.len)) as usize;
-        if !self.verified[block].load(Ordering::Acquire) {
-            // By pread, so that a bad sector is an error and not a signal. Two threads may both do it: harmless.
-            let mut bytes = vec![0; entry.len as usize];
-            let io = |source| IndexError::io(&self.meta.path, entry.offset, source);
-            self.file.read_exact_at(&mut bytes, entry.offset).map_err(io)?;
-            let (expected, found) = (entry.crc.into(), crc32fast::hash(&bytes).into());
-            if expected != found {
-                let malformed = Malformed { at: 0, what: "a block's checksum", expected, found };
-                return Err(corrupt(&self.meta.path, entry.offset, malformed));
-            }
-            self.verified[block].store(true, Ordering::Release);
-        }
-        Ok(&self.map[range])
+        self.sealed.block(block, Stretch { offset: entry.offset, len: entry.len.into(), crc: entry.crc })
     }
 
     /// Gives a verified block to `read`.
@@ -183,7 +132,7 @@ impl Run {
         let entry = &self.blocks[block];
         Block::new(bytes, entry.rows, R::SPECS.len())
             .and_then(|opened| read(&opened, &self.pco))
-            .map_err(|malformed| corrupt(&self.meta.path, entry.offset, malformed))
+            .map_err(|malformed| self.sealed.corrupt(entry.offset, malformed))
     }
 
     fn key(&self, block: usize, column: usize, page: usize) -> PageKey {
@@ -331,11 +280,6 @@ fn pages_with(block: &Block<'_>, id: u64) -> Result<Vec<usize>, Malformed> {
         }
     }
     Ok(pages)
-}
-
-fn corrupt(file: &Path, base: u64, malformed: Malformed) -> IndexError {
-    let Malformed { at, what, expected, found } = malformed;
-    IndexError::Corrupt { file: file.to_owned(), offset: base + at, what, expected, found }
 }
 
 /// **Shape:** magic 8, version u16, kind u8, bytes of pco's header u8, pco's header, zeros, CRC-32 u32.

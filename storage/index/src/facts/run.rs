@@ -7,68 +7,36 @@
 //! Invariants: foreign bytes never panic; what was verified is remembered per block; a run is shared by count between
 //! threads and never changes. Deliberately absent: what holds when (`view.rs`).
 
-use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::FactFloors;
-use super::directory::{self, BlockEntry, FOOTER_BYTES, Footer, HEADER_BYTES, Taken, VERSION};
+use super::directory::{self, BlockEntry, Footer, Taken};
 use super::key::{KeyRef, Order};
 use crate::columns::wire::Malformed;
-use crate::map::Mapped;
+use crate::sealed::{Found, Sealed, Stretch};
 use crate::{IndexError, RunMeta};
 
 /// A run of facts that is open for reading.
 pub struct FactRun {
     meta: RunMeta,
-    file: File,
-    map: Mapped,
+    sealed: Sealed,
     blocks: Vec<BlockEntry>,
     taken: Vec<Taken>,
-    verified: Vec<AtomicBool>,
 }
 
 impl FactRun {
     /// Opens a run. **Errors:** [`IndexError::Corrupt`] for whatever is not what was written. **Cost:** reads the
     /// directory; blocks are verified when they are first used.
     pub fn open(path: &Path) -> Result<Self, IndexError> {
-        let io = |offset| move |source| IndexError::io(path, offset, source);
-        let corrupt = |base| move |malformed| corrupt(path, base, malformed);
-        let file = File::open(path).map_err(io(0))?;
-        let len = file.metadata().map_err(io(0))?.len();
-        let least = (HEADER_BYTES + FOOTER_BYTES) as u64;
-        if len < least {
-            let malformed = Malformed { at: len, what: "a file's length", expected: least, found: len };
-            return Err(corrupt(0)(malformed));
-        }
-        let mut header = [0; HEADER_BYTES];
-        file.read_exact_at(&mut header, 0).map_err(io(0))?;
-        directory::read_header(&header).map_err(corrupt(0))?;
-        let footer_at = len - FOOTER_BYTES as u64;
-        let mut bytes = [0; FOOTER_BYTES];
-        file.read_exact_at(&mut bytes, footer_at).map_err(io(footer_at))?;
-        let footer = Footer::read(&bytes, len).map_err(corrupt(footer_at))?.map_err(|found| IndexError::Version {
-            file: path.to_owned(),
-            found,
-            supported: VERSION,
-        })?;
-        // The footer's arithmetic says that this is less than the file's length.
-        let mut bytes = vec![0; footer.directory_len() as usize];
-        file.read_exact_at(&mut bytes, footer.directory_offset).map_err(io(footer.directory_offset))?;
-        let (expected, found) = (footer.directory_crc.into(), crc32fast::hash(&bytes).into());
-        if expected != found {
-            let malformed = Malformed { at: 0, what: "a directory's checksum", expected, found };
-            return Err(corrupt(footer.directory_offset)(malformed));
-        }
-        let (blocks, taken) = directory::read(&bytes, &footer).map_err(corrupt(footer.directory_offset))?;
-        let map = Mapped::new(&file).map_err(io(0))?;
-        let verified = blocks.iter().map(|_| AtomicBool::new(false)).collect();
+        let Found { sealed, header: (), footer, directory } = Sealed::open::<_, Footer>(path, directory::read_header)?;
+        let (blocks, taken) = directory::read(&directory, &footer)
+            .map_err(|malformed| sealed.corrupt(footer.directory_offset, malformed))?;
+        let bytes = sealed.bytes();
         let Footer { datoms, tx_min, tx_max, hash, .. } = footer;
         let kind = super::FACTS_KIND;
         let (path, count) = (path.to_owned(), footer.blocks);
-        let meta = RunMeta { path, bytes: len, hash, kind, rows: datoms, blocks: count, tx_min, tx_max };
-        Ok(Self { meta, file, map, blocks, taken, verified })
+        let meta = RunMeta { path, bytes, hash, kind, rows: datoms, blocks: count, tx_min, tx_max };
+        Ok(Self { meta, sealed, blocks, taken })
     }
 
     /// What a manifest says of it; its rows are datoms.
@@ -89,13 +57,7 @@ impl FactRun {
     /// Verifies every block and the content hash. Blocking; for backups and scrubbing.
     pub fn verify(&self) -> Result<(), IndexError> {
         (0..self.blocks.len()).try_for_each(|block| self.block(block).map(|_| ()))?;
-        let upto = self.map.len() - FOOTER_BYTES;
-        let found = xxhash_rust::xxh3::xxh3_128(&self.map[..upto]);
-        if found == self.meta.hash {
-            return Ok(());
-        }
-        let (expected, found) = (self.meta.hash as u64, found as u64);
-        Err(corrupt(&self.meta.path, 0, Malformed { at: 0, what: "a file's content hash", expected, found }))
+        self.sealed.verify(self.meta.hash)
     }
 
     /// Keys of an order from this place on.
@@ -116,23 +78,13 @@ impl FactRun {
     /// A block, verified.
     fn block(&self, block: usize) -> Result<Block<'_>, IndexError> {
         let entry = &self.blocks[block];
-        if !self.verified[block].load(Ordering::Acquire) {
-            // By pread, so that a bad sector is an error and not a signal. Two threads may both do it: harmless.
-            let mut bytes = vec![0; entry.len as usize];
-            let io = |source| IndexError::io(&self.meta.path, entry.offset, source);
-            self.file.read_exact_at(&mut bytes, entry.offset).map_err(io)?;
-            let (expected, found) = (entry.crc.into(), crc32fast::hash(&bytes).into());
-            if expected != found {
-                return Err(self.corrupt(block, Malformed { at: 0, what: "a block's checksum", expected, found }));
-            }
-            self.verified[block].store(true, Ordering::Release);
-        }
-        let range = entry.offset as usize..(entry.offset + u64::from(entry.len)) as usize;
-        Block::new(&self.map[range], entry.keys).map_err(|malformed| self.corrupt(block, malformed))
+        let bytes =
+            self.sealed.block(block, Stretch { offset: entry.offset, len: entry.len.into(), crc: entry.crc })?;
+        Block::new(bytes, entry.keys).map_err(|malformed| self.corrupt(block, malformed))
     }
 
     fn corrupt(&self, block: usize, malformed: Malformed) -> IndexError {
-        corrupt(&self.meta.path, self.blocks[block].offset, malformed)
+        self.sealed.corrupt(self.blocks[block].offset, malformed)
     }
 }
 
@@ -205,9 +157,4 @@ impl<'a> RunCursor<'a> {
         }
         Ok(None)
     }
-}
-
-fn corrupt(file: &Path, base: u64, malformed: Malformed) -> IndexError {
-    let Malformed { at, what, expected, found } = malformed;
-    IndexError::Corrupt { file: file.to_owned(), offset: base + at, what, expected, found }
 }
