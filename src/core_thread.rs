@@ -340,7 +340,7 @@ async fn react(core: Rc<RefCell<Core>>) {
     loop {
         let more = core.borrow_mut().push_firings();
         if more {
-            future::yield_now().await;
+            runtime::let_others_go().await;
             continue;
         }
         let mut rung = false;

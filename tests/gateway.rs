@@ -255,6 +255,10 @@ struct Events(BufReader<TcpStream>);
 
 impl Events {
     fn open(node: &Node, query: &str, last: Option<&str>) -> Self {
+        Self::of(node, &format!("/v2/watch?{query}"), last)
+    }
+
+    fn of(node: &Node, path: &str, last: Option<&str>) -> Self {
         // A small buffer here, so that who does not read is noticed soon.
         let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
         socket.set_recv_buffer_size(64 << 10).expect("a socket has a buffer");
@@ -262,8 +266,15 @@ impl Events {
         let mut stream = TcpStream::from(socket);
         stream.set_read_timeout(Some(PATIENCE)).expect("a socket has time limits");
         let last = last.map(|id| format!("Last-Event-ID: {id}\r\n")).unwrap_or_default();
-        write!(stream, "GET /v2/watch?{query} HTTP/1.1\r\nHost: localhost\r\n{last}\r\n").expect("a request is sent");
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\n{last}\r\n").expect("a request is sent");
         Self(BufReader::new(stream))
+    }
+
+    /// The status line's number.
+    fn status(&mut self) -> u16 {
+        let mut line = String::new();
+        self.0.read_line(&mut line).expect("a status comes");
+        line.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("a status")
     }
 
     /// The next event: name, id, data. Everything else is passed over: the head, chunks, comments.
@@ -445,4 +456,112 @@ fn heads_and_bodies_that_dribble_are_cut_off_and_others_are_served() {
     if said.status != 0 {
         assert_eq!(said.code(), (408, "body_timeout".to_owned()));
     }
+}
+
+#[test]
+fn two_thousand_watchers_who_came_and_went_leave_the_next_one_its_firing() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Setup::new(dir.path()).start();
+    assert_eq!(post(&node, "create_markets=true", NDJSON, &lines(&[row("a", 1, 1.0)])).status, 202);
+    assert_eq!(Events::open(&node, "spec=above%20100&id=9", None).next().0, "begun");
+    // Whoever left has left for good: a place of the gateway is free when the node was told.
+    for path in ["/v2/watch?reflex=9", "/v2/tail"] {
+        for n in 0..2000 {
+            let mut events = wait_for("a place", || {
+                let mut events = Events::of(&node, path, None);
+                (events.status() != 503).then_some(events)
+            });
+            assert_eq!(events.next().0, "begun", "{path} {n}");
+        }
+    }
+    let mut watch = Events::open(&node, "reflex=9", None);
+    let mut tail = Events::of(&node, "/v2/tail", None);
+    assert_eq!((watch.next().0, tail.next().0), ("begun".to_owned(), "begun".to_owned()));
+    assert_eq!(post(&node, "", NDJSON, &lines(&[row("a", 2, 101.0)])).status, 202);
+    let (name, _, data) = watch.next();
+    assert_eq!((name.as_str(), &data["tick"]["id"]), ("firing", &json!("2")));
+    let (name, _, data) = tail.next();
+    assert_eq!((name.as_str(), &data["tick"]["id"], &data["market"]), ("entry", &json!("2"), &json!("a")));
+}
+
+#[test]
+fn the_log_is_told_from_any_transaction_and_goes_on_behind_the_last_entry_that_was_seen() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Setup::new(dir.path()).shards(2).start();
+    let send = |rows: &[Value]| {
+        let said = post(&node, "create_markets=true", NDJSON, &lines(rows));
+        assert_eq!(said.status, 202, "{}", said.body);
+    };
+    let rows =
+        |from: u64| -> Vec<_> { (from..from + 5).flat_map(|id| [row("a", id, 1.0), row("b", id, 2.0)]).collect() };
+    (0..20).for_each(|n| send(&rows(1 + 5 * n)));
+    let due = |from: u64, to: u64| -> Vec<(String, u64)> {
+        ["a", "b"].into_iter().flat_map(|market| (from..to).map(move |id| (market.to_owned(), id))).collect()
+    };
+    let tick_of = |data: &Value| {
+        (data["market"].as_str().unwrap().to_owned(), data["tick"]["id"].as_str().unwrap().parse::<u64>().unwrap())
+    };
+    // Cut after every seven events, in the middle of transactions: as a browser comes back.
+    let path = "/v2/tail?from=0&attribute=tick/id";
+    let (mut last, mut seen) = (None::<String>, Vec::new());
+    while seen.len() < 200 {
+        let mut events = Events::of(&node, path, last.as_deref());
+        let (name, id, _) = events.next();
+        assert_eq!(name, "begun");
+        last = Some(id);
+        for _ in 0..7.min(200 - seen.len()) {
+            let (name, id, data) = events.next();
+            assert_eq!((name.as_str(), &data["attribute"]), ("entry", &json!("tick/id")));
+            seen.push(tick_of(&data));
+            last = Some(id);
+        }
+    }
+    let in_order = |market: &str| seen.iter().filter(|one| one.0 == market).map(|one| one.1).is_sorted();
+    assert!(in_order("a") && in_order("b"), "{seen:?}");
+    seen.sort();
+    assert_eq!(seen, due(1, 101), "each once, none left out");
+    // What comes now comes to who went on behind the last one.
+    let mut events = Events::of(&node, path, last.as_deref());
+    assert_eq!(events.next().0, "begun");
+    send(&[row("a", 500, 3.0)]);
+    assert_eq!(tick_of(&events.next().2), ("a".to_owned(), 500));
+    // By market, and by the transaction itself.
+    let mut of_b = Events::of(&node, "/v2/tail?since=0&market=b", None);
+    assert_eq!(of_b.next().0, "begun");
+    let (_, _, made) = of_b.next();
+    assert_eq!((&made["attribute"], &made["market"]), (&json!("market/id"), &json!("b")));
+    let (_, _, first) = of_b.next();
+    let tx = first["tx"].as_str().unwrap();
+    assert_eq!(tick_of(&first), ("b".to_owned(), 1));
+    for (since, id) in [("from", 1), ("since", 6)] {
+        let mut events = Events::of(&node, &format!("/v2/tail?{since}={tx}&market=b&attribute=tick/id"), None);
+        assert_eq!(events.next().0, "begun");
+        assert_eq!(tick_of(&events.next().2), ("b".to_owned(), id), "{since}");
+    }
+    let (status, code) = get(&node, "/v2/tail?market=nowhere").code();
+    assert_eq!((status, code.as_str()), (422, "unknown_market"));
+    for query in ["since=1&from=1", "since=x", "entity=x", "until=5"] {
+        assert_eq!(get(&node, &format!("/v2/tail?{query}")).code().0, 400, "{query}");
+    }
+}
+
+#[test]
+fn facts_are_told_by_the_name_of_their_attribute() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Setup::new(dir.path()).start();
+    let transact = |text: &str| {
+        let transaction = myelin_feed::facts::transaction(text.as_bytes()).unwrap();
+        run(async { node.client().await.transact(&transaction).await.unwrap() });
+    };
+    transact(
+        r#"[{"op":"assert","e":"?a","a":"db/ident","v":{"keyword":"desk/limit"}},
+            {"op":"assert","e":"?a","a":"db/value-type","v":{"keyword":"i64"}}]"#,
+    );
+    transact(r#"[{"op":"assert","e":"?d","a":"desk/limit","v":{"i64":250}}]"#);
+    let mut events = Events::of(&node, "/v2/tail?from=0&attribute=desk/limit,tick/id", None);
+    assert_eq!(events.next().0, "begun");
+    let (_, _, data) = events.next();
+    assert_eq!(json!([data["attribute"], data["value"], data["added"]]), json!(["desk/limit", 250, true]));
+    assert_eq!(post(&node, "create_markets=true", NDJSON, &lines(&[row("a", 1, 1.0)])).status, 202);
+    assert_eq!(events.next().2["tick"]["id"], json!("1"), "rows beside them");
 }

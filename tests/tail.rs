@@ -4,16 +4,17 @@ use crate::node::{Node, Setup, done, markets, run, tick};
 use crate::sessions::Line;
 use myelin_client::{Client, Mode, Options, Tail, TailNews, TailWanted};
 use myelin_datom::{EntityId, Quote, Tick, Tx};
-use myelin_wire::{Attribute, Code, Header, Kind, Logged, Named, TailAsk, TailEntry};
+use myelin_wire::{Code, Header, Kind, LogKind, Logged, Named, TailAsk, TailEntry};
 
 /// What an entry says about itself: transaction, place, kind, market and the source's id.
 type Told = (u64, u32, u64, EntityId, u64);
 
 fn told(entry: &TailEntry) -> Told {
     let (kind, market, id) = match &entry.what {
-        Logged::Tick(tick) => (Attribute::Tick, tick.market, tick.id),
-        Logged::Quote(quote) => (Attribute::Quote, quote.market, quote.id),
-        Logged::Market { id, .. } => (Attribute::Market, *id, 0),
+        Logged::Tick(tick) => (LogKind::Tick, tick.market, tick.id),
+        Logged::Quote(quote) => (LogKind::Quote, quote.market, quote.id),
+        Logged::Market { id, .. } => (LogKind::Market, *id, 0),
+        Logged::Fact { .. } => panic!("no facts are written here"),
         Logged::Other(kind) => panic!("a kind that is not known here: {kind}"),
     };
     (entry.tx, entry.n, kind as u64, market, id)
@@ -63,14 +64,14 @@ async fn write(client: &Client, rounds: u64) -> (Vec<EntityId>, Vec<Told>) {
         let tx = tx_of(&parts);
         due.extend((0..6_u32).map(|n| {
             let row = &rows[n as usize];
-            (tx, n, Attribute::Tick as u64, row.market, row.id)
+            (tx, n, LogKind::Tick as u64, row.market, row.id)
         }));
         let rows: Vec<Quote> =
             [2, 0, 1, 0].into_iter().zip(1..).map(|(at, n)| quote(ids[at], round * 10 + n)).collect();
         let parts = client.quotes(&rows, Mode::Whole).await.unwrap();
         // By market, in the order the markets were named.
         for at in [1, 3, 2, 0] {
-            due.push((tx_of(&parts), 0, Attribute::Quote as u64, rows[at].market, rows[at].id));
+            due.push((tx_of(&parts), 0, LogKind::Quote as u64, rows[at].market, rows[at].id));
         }
     }
     (ids, due)
@@ -84,7 +85,7 @@ fn tx_of(parts: &[myelin_client::Part]) -> u64 {
 }
 
 fn is_market(told: &Told) -> bool {
-    told.2 == Attribute::Market as u64
+    told.2 == LogKind::Market as u64
 }
 
 #[test]
@@ -137,14 +138,14 @@ fn a_tail_is_filtered_by_kind_market_pattern_and_entity() {
         let all = since(Tx::ZERO);
         let mark = [tick(ids[0], 80_000, 3.0), tick(ids[1], 80_000, 3.0), theirs_again(theirs)];
         let due = |keep: &dyn Fn(&Told) -> bool| due.iter().filter(|one| keep(one)).copied().collect::<Vec<_>>();
-        let quotes = TailWanted { kinds: &[Attribute::Quote], ..all };
-        let of_market = TailWanted { named: Named::Market("tail-b"), kinds: &[Attribute::Tick], ..all };
-        let by_id = TailWanted { entity: Some(ids[1]), kinds: &[Attribute::Tick], ..all };
-        let pattern = TailWanted { named: Named::Like("tail-*"), kinds: &[Attribute::Tick, Attribute::Quote], ..all };
+        let quotes = TailWanted { kinds: &[LogKind::Quote], ..all };
+        let of_market = TailWanted { named: Named::Market("tail-b"), kinds: &[LogKind::Tick], ..all };
+        let by_id = TailWanted { entity: Some(ids[1]), kinds: &[LogKind::Tick], ..all };
+        let pattern = TailWanted { named: Named::Like("tail-*"), kinds: &[LogKind::Tick, LogKind::Quote], ..all };
         for (wanted, due) in [
-            (quotes, due(&|one| one.2 == Attribute::Quote as u64)),
-            (of_market, due(&|one| one.2 == Attribute::Tick as u64 && one.3 == ids[1])),
-            (by_id, due(&|one| one.2 == Attribute::Tick as u64 && one.3 == ids[1])),
+            (quotes, due(&|one| one.2 == LogKind::Quote as u64)),
+            (of_market, due(&|one| one.2 == LogKind::Tick as u64 && one.3 == ids[1])),
+            (by_id, due(&|one| one.2 == LogKind::Tick as u64 && one.3 == ids[1])),
             (pattern, due(&|one| one.3 != ids[2])),
         ] {
             let mut tail = client.tail(wanted).await.unwrap();
@@ -169,7 +170,7 @@ fn a_slow_reader_is_given_everything_in_order_while_ticks_and_markets_keep_comin
         let client = node.client().await;
         let options = Options { firings_window: 64, ..Options::default() };
         let slow = Client::connect(&node.listen.to_string(), options).await.unwrap();
-        let mut tail = slow.tail(TailWanted { kinds: &[Attribute::Tick], ..TailWanted::default() }).await.unwrap();
+        let mut tail = slow.tail(TailWanted { kinds: &[LogKind::Tick], ..TailWanted::default() }).await.unwrap();
         let mut ids = markets(&client, &["slow-a", "slow-b"]).await;
         // Twice as many entries as a shard keeps at hand, before the reader takes one.
         let mut sent = Vec::new();
@@ -210,7 +211,7 @@ fn a_reader_whose_node_dies_goes_on_without_a_gap_or_a_repeat() {
         let options = Options { firings_window: 64, reconnect_for: crate::node::PATIENCE, ..Options::default() };
         let client = Client::connect(&node.listen.to_string(), options).await.unwrap();
         let ids = markets(&client, &["cut-a", "cut-b", "cut-c", "cut-d"]).await;
-        let mut tail = client.tail(TailWanted { kinds: &[Attribute::Tick], ..TailWanted::default() }).await.unwrap();
+        let mut tail = client.tail(TailWanted { kinds: &[LogKind::Tick], ..TailWanted::default() }).await.unwrap();
         let mut seen = std::collections::BTreeMap::<EntityId, Vec<u64>>::new();
         for life in 0..4_u64 {
             let rows: Vec<_> = (0..400).map(|n| tick(ids[n as usize % 4], life * 1000 + n + 1, 1.0)).collect();
@@ -245,10 +246,11 @@ fn refusal(node: &Node, ask: TailAsk<'_>) -> Option<Code> {
 fn what_cannot_be_asked_is_refused_by_name() {
     let dir = tempfile::tempdir().unwrap();
     let node = Setup::new(dir.path()).start();
-    let all = TailAsk { since: 0, kinds: 0, entity: EntityId::NONE, named: Named::Any };
+    let all = TailAsk::all(0);
     assert_eq!(refusal(&node, all), None);
     assert_eq!(refusal(&node, TailAsk { kinds: 1 << 31, ..all }), Some(Code::UnknownAttribute));
     assert_eq!(refusal(&node, TailAsk { named: Named::Like("a b"), ..all }), Some(Code::BadBody));
+    assert_eq!(refusal(&node, TailAsk { attributes: &["a"; 65], ..all }), Some(Code::BadBody));
     let (header, _) = Line::open(node.listen).ask(Header { count: 1, ..Header::new(Kind::Tail) }, &[0; 23]);
     assert_eq!(Code::from_number(header.code), Some(Code::BadBody));
 }
@@ -269,7 +271,135 @@ fn the_command_line_prints_the_log_from_any_transaction() {
     let told: Vec<_> = all[3..].iter().map(|line| line["tx"].as_str().unwrap().parse::<u64>().unwrap()).collect();
     assert_eq!(told, due.iter().map(|one| one.0).collect::<Vec<_>>());
     let after = due[9].0.to_string();
+    let transact = |text: &str| {
+        let transaction = myelin_feed::facts::transaction(text.as_bytes()).unwrap();
+        run(async { node.client().await.transact(&transaction).await.unwrap() });
+    };
+    transact(
+        r#"[{"op":"assert","e":"?a","a":"db/ident","v":{"keyword":"desk/limit"}},
+            {"op":"assert","e":"?a","a":"db/value-type","v":{"keyword":"decimal"}}]"#,
+    );
+    transact(r#"[{"op":"assert","e":"?d","a":"desk/limit","v":{"decimal":"250000"}}]"#);
+    let facts = lines(&["--since", "0", "--attribute", "desk/limit", "--count", "1"]);
+    assert_eq!((&facts[0]["value"], &facts[0]["added"]), (&serde_json::json!("250000"), &serde_json::json!(true)));
+    let schema = lines(&["--since", "0", "--attribute", "db/ident", "--attribute", "db/value-type", "--count", "2"]);
+    assert_eq!((&schema[0]["value"], &schema[1]["value"]), (&"desk/limit".into(), &"decimal".into()));
     let ticks = lines(&["--since", &after, "--attribute", "tick/id", "--market", "tail-*", "--count", "8"]);
     assert!(ticks.iter().all(|line| line["price"] == 1.5 && line["bid"].is_null() && line["market"] != "other"));
     assert_eq!(node.myelin(&["tail", "--market", "nobody", "--count", "1"]).0, Some(1));
+}
+
+/// Streams that come and go over one connection, more of them than a shard has places for.
+#[test]
+fn two_thousand_streams_that_ended_leave_a_place_for_the_next_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Setup::new(dir.path()).start();
+    run(async {
+        let client = node.client().await;
+        let id = markets(&client, &["ends"]).await[0];
+        register(&client).await;
+        for _ in 0..2000 {
+            drop(client.tail(TailWanted::default()).await.unwrap());
+            drop(client.subscribe(None, &[]).await.unwrap());
+            drop(client.tail(since(Tx::ZERO)).await.unwrap());
+        }
+        let mut tail = client.tail(TailWanted::default()).await.unwrap();
+        let mut firings = client.subscribe(Some(9), &[]).await.unwrap();
+        done(&client.ticks(&[tick(id, 1, 101.0)], Mode::Whole).await.unwrap());
+        assert!(matches!(next(&mut tail).await.0.what, Logged::Tick(tick) if tick.id == 1));
+        assert!(
+            matches!(firings.next().await.unwrap(), Some(myelin_client::News::Firing(one)) if one.row.tick.id == 1)
+        );
+    });
+}
+
+/// Registers "above 100" of everything as 9.
+async fn register(client: &Client) {
+    let mut body = 9_u64.to_le_bytes().to_vec();
+    body.push(1);
+    body.extend_from_slice(&100.0_f64.to_le_bytes());
+    body.push(3);
+    client.register(&body, 1).await.unwrap();
+}
+
+#[test]
+fn one_stream_of_a_connection_is_ended_by_its_number_and_the_others_go_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Setup::new(dir.path()).start();
+    let mut line = Line::open(node.listen);
+    let market = line.market(7, "numbered");
+    let mut ask = Vec::new();
+    TailAsk { kinds: LogKind::Tick.bit(), ..TailAsk::all(myelin_wire::FROM_NOW) }.write(&mut ask);
+    let tail = |request| Header { session: 5, request, count: 100, ..Header::new(Kind::Tail) };
+    assert_eq!(line.ask(tail(1), &ask).0.kind, Kind::Answer as u8);
+    assert_eq!(line.ask(tail(2), &ask).0.kind, Kind::Answer as u8);
+    let subscribe = Header { session: 5, request: 3, count: 100, ..Header::new(Kind::Subscribe) };
+    assert_eq!(line.ask(subscribe, &[0; 32]).0.kind, Kind::Answer as u8);
+    for request in [1, 3] {
+        let (last, _) = line.ask(Header { session: 5, request, ..Header::new(Kind::End) }, &[]);
+        assert_eq!((last.kind, last.code, last.session, last.request), (Kind::Ended as u8, 0, 5, request));
+    }
+    // What is not there is not answered: the next frame is another one's.
+    line.say(Header { session: 5, request: 1, ..Header::new(Kind::End) }, &[]);
+    assert_eq!(line.ticks(7, 2, &[tick(market, 1, 1.0)]).kind, Kind::Ack as u8);
+    let (page, _) = line.hear().unwrap();
+    assert_eq!((page.kind, page.request, page.count), (Kind::Tailed as u8, 2, 1));
+    assert_eq!(
+        line.ticks(7, 3, &[tick(market, 2, 1.0)]).kind,
+        Kind::Ack as u8,
+        "and nothing came of the one that ended"
+    );
+}
+
+#[test]
+fn facts_are_in_the_stream_and_stay_where_they_were_after_sealing_and_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let setup = Setup::new(dir.path());
+    let mut node = setup.start();
+    let entries =
+        |tail: Vec<TailEntry>| tail.into_iter().map(|entry| (entry.tx, entry.n, entry.what)).collect::<Vec<_>>();
+    async fn all(tail: &mut Tail, count: usize) -> Vec<TailEntry> {
+        let mut entries = Vec::new();
+        while entries.len() < count {
+            entries.push(next(tail).await.0);
+        }
+        entries
+    }
+    let live = run(async {
+        let client = node.client().await;
+        let mut tail = client.tail(TailWanted::default()).await.unwrap();
+        let id = markets(&client, &["mixed"]).await[0];
+        let mut count = 1;
+        for round in 0..60_u64 {
+            let ops = format!(
+                r#"[{{"op":"assert","e":"?d{round}","a":"db/doc","v":{{"string":"{}"}}}},
+                    {{"op":"assert","e":"{}","a":"market/event","v":{{"string":"round {round}"}}}}]"#,
+                "x".repeat(round as usize * 40),
+                id.bits()
+            );
+            let transaction = myelin_feed::facts::transaction(ops.as_bytes()).unwrap();
+            let transaction = myelin_datom::Transaction { partition: "mixed".into(), ..transaction };
+            count += client.transact(&transaction).await.unwrap().datoms as usize;
+            let rows: Vec<_> = (0..200).map(|n| tick(id, round * 200 + n + 1, 1.0)).collect();
+            count += done(&client.ticks(&rows, Mode::Whole).await.unwrap()).0 as usize;
+        }
+        entries(all(&mut tail, count).await)
+    });
+    assert!(live.iter().filter(|one| matches!(one.2, Logged::Fact { .. })).count() >= 120);
+    node.wait_for_checkpoints(1);
+    node.kill();
+    let node = setup.start();
+    run(async {
+        let client = node.client().await;
+        let mut tail = client.tail(since(Tx::ZERO)).await.unwrap();
+        assert_eq!(entries(all(&mut tail, live.len()).await), live, "history is the same stream");
+        let events = TailWanted { attributes: &["market/event"], kinds: &[LogKind::Fact], ..since(Tx::ZERO) };
+        let mut tail = client.tail(events).await.unwrap();
+        let due: Vec<_> = live
+            .iter()
+            .filter(|one| matches!(&one.2, Logged::Fact { ident, .. } if ident == "market/event"))
+            .cloned()
+            .collect();
+        assert_eq!(entries(all(&mut tail, due.len()).await), due);
+    });
 }

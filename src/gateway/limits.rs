@@ -11,7 +11,7 @@ pub const CONNECTIONS: usize = 1024;
 pub const READS: usize = 128;
 /// Bodies that are under way at the same time, apart from reads, so that slow senders hold up each other only.
 pub const UPLOADS: usize = 128;
-/// Streams of firings at the same time.
+/// Streams of firings or of the log at the same time.
 pub const WATCHERS: usize = 128;
 /// Reflexes that stand only as long as somebody watches them.
 pub const GUESTS: usize = 4096;
@@ -71,7 +71,7 @@ pub const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 /// Events that wait for one watcher.
 pub const EVENTS_AHEAD: usize = 256;
-/// Firings of one watcher and shard on their way from the node. **Units:** firings of 128 bytes.
+/// What is on its way from the node for one watcher and shard. **Units:** firings of 128 bytes, or credits of a tail.
 pub const FIRINGS_WINDOW: u32 = 512;
 /// A watcher for whom no event was taken for so long is too slow.
 pub const SLOW_AFTER: Duration = Duration::from_secs(5);

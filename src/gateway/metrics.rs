@@ -40,6 +40,7 @@ pub fn route(path: &str) -> &'static str {
         "/v2/ingest" => "/v2/ingest",
         "/v2/markets" => "/v2/markets",
         "/v2/watch" => "/v2/watch",
+        "/v2/tail" => "/v2/tail",
         "/healthz" => "/healthz",
         "/readyz" => "/readyz",
         "/metrics" => "/metrics",

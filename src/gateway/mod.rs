@@ -7,6 +7,7 @@
 //! | `GET /v2/markets` | every market and its rows |
 //! | `GET /v2/retention`, `PUT`, `DELETE /v2/retention/{market}` | what is kept, and saying so (`retention.rs`) |
 //! | `GET /v2/watch` | firings as server-sent events (`watch.rs`) |
+//! | `GET /v2/tail` | the log as server-sent events (`tail.rs`) |
 //! | `GET /healthz` | 200 while the process lives |
 //! | `GET /readyz` | 200 when every core serves, else 503; reasons and degradations either way |
 //! | `GET /metrics` | Prometheus text |
@@ -21,6 +22,7 @@
 mod body;
 #[cfg(test)]
 mod campaign;
+mod events;
 mod facts;
 mod failure;
 mod guests;
@@ -33,6 +35,7 @@ mod query;
 mod retention;
 mod rows;
 mod serve;
+mod tail;
 mod watch;
 
 use crate::guard::{Guard, Token};
@@ -163,6 +166,7 @@ fn routes(shared: Arc<Shared>) -> Router {
         .route("/v2/retention", get(retention::list))
         .route("/v2/retention/{market}", put(retention::set).delete(retention::unset))
         .route("/v2/watch", get(watch::watch))
+        .route("/v2/tail", get(tail::tail))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics::scrape))

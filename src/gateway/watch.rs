@@ -6,7 +6,7 @@
 //!   .. & since=TX                             over history from there, flagged `replayed`, then live without a gap
 //!   Last-Event-ID: ..                         behind that event, nothing left out
 //!
-//!   subscription -> pump -> [ 256 events, bounded ] -> response        pump full for 5 s: event `end`, slow_consumer
+//!   subscription -> pump -> events.rs -> response        its watcher leaves: the subscription ends at every shard
 //! ```
 //!
 //! | event    | data                                                            |
@@ -18,6 +18,7 @@
 //! Invariant: a firing is told at least once to whoever goes on behind the last id it saw. Deliberately absent: order
 //! across shards.
 
+use super::events::{End, Events, last_event_id};
 use super::failure::{Failure, HttpCode};
 use super::guests::Visit;
 use super::place::Places;
@@ -28,18 +29,15 @@ use crate::runtime::entropy;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::HeaderMap;
-use axum::response::sse::{Event, KeepAlive, Sse};
-use axum::response::{IntoResponse, Response};
-use futures_lite::stream;
+use axum::response::Response;
+use axum::response::sse::Event;
 use myelin_client::{Client, Firing, FiringPlace, News, Subscription};
 use myelin_datom::Tx;
 use myelin_said::TickSaid;
 use myelin_wire::Code;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use std::convert::Infallible;
 use std::sync::Arc;
-use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 /// What is watched.
@@ -62,12 +60,7 @@ pub async fn watch(
     let watcher = take_place(&shared.watchers, "as many watchers as there are places for listen")?;
     let asked = parameters(query)?;
     let client = shared.client().await?;
-    let last = match headers.get("last-event-id").map(|id| id.to_str().unwrap_or("-")).filter(|id| !id.is_empty()) {
-        Some(id) => {
-            Some(Places::read(id).ok_or_else(|| bad(format!("Last-Event-ID '{id}' is no event's id of this stream")))?)
-        }
-        None => None,
-    };
+    let last = last_event_id(&headers, Places::read)?;
     let beginning = begin(&shared, client, &asked, last);
     let late = || Failure::http(HttpCode::NotServing, "the node did not answer in time");
     let Beginning { reflex, since, places, visit } =
@@ -81,16 +74,13 @@ pub async fn watch(
     };
     let subscription = timeout(limits::ANSWER_WITHIN, subscribing).await.map_err(|_| late())?;
     let subscription = subscription.map_err(|error| Failure::error(&error))?;
-    let (to, from) = mpsc::channel(limits::EVENTS_AHEAD);
-    let pump = Pump { shared: Arc::clone(&shared), client: client.clone(), reflex, places, to };
+    let (events, response) = Events::open()?;
+    let pump = Pump { shared: Arc::clone(&shared), client: client.clone(), reflex, places, events };
     drop(tokio::spawn(async move {
         pump.run(subscription).await;
         drop((visit, watcher));
     }));
-    let events = stream::unfold(from, |mut from| async { Some((Ok::<_, Infallible>(from.recv().await?), from)) });
-    let alive = KeepAlive::new().interval(limits::KEEP_ALIVE).text("alive");
-    Ok((axum::response::AppendHeaders([("x-accel-buffering", "no")]), Sse::new(events).keep_alive(alive))
-        .into_response())
+    Ok(response)
 }
 
 fn bad(message: impl Into<String>) -> Failure {
@@ -200,35 +190,18 @@ struct Pump {
     client: Client,
     reflex: Option<u64>,
     places: Places,
-    to: mpsc::Sender<Event>,
-}
-
-/// Why a stream ends.
-enum End {
-    /// Its watcher went away: nobody is to be told.
-    Left,
-    /// The node ended it, or we do.
-    Told(Failure),
-}
-
-impl From<Failure> for End {
-    fn from(failure: Failure) -> Self {
-        Self::Told(failure)
-    }
+    events: Events,
 }
 
 impl Pump {
     async fn run(mut self, mut subscription: Subscription) {
-        // The last event has its place from the start, however full the buffer is then.
-        let Ok(last) = self.to.clone().reserve_owned().await else { return };
         for (shard, tx) in subscription.begun() {
             self.places.note_first(*shard, behind(*tx, self.reflex));
         }
-        if let End::Told(failure) = self.pump(&mut subscription).await {
-            self.shared.requests.ended(failure.words().code);
-            let data = json!(failure.words());
-            last.send(Event::default().event("end").data(data.to_string()));
-        }
+        let end = self.pump(&mut subscription).await;
+        // The node is told before the watcher's place is free.
+        drop(subscription);
+        self.events.end(&self.shared, end);
     }
 
     async fn pump(&mut self, subscription: &mut Subscription) -> End {
@@ -238,21 +211,12 @@ impl Pump {
         let begun = Event::default().event("begun").id(self.places.id(None));
         let mut event = begun.data(json!({ "reflex": reflex, "shards": shards }).to_string());
         loop {
-            match timeout(limits::SLOW_AFTER, self.to.send(event)).await {
-                Ok(Ok(())) => {}
-                Ok(Err(_)) => return End::Left,
-                Err(_) => {
-                    let message = format!(
-                        "{} events waited and none was taken for {:?}: come back behind the last one you saw",
-                        limits::EVENTS_AHEAD,
-                        limits::SLOW_AFTER
-                    );
-                    return Failure::http(HttpCode::SlowConsumer, message).into();
-                }
+            if let Err(end) = self.events.say(event).await {
+                return end;
             }
             let firing = tokio::select! {
                 firing = self.next(subscription) => firing,
-                () = self.to.closed() => return End::Left,
+                () = self.events.left() => return End::Left,
             };
             let said = match firing {
                 Ok(firing) => self.say(&firing).await,

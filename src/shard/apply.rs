@@ -154,7 +154,7 @@ impl Shard {
         let mut gaps = std::mem::take(&mut self.scratch.gaps);
         let done = apply_rows(&mut self.ticks, tx, proposal, rows, &mut verdicts, &mut gaps)?;
         if done.outcome.code == 0 {
-            self.tails.stored(&self.ticks, tx, rows, &verdicts);
+            self.tails.at_hand().stored(&self.ticks, tx, rows, &verdicts);
             self.crossing.note(tx, received_ns, durable.unix_ns);
             for (n, row) in rows.iter().enumerate() {
                 if verdicts[n] == Verdict::New
@@ -185,12 +185,12 @@ impl Shard {
         let mut gaps = std::mem::take(&mut self.scratch.gaps);
         let rows = rows_of(body, &mut copied);
         let done = apply_rows(&mut self.quotes, tx, proposal, rows, &mut verdicts, &mut gaps)?;
+        if done.outcome.code == 0 {
+            self.tails.at_hand().stored(&self.quotes, tx, rows, &verdicts);
+        }
         self.state_gaps(tx, "quote", &super::gaps::stated(&gaps))?;
         gaps.clear();
         self.scratch.gaps = gaps;
-        if done.outcome.code == 0 {
-            self.tails.stored(&self.quotes, tx, rows, &verdicts);
-        }
         self.counters.rows_accepted += u64::from(done.outcome.accepted);
         self.counters.rows_duplicate += u64::from(done.outcome.duplicates);
         self.scratch.quotes = copied;
@@ -227,7 +227,7 @@ impl Shard {
         let number = self.ticks.add_market(market.id, market_options(flags)).number();
         let same = self.quotes.add_market(market.id, market_options(flags)).number();
         assert!(number == same, "a market has one number in a shard");
-        self.tails.created(tx, number);
+        self.tails.at_hand().created(tx, number);
         self.reflexes.add_market(MarketIx(number), market.id, &market.name);
         true
     }

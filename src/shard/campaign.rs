@@ -17,14 +17,14 @@ use myelin_index::{FactRun, Run};
 use myelin_mutants::{Depth, Dice, campaign, mutant};
 use myelin_wal::{Config, Directory, Start};
 use myelin_wire::{
-    By, DatomsAsked, FROM_NOW, Header, Keep, Kind, MarketFlags, MarketSpec, Named, PullAsked, RetainRow, TailAsk,
-    TopAsk, decode, markets_body, write_frame,
+    By, DatomsAsked, FROM_NOW, Header, Keep, Kind, LogKind, MarketFlags, MarketSpec, Named, PullAsked, RetainRow,
+    TailAsk, TopAsk, decode, markets_body, write_frame,
 };
 use std::cell::RefCell;
 use std::sync::Arc;
 
 const SEGMENT_BYTES: u64 = 1 << 20;
-const NOW: Now = Now { mono_us: 1_000_000, unix_ns: 1_700_000_000_000_000_000 };
+pub(super) const NOW: Now = Now { mono_us: 1_000_000, unix_ns: 1_700_000_000_000_000_000 };
 const CONN: ConnId = ConnId { station: 0, generation: 1, index: 7 };
 
 fn limits() -> Limits {
@@ -40,13 +40,13 @@ fn limits() -> Limits {
 }
 
 /// A log that is never written: what is taken from it counts as durable at once.
-struct Log {
-    log: Appender,
+pub(super) struct Log {
+    pub(super) log: Appender,
     _dir: tempfile::TempDir,
 }
 
 impl Log {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let limits = limits();
         let config = Config {
@@ -63,7 +63,7 @@ impl Log {
     }
 
     /// What was appended is durable, and applied.
-    fn apply(&mut self, shard: &mut Shard) {
+    pub(super) fn apply(&mut self, shard: &mut Shard) {
         while let Some(batch) = self.log.take_batch() {
             self.log.tail().synced(batch.upto());
             for record in batch.records() {
@@ -102,7 +102,7 @@ impl Log {
     }
 }
 
-fn written(header: Header, body: &[u8]) -> Vec<u8> {
+pub(super) fn written(header: Header, body: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::new();
     write_frame(&mut bytes, header, body);
     bytes
@@ -112,7 +112,7 @@ fn asks(kind: Kind, count: u32) -> Header {
     Header { session: 5, request: 1, count, ..Header::new(kind) }
 }
 
-fn tick(market: EntityId, id: u64, price: f64) -> Tick {
+pub(super) fn tick(market: EntityId, id: u64, price: f64) -> Tick {
     Tick {
         market,
         id,
@@ -222,13 +222,15 @@ fn frames(ids: &[EntityId]) -> Vec<(Header, Vec<u8>)> {
             body(|out| DatomsAsked { e: Some(Entity::Id(ids[0])), ..DatomsAsked::all(0) }.write(out)),
         ),
         (asks(Kind::Pull, 0), body(|out| pull(ids[0]).write(out))),
-        (asks(Kind::Tail, 10), body(|out| tail(FROM_NOW).write(out))),
-        (asks(Kind::Tail, 10), body(|out| tail(0).write(out))),
+        (asks(Kind::Tail, 10), body(|out| TailAsk::all(FROM_NOW).write(out))),
+        (asks(Kind::Tail, 10), body(|out| TailAsk::all(0).write(out))),
+        (asks(Kind::Tail, 10), body(|out| facts_since(0).write(out))),
+        (asks(Kind::End, 0), Vec::new()),
         (asks(Kind::Top, 0), TopAsk { by: By::Volume, limit: 10, from_ns: 0, to_ns: i64::MAX }.body()),
     ]
 }
 
-fn body(write: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+pub(super) fn body(write: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
     let mut body = Vec::new();
     write(&mut body);
     body
@@ -259,8 +261,9 @@ fn pull(market: EntityId) -> PullAsked<'static> {
     PullAsked { history: true, slot, limit: 100, since: Tx::ZERO, entity, place: &[] }
 }
 
-fn tail(since: u64) -> TailAsk<'static> {
-    TailAsk { since, kinds: 0, entity: EntityId::NONE, named: Named::Any }
+fn facts_since(since: u64) -> TailAsk<'static> {
+    let attributes = &["market/event", "feed/gap"];
+    TailAsk { kinds: LogKind::Fact.bit(), named: Named::Like("*X*"), attributes, ..TailAsk::all(since) }
 }
 
 /// Another header, in up to three fields.

@@ -196,7 +196,7 @@ impl Core {
         if (frame.kind as u8) >= 128 {
             return self.refuse(from, &header, Refusal::of(Code::UnknownKind));
         }
-        let unanswered = matches!(frame.kind, Kind::Resume | Kind::Credit);
+        let unanswered = matches!(frame.kind, Kind::Resume | Kind::Credit | Kind::End);
         let known = usize::from(header.shard) < self.welcome.shard_cores.len();
         if unanswered
             && known
@@ -216,6 +216,10 @@ impl Core {
     }
 
     fn hand_to_shard(&mut self, now: Now, from: ConnId, frame: &Frame<'_>) {
+        if self.failed && matches!(frame.kind, Kind::Resume | Kind::Credit | Kind::End) {
+            // Nobody waits for an answer.
+            return;
+        }
         if self.failed {
             return self.refuse(from, &frame.header, Refusal::of(Code::Unavailable));
         }
@@ -228,7 +232,7 @@ impl Core {
             self.fail(&error);
             self.refuse(from, &frame.header, Refusal::of(Code::Unavailable));
         }
-        if reads || matches!(frame.kind, Kind::Credit | Kind::Subscribe | Kind::Tail) {
+        if reads || matches!(frame.kind, Kind::Credit | Kind::Subscribe | Kind::Tail | Kind::End) {
             self.ring_react_bell();
         }
     }

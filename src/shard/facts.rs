@@ -49,6 +49,7 @@ impl Shard {
         };
         let stored = self.facts.insert(tx, &plan);
         self.fact_pruner.note(tx, plan.said());
+        self.tails.at_hand().stated(tx, stored);
         let mut body = Vec::new();
         write_tempids(&mut body, plan.tempids().iter().map(|(name, id)| (&**name, *id)));
         let outcome = Outcome { tx: tx.bits(), accepted: stored, first_bad: u32::MAX, ..Zeroable::zeroed() };
@@ -81,10 +82,11 @@ impl Shard {
         self.state_facts(tx, &notes)
     }
 
-    /// Stores facts that the shard itself states, as part of transaction `tx`; at most once in a transaction.
+    /// Stores facts that the shard itself states, as part of transaction `tx`; at most once in a transaction, behind its rows.
     pub(super) fn state_facts(&mut self, tx: Tx, notes: &[Note]) -> Result<(), IndexError> {
         let plan = self.facts.note(notes)?;
-        self.facts.insert(tx, &plan);
+        let stored = self.facts.insert(tx, &plan);
+        self.tails.at_hand().stated(tx, stored);
         Ok(())
     }
 

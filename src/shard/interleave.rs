@@ -7,9 +7,11 @@
 //! ```
 //!
 //! Rows stand by market in their columns, each with its `tx` and its place `n` there. Quotes have no stored place: those of
-//! one transaction come by market, in the order the markets were named. A merge reads up to its basis; [`Interleave::go_on`]
-//! opens the next stretch. Invariant: no more rows wait in memory than it was given. Deliberately absent: who asks.
+//! one transaction come by market, in the order the markets were named. A merge reads up to its basis; [`Interleave::open`]
+//! opens the next stretch. Invariants: no more rows wait in memory than it was given; a step does one page of a market's
+//! rows at most, so that thousands of markets are begun over many turns. Deliberately absent: who asks.
 
+use super::turn::{MEMORY_PAGE, SEALED_PAGE, Work};
 use myelin_datom::Tx;
 use myelin_index::{ColumnRow, Columns, Filter, Found, IndexError, MarketIx};
 use std::cmp::Reverse;
@@ -18,6 +20,8 @@ use std::ops::ControlFlow;
 
 /// Rows of one market that are read at once: the fewest, and the most.
 const PAGE_ROWS: (usize, usize) = (8, 256);
+/// Up to so many rows in memory are looked up by number: a scan costs as much as some hundred of them.
+const ONE_BY_ONE: usize = 64;
 
 #[derive(Debug)]
 struct Feed<R> {
@@ -33,21 +37,41 @@ pub struct Interleave<R> {
     turns: BinaryHeap<Reverse<(Tx, u32, usize)>>,
     /// Rows up to here come; then the next stretch.
     basis: Tx,
+    /// Feeds before this one were begun in this stretch.
+    begun: usize,
+    /// Rows that may wait in memory.
+    rows_max: usize,
     page_rows: usize,
 }
 
+/// What comes next.
+#[derive(Debug)]
+pub enum Next<R> {
+    /// A row, and the number of its feed.
+    Row(usize, Found<R>),
+    /// The stretch is at its end.
+    End,
+    /// The turn is.
+    Later,
+}
+
 impl<R: ColumnRow> Interleave<R> {
-    /// Over these markets, each from a row on, in memory for about so many rows. Nothing is read before [`Interleave::go_on`].
-    pub fn new(starts: impl Iterator<Item = (MarketIx, u32)>, rows: usize) -> Self {
-        let feed = |(market, next_row)| Feed { market, rows: VecDeque::new(), next_row };
-        let feeds: Vec<_> = starts.map(feed).collect();
-        let page_rows = (rows / feeds.len().max(1)).clamp(PAGE_ROWS.0, PAGE_ROWS.1);
-        Self { feeds, turns: BinaryHeap::new(), basis: Tx::ZERO, page_rows }
+    /// Over these markets, each from a row on, in memory for about so many rows. Nothing is read before [`Interleave::open`].
+    pub fn new(starts: impl Iterator<Item = (MarketIx, u32)>, rows_max: usize) -> Self {
+        let (turns, page_rows) = (BinaryHeap::new(), PAGE_ROWS.0);
+        let mut merge = Self { feeds: Vec::new(), turns, basis: Tx::ZERO, begun: 0, rows_max, page_rows };
+        starts.for_each(|(market, next_row)| merge.add(market, next_row));
+        merge
     }
 
-    /// A market that came meanwhile, from its first row on; it is read from the next stretch on.
-    pub fn add(&mut self, market: MarketIx) {
-        self.feeds.push(Feed { market, rows: VecDeque::new(), next_row: 0 });
+    /// A further market, from a row on; to be read from the next stretch on.
+    pub fn add(&mut self, market: MarketIx, next_row: u32) {
+        self.feeds.push(Feed { market, rows: VecDeque::new(), next_row });
+    }
+
+    /// How many markets.
+    pub fn feeds(&self) -> usize {
+        self.feeds.len()
     }
 
     /// The market of a feed.
@@ -60,44 +84,80 @@ impl<R: ColumnRow> Interleave<R> {
         self.basis
     }
 
-    /// Opens the stretch up to `basis`; the one before is at its end.
-    ///
-    /// **Errors:** [`IndexError::BelowHorizon`] when rows that were still to come are gone.
-    pub fn go_on(&mut self, columns: &Columns<R>, basis: Tx) -> Result<(), IndexError> {
-        self.basis = basis;
-        (0..self.feeds.len()).try_for_each(|at| self.fill(columns, at))
+    /// Opens the stretch up to `basis`; the one before is at its end. Nothing is read yet.
+    pub fn open(&mut self, basis: Tx) {
+        (self.basis, self.begun) = (basis, 0);
+        self.page_rows = (self.rows_max / self.feeds.len().max(1)).clamp(PAGE_ROWS.0, PAGE_ROWS.1);
     }
 
-    /// The place of the next row of this stretch.
+    /// The same, and begins every market at once. **Errors:** as [`Interleave::step`].
+    pub fn go_on(&mut self, columns: &Columns<R>, basis: Tx) -> Result<(), IndexError> {
+        self.open(basis);
+        (0..self.feeds.len()).try_for_each(|at| self.fill(columns, at, &mut Work::turn()))?;
+        self.begun = self.feeds.len();
+        Ok(())
+    }
+
+    /// The place of the next row of this stretch, all of whose markets were begun.
     #[must_use]
     pub fn peek(&self) -> Option<(Tx, u32)> {
         self.turns.peek().map(|Reverse((tx, n, _))| (*tx, *n))
     }
 
-    /// The next row and the number of its feed; `None` at the end of the stretch. **Errors:** as [`Interleave::go_on`].
+    /// The next row and the number of its feed; `None` at the end of the stretch, all of whose markets were begun.
+    /// **Errors:** as [`Interleave::step`].
     pub fn next(&mut self, columns: &Columns<R>) -> Result<Option<(usize, Found<R>)>, IndexError> {
-        let Some(Reverse((_, _, at))) = self.turns.pop() else { return Ok(None) };
+        Ok(match self.step(columns, &mut Work::turn())? {
+            Next::Row(at, found) => Some((at, found)),
+            Next::End | Next::Later => None,
+        })
+    }
+
+    /// The next row. **Errors:** [`IndexError::BelowHorizon`] when rows that were still to come are gone.
+    pub fn step(&mut self, columns: &Columns<R>, work: &mut Work) -> Result<Next<R>, IndexError> {
+        while self.begun < self.feeds.len() {
+            if work.is_spent() {
+                return Ok(Next::Later);
+            }
+            self.fill(columns, self.begun, work)?;
+            self.begun += 1;
+        }
+        if work.is_spent() {
+            return Ok(Next::Later);
+        }
+        let Some(Reverse((_, _, at))) = self.turns.pop() else { return Ok(Next::End) };
         let feed = &mut self.feeds[at];
-        let Some(found) = feed.rows.pop_front() else { return Ok(None) };
+        let Some(found) = feed.rows.pop_front() else { return Ok(Next::End) };
+        work.spend(1);
         match feed.rows.front() {
             Some(next) => self.turns.push(Reverse((next.tx, next.n, at))),
-            None => self.fill(columns, at)?,
+            None => self.fill(columns, at, work)?,
         }
-        Ok(Some((at, found)))
+        Ok(Next::Row(at, found))
     }
 
     /// Brings a feed's next page, and gives it its turn.
-    fn fill(&mut self, columns: &Columns<R>, at: usize) -> Result<(), IndexError> {
+    fn fill(&mut self, columns: &Columns<R>, at: usize, work: &mut Work) -> Result<(), IndexError> {
         let feed = &mut self.feeds[at];
+        work.spend(1);
         // Refused only where retention took rows that were still to come.
         let view = columns.view_from(feed.market, feed.next_row, self.basis)?;
         if feed.next_row < view.end_row() {
-            let filter = Filter { from_row: feed.next_row, ..Filter::default() };
-            let page = self.page_rows;
-            view.rows(&filter, |found| {
-                feed.rows.push_back(found);
-                if feed.rows.len() < page { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-            })?;
+            let (in_memory, page) = (view.is_in_memory(feed.next_row), self.page_rows);
+            if in_memory && page <= ONE_BY_ONE {
+                let upto = view.end_row().min(feed.next_row.saturating_add(page as u32));
+                for number in feed.next_row..upto {
+                    work.spend(1);
+                    feed.rows.extend(view.row(number)?);
+                }
+            } else {
+                work.spend(if in_memory { MEMORY_PAGE } else { SEALED_PAGE });
+                let filter = Filter { from_row: feed.next_row, ..Filter::default() };
+                view.rows(&filter, |found| {
+                    feed.rows.push_back(found);
+                    if feed.rows.len() < page { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+                })?;
+            }
             feed.next_row = feed.rows.back().map_or(feed.next_row, |found| found.number + 1);
         }
         if let Some(first) = feed.rows.front() {

@@ -41,6 +41,7 @@ pub mod seal;
 pub mod session;
 pub mod tail;
 pub mod tidying;
+pub mod turn;
 
 use crate::config::Limits;
 use crate::market::Markets;
@@ -284,11 +285,12 @@ impl Shard {
             Kind::Retain => self.write(now, from, frame, EntryKind::Retain, log),
             Kind::Resume => self.gates.resume(from, frame.header.session, frame.header.aux),
             Kind::Subscribe => self.subscribe(from, frame)?,
-            Kind::Tail => self.tail(from, frame)?,
+            Kind::Tail => self.tail(from, frame),
             Kind::Credit => {
                 self.subscribers.grant(from, frame.header.session, frame.header.count);
                 self.tails.grant(from, frame.header.session, frame.header.count);
             }
+            Kind::End => self.end(from, &frame.header),
             Kind::Count
             | Kind::Latest
             | Kind::Vwap
@@ -356,6 +358,15 @@ impl Shard {
         let oldest = self.in_flight.front().map(|first| now.mono_us.saturating_sub(first.admitted.mono_us));
         let standing = self.delay.standing_us(now.mono_us, oldest);
         Refusal { aux: standing.clamp(1_000, 1_000_000), ..Refusal::of(Code::Busy) }
+    }
+
+    /// `End`: the stream that began with this session and request. What was said of it stands before its last frame.
+    fn end(&mut self, from: ConnId, header: &Header) {
+        let (session, request) = (header.session, header.request);
+        let ended = self.subscribers.leave(from, session, request) || self.end_tail(from, session, request);
+        if ended {
+            self.say(from, session, request, self.group.applied_tx(), Said::Ended { code: None, oldest: 0 });
+        }
     }
 
     fn refuse(&mut self, to: ConnId, header: &Header, refusal: Refusal) {

@@ -92,6 +92,13 @@ impl Subscribers {
         }
     }
 
+    /// Ends the subscription that began with this session and request. False when there is none.
+    pub fn leave(&mut self, conn: ConnId, session: u64, request: u64) -> bool {
+        let is_it = |one: &Subscriber| one.conn == conn && one.session == session && one.request == request;
+        let at = self.list.iter().position(is_it);
+        at.map(|at| self.list.swap_remove(at)).is_some()
+    }
+
     /// The connection is gone.
     pub fn forget(&mut self, conn: ConnId) {
         self.list.retain(|subscriber| subscriber.conn != conn);
@@ -183,7 +190,7 @@ impl Shard {
                 Err(ReplayError::Failed(error)) => return Err(error),
                 Err(ReplayError::Refused(refusal)) => {
                     let one = self.subscribers.list.swap_remove(at);
-                    let said = Said::Ended { code: refusal.code, oldest: refusal.aux };
+                    let said = Said::Ended { code: Some(refusal.code), oldest: refusal.aux };
                     self.say(one.conn, one.session, one.request, Tx::ZERO, said);
                 }
             }

@@ -65,10 +65,10 @@ pub enum Said {
         /// The entries.
         body: Vec<u8>,
     },
-    /// A subscription ended.
+    /// A subscription or a tail ended; nothing more comes of it.
     Ended {
-        /// Why.
-        code: Code,
+        /// Why; none = its client wanted it.
+        code: Option<Code>,
         /// The oldest `tx` it can be resumed from.
         oldest: u64,
     },
@@ -130,7 +130,7 @@ impl Reply {
                 out.extend_from_slice(body);
             }
             Said::Ended { code, oldest } => {
-                header.code = *code as u16;
+                header.code = code.map_or(0, |code| code as u16);
                 header.aux = *oldest;
             }
         }

@@ -147,7 +147,7 @@ impl Client {
     /// Ends a subscription on every connection, without waiting.
     pub(crate) fn forget_subscription(&self, key: u64) {
         for driver in self.shared.cores.iter().filter_map(OnceCell::get).chain([&self.shared.first]) {
-            // A driver too busy to hear it notices at the next firing that nobody takes it.
+            // A driver whose queue is full looks for listeners that are gone when it has emptied it.
             drop(driver.try_send(Command::Unsubscribe { key }));
         }
     }

@@ -169,8 +169,20 @@ impl Driver {
 
     fn obey_all(&mut self, first: Command) {
         self.obey(first);
+        let mut obeyed = 1;
         while let Ok(command) = self.commands.try_recv() {
             self.obey(command);
+            obeyed += 1;
+        }
+        // The queue was full, or may have been: who could not say then that nobody listens any more is found out now.
+        if obeyed >= COMMANDS {
+            self.forget_the_gone();
+        }
+    }
+
+    fn forget_the_gone(&mut self) {
+        for (key, _) in self.listeners.extract_if(|_, to| to.is_closed()) {
+            self.link.unsubscribe(key);
         }
     }
 

@@ -31,7 +31,7 @@ pub use options::{Options, Tls};
 pub use read::{Answer, At, Latest, ShardStatus, Stretch, TickPage};
 pub use session::Reply;
 pub use subscribe::{Firing, News, Subscription};
-pub use subscriptions::FiringPlace;
+pub use subscriptions::{FiringPlace, TailPlace};
 pub use tail::{Tail, TailNews, TailWanted};
 pub use write::{Ack, Mode, Outcome, Part, RowVerdict, Sent, SentPart};
 

@@ -47,14 +47,20 @@ pub struct Subscription {
     heard: Heard<Firing>,
 }
 
+/// Takes out of a push what is listened to, each with its price in credits.
+type Items<T> = fn(u16, Pushed) -> Vec<(u32, T)>;
+
+/// One that waits to be taken: from which shard, with its price; or why that shard sends no more.
+type Waits<T> = (u16, Result<(u32, T), Refusal>);
+
 /// What came from the shards that are listened to, and waits to be taken: firings, or entries of the log.
 #[derive(Debug)]
 pub(crate) struct Heard<T> {
     client: Client,
     key: u64,
     from: mpsc::UnboundedReceiver<Push>,
-    items: fn(u16, Pushed) -> Vec<T>,
-    ready: VecDeque<(u16, Result<T, Refusal>)>,
+    items: Items<T>,
+    ready: VecDeque<Waits<T>>,
     taken: HashMap<u16, u32>,
     grant_at: u32,
     listening: usize,
@@ -92,9 +98,11 @@ impl Client {
     }
 }
 
-fn firings(shard: u16, said: Pushed) -> Vec<Firing> {
+fn firings(shard: u16, said: Pushed) -> Vec<(u32, Firing)> {
     match said {
-        Pushed::Firings { rows, replayed } => rows.into_iter().map(|row| Firing { shard, replayed, row }).collect(),
+        Pushed::Firings { rows, replayed } => {
+            rows.into_iter().map(|row| (1, Firing { shard, replayed, row })).collect()
+        }
         _ => Vec::new(),
     }
 }
@@ -122,7 +130,7 @@ impl<T> Heard<T> {
     pub(crate) async fn listen(
         client: &Client,
         stream: impl Fn(u16) -> Stream,
-        items: fn(u16, Pushed) -> Vec<T>,
+        items: Items<T>,
     ) -> Result<Self, Error> {
         let (to, from) = mpsc::unbounded_channel();
         let window = client.options().firings_window.max(1);
@@ -163,10 +171,10 @@ impl<T> Heard<T> {
         loop {
             if let Some((shard, next)) = self.ready.pop_front() {
                 match &next {
-                    Ok(_) => self.took(shard).await,
+                    Ok((credits, _)) => self.took(shard, *credits).await,
                     Err(_) => self.listening = self.listening.saturating_sub(1),
                 }
-                return Ok(Some((shard, next)));
+                return Ok(Some((shard, next.map(|(_, item)| item))));
             }
             if self.listening == 0 {
                 return Ok(None);
@@ -188,9 +196,9 @@ impl<T> Heard<T> {
         }
     }
 
-    async fn took(&mut self, shard: u16) {
+    async fn took(&mut self, shard: u16, credits: u32) {
         let taken = self.taken.entry(shard).or_insert(0);
-        *taken += 1;
+        *taken += credits;
         if *taken >= self.grant_at {
             let count = std::mem::take(taken);
             // A driver that is gone shows at the next `recv`.

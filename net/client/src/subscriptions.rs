@@ -3,11 +3,14 @@
 //! ```text
 //!   Subscribe { reflex, after, credit } -> Answer -> Firings ... -> lost -> Subscribe { after the last one seen } ...
 //!   Tail { since, credit }              -> Answer -> Tailed ...  -> lost -> Tail { since the last whole tx seen } ...
+//!   dropped -> End -> what is under way is passed over -> Ended: its key is free
 //! ```
 //!
 //! A firing's place is `(tx, n, reflex)`; a shard gives them in that order. The log is gone on with at the last transaction
 //! seen, whose entries come in the same order again: as many as were seen are dropped. Credit is what the node may still
-//! send, so what waits to be taken never exceeds the window. Deliberately absent: queues; the driver hands on.
+//! send, so what waits to be taken never exceeds the window, but for the last entry, which may cost more than is left.
+//! Whatever the node says of one that was dropped is passed over, up to its last frame: one `Ended` or `Refused`.
+//! Deliberately absent: queues; the driver hands on.
 
 use crate::error::Refusal;
 use crate::session::Unexpected;
@@ -36,6 +39,29 @@ impl FiringPlace {
     #[must_use]
     pub const fn behind(tx: u64) -> Self {
         Self { tx, n: u32::MAX, reflex: u64::MAX }
+    }
+}
+
+/// A place in a shard's stream of the log: behind so many entries of a transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct TailPlace {
+    /// The transaction.
+    pub tx: u64,
+    /// How many of its entries were seen, of those that were asked for; `u32::MAX` = all there are.
+    pub entries: u32,
+}
+
+impl TailPlace {
+    /// Behind everything of `tx` or before.
+    #[must_use]
+    pub const fn behind(tx: u64) -> Self {
+        Self { tx, entries: u32::MAX }
+    }
+
+    /// One more entry was seen.
+    pub fn note(&mut self, tx: u64) {
+        let again = tx == self.tx && self.entries != u32::MAX;
+        *self = Self { tx, entries: if again { self.entries.saturating_add(1) } else { 1 } };
     }
 }
 
@@ -68,6 +94,8 @@ pub enum Stream {
     Log {
         /// The whole body of a `Tail`; its first 8 bytes are where to begin.
         ask: Vec<u8>,
+        /// Of the first transaction that comes, so many entries were seen; nothing = none.
+        seen: TailPlace,
     },
 }
 
@@ -148,18 +176,26 @@ struct Listener {
     /// The last place seen.
     after: Option<FiringPlace>,
     seen: Seen,
-    /// What the node may still send.
-    credit: u32,
+    /// What the node may still send; below 0 when the last entry cost more than was left.
+    credit: i64,
     /// Credit not told yet.
     grant: u32,
+    /// What a node that knows nothing of it was paid too much: not granted again.
+    debt: u32,
     state: State,
     begun: bool,
 }
 
 impl Listener {
+    /// So much came, of which so much is not handed on: that is granted again.
+    fn paid(&mut self, came: u32, repeats: u32) {
+        self.credit += i64::from(repeats) - i64::from(came);
+        self.grant += repeats;
+    }
+
     /// The log from now on is the log from this moment on.
     fn begin_log_at(&mut self, basis: u64) {
-        if let Stream::Log { ask } = &mut self.what.stream
+        if let Stream::Log { ask, .. } = &mut self.what.stream
             && ask.starts_with(&FROM_NOW.to_le_bytes())
         {
             write_since(ask, basis);
@@ -167,16 +203,25 @@ impl Listener {
     }
 }
 
-fn write_since(ask: &mut [u8], since: u64) {
+pub(crate) fn write_since(ask: &mut [u8], since: u64) {
     if let Some(first) = ask.first_chunk_mut() {
         *first = since.to_le_bytes();
     }
+}
+
+/// One that nobody listens to any more, and that the node still knows.
+#[derive(Debug)]
+struct Ending {
+    key: u64,
+    shard: u16,
+    told: bool,
 }
 
 /// All of one connection.
 #[derive(Debug, Default)]
 pub struct Subscriptions {
     list: Vec<Listener>,
+    ending: Vec<Ending>,
 }
 
 impl Subscriptions {
@@ -188,20 +233,30 @@ impl Subscriptions {
 
     /// A further one.
     pub fn add(&mut self, what: Subscribe) {
-        let after = if let Stream::Firings { after, .. } = what.stream { after } else { None };
-        let (credit, seen) = (what.window, Seen::default());
-        self.list.push(Listener { what, after, seen, credit, grant: 0, state: State::Due, begun: false });
+        let (after, seen) = match &what.stream {
+            Stream::Firings { after, .. } => (*after, Seen::default()),
+            Stream::Log { seen: TailPlace { tx, entries }, .. } => {
+                (None, Seen { tx: *tx, entries: *entries, again: *entries })
+            }
+        };
+        let credit = i64::from(what.window);
+        self.list.push(Listener { what, after, seen, credit, grant: 0, debt: 0, state: State::Due, begun: false });
     }
 
-    /// Ends one; what is under way is passed over.
+    /// Ends one; what is under way is passed over. The node is told, if it knows of it.
     pub fn remove(&mut self, key: u64) {
-        self.list.retain(|one| one.what.key != key);
+        for one in self.list.extract_if(.., |one| one.what.key == key).filter(|one| one.state != State::Due) {
+            self.ending.push(Ending { key, shard: one.what.shard, told: false });
+        }
     }
 
     /// So many were taken.
     pub fn grant(&mut self, key: u64, shard: u16, count: u32) {
         if let Some(one) = self.list.iter_mut().find(|one| one.what.key == key && one.what.shard == shard) {
-            one.credit = one.credit.saturating_add(count);
+            let owed = count.min(one.debt);
+            one.debt -= owed;
+            let count = count - owed;
+            one.credit += i64::from(count);
             if one.state != State::Due {
                 one.grant = one.grant.saturating_add(count);
             }
@@ -212,11 +267,17 @@ impl Subscriptions {
     #[must_use]
     pub fn owns(&self, header: &Header) -> bool {
         let push = [Kind::Firings, Kind::Tailed, Kind::Ended].into_iter().any(|kind| header.kind == kind as u8);
-        push || (header.session != 0 && self.list.iter().any(|one| one.what.key == header.session))
+        let mut keys = self.list.iter().map(|one| one.what.key).chain(self.ending.iter().map(|one| one.key));
+        push || (header.session != 0 && keys.any(|key| key == header.session))
     }
 
     /// What has to be told the node.
     pub fn poll_transmit(&mut self, out: &mut Vec<u8>) {
+        for one in self.ending.iter_mut().filter(|one| !one.told) {
+            let header = Header { session: one.key, request: 1, shard: one.shard, ..Header::new(Kind::End) };
+            write_frame(out, header, &[]);
+            one.told = true;
+        }
         for one in &mut self.list {
             let header = |kind, count| Header {
                 session: one.what.key,
@@ -226,6 +287,7 @@ impl Subscriptions {
                 ..Header::new(kind)
             };
             if one.state == State::Due {
+                let credit = u32::try_from(one.credit.max(0)).unwrap_or(u32::MAX);
                 match &one.what.stream {
                     Stream::Firings { reflex, after: from, back_test } => {
                         // A back-test depends on where it begins, so after a cut it begins there again; what was seen is
@@ -237,9 +299,9 @@ impl Subscriptions {
                         body[16..20].copy_from_slice(&after.n.to_le_bytes());
                         body[24..].copy_from_slice(&after.reflex.to_le_bytes());
                         let flags = if *back_test { Header::REPLAYED } else { 0 };
-                        write_frame(out, Header { flags, ..header(Kind::Subscribe, one.credit) }, &body);
+                        write_frame(out, Header { flags, ..header(Kind::Subscribe, credit) }, &body);
                     }
-                    Stream::Log { ask } => write_frame(out, header(Kind::Tail, one.credit), ask),
+                    Stream::Log { ask, .. } => write_frame(out, header(Kind::Tail, credit), ask),
                 }
                 one.state = State::Asked;
             } else if one.state == State::Live && one.grant > 0 {
@@ -259,7 +321,10 @@ impl Subscriptions {
     ) -> Result<(), Unexpected> {
         let (key, shard) = (header.session, header.shard);
         let Some(at) = self.list.iter().position(|one| one.what.key == key && one.what.shard == shard) else {
-            // It was removed while this was under way.
+            // It was removed while this was under way. Behind its last frame nothing more comes.
+            if matches!(kind, Kind::Ended | Kind::Refused) {
+                self.ending.retain(|one| (one.key, one.shard) != (key, shard));
+            }
             return Ok(());
         };
         let one = &mut self.list[at];
@@ -280,13 +345,10 @@ impl Subscriptions {
                 let mut rows: Vec<FiringRow> =
                     body.chunks_exact(FIRING_BYTES).map(bytemuck::pod_read_unaligned).collect();
                 let came = rows.len() as u32;
-                one.credit = one.credit.saturating_sub(came);
                 let after = one.after;
                 rows.retain(|row| after.is_none_or(|after| FiringPlace::of(row) > after));
                 // Repeats were paid for and are not handed on.
-                let repeats = came - rows.len() as u32;
-                one.credit += repeats;
-                one.grant += repeats;
+                one.paid(came, came - rows.len() as u32);
                 if let Some(last) = rows.last() {
                     one.after = Some(FiringPlace::of(last));
                     let replayed = header.flags & Header::REPLAYED != 0;
@@ -295,12 +357,10 @@ impl Subscriptions {
             }
             Kind::Tailed => {
                 let mut entries = read_tail(body).map_err(|_| Unexpected { shard, request: header.request })?;
-                let came = entries.len() as u32;
-                one.credit = one.credit.saturating_sub(came);
+                let price = |entries: &[TailEntry]| entries.iter().map(|entry| entry.credits).sum::<u32>();
+                let came = price(&entries);
                 entries.retain(|entry| one.seen.is_new(entry.tx));
-                let repeats = came - entries.len() as u32;
-                one.credit += repeats;
-                one.grant += repeats;
+                one.paid(came, came - price(&entries));
                 if !entries.is_empty() {
                     let (replayed, applied) = (header.flags & Header::REPLAYED != 0, header.aux);
                     pushed.push_back(Push { key, shard, said: Pushed::Entries { entries, replayed, applied } });
@@ -326,11 +386,15 @@ impl Subscriptions {
 
     /// All begin again on the next connection, behind the last place seen.
     pub fn disconnected(&mut self) {
+        // With the connection the node forgot what it knew of it.
+        self.ending.clear();
         for one in &mut self.list {
             one.state = State::Due;
             one.grant = 0;
+            one.debt += u32::try_from(-one.credit.min(0)).unwrap_or(u32::MAX);
+            one.credit = one.credit.max(0);
             one.seen.again = one.seen.entries;
-            if let (Stream::Log { ask }, 1..) = (&mut one.what.stream, one.seen.entries) {
+            if let (Stream::Log { ask, .. }, 1..) = (&mut one.what.stream, one.seen.entries) {
                 write_since(ask, one.seen.tx - 1);
             }
         }

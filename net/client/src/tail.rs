@@ -10,26 +10,30 @@
 use crate::client::Client;
 use crate::error::{Error, Refusal};
 use crate::subscribe::Heard;
-use crate::subscriptions::{Pushed, Stream};
+use crate::subscriptions::{Pushed, Stream, TailPlace, write_since};
 use myelin_datom::{EntityId, Tx};
-use myelin_wire::{Attribute, FROM_NOW, Named, TailAsk, TailEntry};
+use myelin_wire::{FROM_NOW, LogKind, Named, TailAsk, TailEntry};
 
 /// What of the log is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TailWanted<'a> {
     /// Entries of later transactions; `None` = from now on.
     pub since: Option<Tx>,
+    /// Where to go on, by shard; shards that are not named begin at `since`. The same entries must be wanted as before.
+    pub after: &'a [(u16, TailPlace)],
     /// Of these kinds; none = all.
-    pub kinds: &'a [Attribute],
-    /// Only what is about it: a market, or a tick's trader.
+    pub kinds: &'a [LogKind],
+    /// Only what is about it: a market, a tick's trader, an entity of facts or what points at it.
     pub entity: Option<EntityId>,
     /// Only of these markets.
     pub named: Named<'a>,
+    /// Facts only of attributes with these idents; none = of any.
+    pub attributes: &'a [&'a str],
 }
 
 impl Default for TailWanted<'_> {
     fn default() -> Self {
-        Self { since: None, kinds: &[], entity: None, named: Named::Any }
+        Self { since: None, after: &[], kinds: &[], entity: None, named: Named::Any, attributes: &[] }
     }
 }
 
@@ -68,20 +72,34 @@ impl Client {
     /// Returns when every shard has begun. **Errors:** the first refusal (`Compacted` with the horizon, `TooMany`,
     /// `BadBody` for a name that cannot be one).
     pub async fn tail(&self, wanted: TailWanted<'_>) -> Result<Tail, Error> {
-        let kinds = wanted.kinds.iter().fold(0, |kinds, kind| kinds | TailAsk::bit(*kind));
+        let TailWanted { after, named, attributes, .. } = wanted;
+        let kinds = wanted.kinds.iter().fold(0, |kinds, kind| kinds | kind.bit());
         let (since, entity) = (wanted.since.map_or(FROM_NOW, Tx::bits), wanted.entity.unwrap_or(EntityId::NONE));
         let mut ask = Vec::new();
-        TailAsk { since, kinds, entity, named: wanted.named }.write(&mut ask);
-        let stream = |_shard| Stream::Log { ask: ask.clone() };
+        TailAsk { since, kinds, entity, named, attributes }.write(&mut ask);
+        let stream = |shard| {
+            let (mut ask, mut seen) = (ask.clone(), TailPlace::default());
+            match after.iter().find(|(of, _)| *of == shard).map(|(_, place)| *place) {
+                None => {}
+                Some(place) if place == TailPlace::behind(place.tx) => write_since(&mut ask, place.tx),
+                Some(place) => {
+                    // Its transaction comes whole again, in the same order; what was seen of it is dropped.
+                    write_since(&mut ask, place.tx.saturating_sub(1));
+                    seen = place;
+                }
+            }
+            Stream::Log { ask, seen }
+        };
         Ok(Tail { heard: Heard::listen(self, stream, entries).await? })
     }
 }
 
-fn entries(shard: u16, said: Pushed) -> Vec<TailNews> {
+fn entries(shard: u16, said: Pushed) -> Vec<(u32, TailNews)> {
     match said {
         Pushed::Entries { entries, replayed, applied } => {
             let applied = Tx::from_bits(applied);
-            entries.into_iter().map(|entry| TailNews::Entry { shard, replayed, applied, entry }).collect()
+            let news = |entry: TailEntry| (entry.credits, TailNews::Entry { shard, replayed, applied, entry });
+            entries.into_iter().map(news).collect()
         }
         _ => Vec::new(),
     }

@@ -182,3 +182,20 @@ async fn firings_go_on_behind_the_last_one_seen_and_credit_follows_what_was_take
     assert_eq!(state.subscribed_after, [0, 5, 9]);
     assert!(state.credits <= 15);
 }
+
+#[tokio::test]
+async fn who_drops_a_subscription_ends_it_on_every_shard() {
+    let (addr, shared) = start(2, 100, &[]).await;
+    let client = connect(&addr, Options::default()).await;
+    for count in 1..=20 {
+        drop(client.subscribe(None, &[]).await.unwrap());
+        let until = tokio::time::Instant::now() + Duration::from_secs(20);
+        while shared.lock().unwrap().ended.len() < 2 * count {
+            assert!(tokio::time::Instant::now() < until, "the node is told");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+    let ended: std::collections::BTreeSet<u64> = shared.lock().unwrap().ended.iter().copied().collect();
+    assert_eq!((ended.len(), shared.lock().unwrap().ended.len()), (20, 40), "each once on each shard");
+    assert_eq!(shared.lock().unwrap().hellos, 2, "over connections that stay");
+}

@@ -89,6 +89,8 @@ kinds! {
     Tail = 25;
     /// The greatest markets of a shard by a measure.
     Top = 26;
+    /// Ends the subscription or tail that began with this session and request.
+    End = 27;
     /// Answer to a hello.
     Welcome = 129;
     /// Durable and applied.

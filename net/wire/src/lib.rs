@@ -34,7 +34,7 @@ pub use message::{
 };
 pub use retention::{Keep, PolicyRow, RetainRow};
 pub use tail::{
-    FROM_NOW, Logged, Named, TAIL_HEAD_BYTES, TailAsk, TailEntry, TailHead, read_tail, write_tail_market,
-    write_tail_row,
+    FROM_NOW, LogKind, Logged, Named, TAIL_ATTRIBUTES_MAX, TAIL_CREDIT_BYTES, TAIL_HEAD_BYTES, TailAsk, TailEntry,
+    TailHead, read_tail, tail_credits, write_tail_fact, write_tail_market, write_tail_row,
 };
 pub use top::{By, TopAsk, TopRow};

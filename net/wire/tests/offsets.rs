@@ -8,10 +8,11 @@
 //! says. Deliberately absent: the bytes of reflexes, which `tests/python_client.rs` compares.
 
 use core::mem::offset_of;
-use myelin_datom::{EntityId, Quote, Slot, Tick};
+use myelin_datom::{Datom, EntityId, Quote, Slot, Tick, Tx, Value};
 use myelin_wire::{
-    AckBody, BarRow, Code, FiringRow, Header, Hello, Kind, MarketFlags, MarketSpec, Named, PolicyRow, RetainRow,
-    SlotRange, TailAsk, TailHead, TopRow, VwapRow, Welcome, decode, markets_body, write_market_row, write_tail_market,
+    AckBody, BarRow, Code, FiringRow, Header, Hello, Kind, LogKind, MarketFlags, MarketSpec, Named, PolicyRow,
+    RetainRow, SlotRange, TAIL_ATTRIBUTES_MAX, TAIL_CREDIT_BYTES, TailAsk, TailHead, TopRow, VwapRow, Welcome, decode,
+    markets_body, write_frame, write_market_row, write_tail_fact, write_tail_market,
 };
 
 const PAGE: &str = include_str!("../../README.md");
@@ -193,15 +194,48 @@ fn bodies_of_changing_length_have_their_fields_where_the_page_says() {
     let title = "Body of a tail";
     let mut body = Vec::new();
     let entity = EntityId::from_bits(0x33);
-    TailAsk { since: 0x11, kinds: 0x22, entity, named: Named::Like("a*") }.write(&mut body);
+    let (named, attributes) = (Named::Like("a*"), &["x/y", "z"][..]);
+    TailAsk { since: 0x11, kinds: 0x22, entity, named, attributes }.write(&mut body);
     assert_eq!(body[at(title, "since")], 0x11_u64.to_le_bytes());
     assert_eq!(body[at(title, "kinds")], 0x22_u32.to_le_bytes());
     assert_eq!(body[at(title, "zero")], [0; 4]);
     assert_eq!(body[at(title, "entity")], 0x33_u64.to_le_bytes());
-    assert_eq!(&body[24..], b"\x02\x02a*");
+    assert_eq!(&body[24..], b"\x02\x02a*\x03\0x/y\x01\0z");
+    let mut body = Vec::new();
+    TailAsk::all(0).write(&mut body);
+    assert_eq!(&body[24..], b"\x03");
     let mut body = Vec::new();
     write_tail_market(&mut body, 0x11, 0x22, entity, MarketFlags(3), "ab");
     assert_eq!(&body[24..], b"\x33\0\0\0\0\0\0\0\x03\x02\0ab\0\0\0");
+    let datom =
+        Datom { e: entity, a: EntityId::from_bits(0x44), v: Value::I64(7), tx: Tx::from_bits(0x11), added: true };
+    let (mut body, mut drawn_datom) = (Vec::new(), Vec::new());
+    write_tail_fact(&mut body, 5, &datom, "x/y");
+    datom.write(&mut drawn_datom);
+    let title = "Head of an entry: 24 bytes";
+    assert_eq!(body[at(title, "kind")], 4_u32.to_le_bytes());
+    assert_eq!(
+        (&body[at(title, "tx")], &body[at(title, "n")]),
+        (&0x11_u64.to_le_bytes()[..], &5_u32.to_le_bytes()[..])
+    );
+    assert_eq!(body[at(title, "bytes")], (body.len() as u32).to_le_bytes());
+    assert!(body[24..].starts_with(&[&drawn_datom[..], b"\x03\0x/y"].concat()));
+    assert!(PAGE.contains(&format!("a credit for every {TAIL_CREDIT_BYTES} bytes begun")));
+    assert!(PAGE.contains(&format!("idents, texts, at most {TAIL_ATTRIBUTES_MAX}: facts only")));
+    for (kind, name) in LogKind::ALL.into_iter().zip(["tick", "quote", "market", "fact"]) {
+        assert!(
+            PAGE.contains(&format!("{} {name}", kind as u32))
+                && PAGE.contains(&format!("bit {} {name}s", kind as u32 - 1))
+        );
+    }
+    // An `End` has no body: it is its header.
+    let mut frame = Vec::new();
+    write_frame(&mut frame, Header { session: 0x11, request: 0x22, shard: 3, ..Header::new(Kind::End) }, &[]);
+    let title = "Header: 64 bytes";
+    assert_eq!((frame.len(), frame[5]), (64, 27));
+    assert_eq!(frame[at(title, "session")], 0x11_u64.to_le_bytes());
+    assert_eq!(frame[at(title, "request")], 0x22_u64.to_le_bytes());
+    assert_eq!(frame[at(title, "shard")], 3_u16.to_le_bytes());
 
     // The body of a subscribe is read by the shard, a field at a time; here only that the drawing has no holes.
     let end =

@@ -118,6 +118,8 @@ impl Core {
         for shard in &mut self.shards {
             shard.closed(id);
         }
+        // Its place among those who read history may be another's now.
+        self.ring_react_bell();
         for station in 0..self.peers.len() {
             self.post(station, Parcel::Closed(id));
         }

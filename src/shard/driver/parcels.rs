@@ -49,7 +49,10 @@ impl Core {
                 _ => self.health.bad_frames.add(1),
             },
             Parcel::Reply { to, frames, answers } => self.put(to, &frames, answers),
-            Parcel::Closed(conn) => self.shards.iter_mut().for_each(|shard| shard.closed(conn)),
+            Parcel::Closed(conn) => {
+                self.shards.iter_mut().for_each(|shard| shard.closed(conn));
+                self.ring_react_bell();
+            }
             Parcel::Letter(letter) => {
                 self.hand_over(now, letter);
                 self.push_firings();

@@ -8,6 +8,7 @@
 mod recorded;
 
 use std::hint::black_box;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -239,6 +240,45 @@ fn read() {
         }
     });
     println!("read       whole row with tx, sealed, pages cached: {row:.0} ns");
+    // What whoever merges many markets pays: the next rows of one of them, and where they begin.
+    let pages = |from: u32, upto: u32, page: usize| {
+        let mut random = Random(7);
+        best(3, 2_000, || {
+            for _ in 0..2_000 {
+                let market = MarketIx::first(random.below(100) as u32, &columns);
+                let from_row = from + random.below(u64::from(upto - from)) as u32;
+                let mut rows = 0;
+                let view = columns.view_from(market, from_row, Tx::MAX).unwrap();
+                view.rows(&Filter { from_row, ..Filter::default() }, |row| {
+                    black_box(row);
+                    rows += 1;
+                    if rows < page { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+                })
+                .unwrap();
+            }
+        }) / 1000.0
+    };
+    let (few, many) = (pages(0, 30_000, 8), pages(0, 30_000, 256));
+    println!("read       the next 8, 256 rows of a market, sealed: {few:.1}, {many:.1} us");
+    let (few, many) = (pages(40_500, 41_500, 8), pages(40_500, 41_500, 256));
+    println!("read       the next 8, 256 rows of a market, newest part: {few:.2}, {many:.2} us");
+    let few = best(3, reads, || {
+        for _ in 0..reads {
+            let market = MarketIx::first(random.below(100) as u32, &columns);
+            let view = columns.view_from(market, 40_500, Tx::MAX).unwrap();
+            let from = 40_500 + random.below(1_000) as u32;
+            (from..from + 8).for_each(|row| _ = black_box(view.row(row).unwrap()));
+        }
+    });
+    println!("read       the next 8 rows of a market, newest part, one by one: {:.2} us", few / 1000.0);
+    let moments: Vec<Tx> = (0..1000).filter_map(|_| view.tx_of(random.below(30_000) as u32).unwrap()).collect();
+    let begins = best(3, reads, || {
+        for n in 0..reads {
+            let market = MarketIx::first(random.below(100) as u32, &columns);
+            black_box(columns.row_after(market, moments[n % moments.len()]).unwrap());
+        }
+    });
+    println!("read       where rows of later transactions begin, sealed: {:.2} us", begins / 1000.0);
     let none = Cache::new(0);
     let (ix, sealed) = (MarketIx::first(3, &columns), columns.sealed());
     let cold = sealed.view(&none, columns.market_id(ix), 0..columns.sealed_end(ix), Tx::MAX).unwrap();

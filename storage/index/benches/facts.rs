@@ -11,7 +11,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use myelin_datom::{AttributeName, Entity, EntityId, Given, Op, Slot, Tx, Value};
-use myelin_index::{Asked, FactFloors, FactRun, Facts, Plan};
+use myelin_index::facts::born;
+use myelin_index::{Asked, FactFloors, FactRun, Facts, LogPlace, Plan};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -100,6 +101,24 @@ fn reads(what: &str, facts: &Facts, ids: &[EntityId], as_of: Tx) {
     });
 }
 
+/// The whole log, a hundred facts at a time, each with what its attribute was called then.
+fn log(what: &str, facts: &Facts) {
+    let count = facts.datoms() as usize;
+    per(&format!("the log, {what}: a fact"), count, 2, || {
+        let (mut place, mut read) = (LogPlace::behind(Tx::ZERO), 0);
+        while read < count {
+            let mut log = facts.log(&place, Tx::MAX, Tx::ZERO);
+            for _ in 0..100 {
+                let Some(datom) = log.read().unwrap() else { break };
+                black_box(facts.view(datom.tx).value(datom.a, born::IDENT).unwrap());
+                black_box(datom.into_owned());
+                read += 1;
+            }
+            place = log.place();
+        }
+    });
+}
+
 /// Opens every block for the first time: a point read in a run whose blocks nobody has verified.
 fn first_touch(state: &[u8], path: &Path, ids: &[EntityId]) {
     let mut took = Vec::new();
@@ -177,6 +196,7 @@ fn main() {
     println!("{:<72} {:>9} bytes", "memory: a fact", facts.memory_bytes() as u64 / datoms);
     reads("newest part", &facts, &ids, Tx::MAX);
     reads("newest part, as of half of it", &facts, &ids[..ids.len() / 2], Tx::from_bits(tx / 2 + 1));
+    log("newest part", &facts);
 
     let counter = facts.attribute_named(slot(), "counter").unwrap().id;
     for n in 0..100_000 {
@@ -197,6 +217,7 @@ fn main() {
     facts.install(&frozen, Arc::new(FactRun::open(&path).unwrap()));
     drop(frozen);
     reads("sealed, blocks verified", &facts, &ids, Tx::MAX);
+    log("sealed, blocks verified", &facts);
     first_touch(&facts.state(), &path, &ids);
     std::fs::remove_file(&path).unwrap();
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   columns/   ticks and quotes: per-market columns in tx order, so that `as_of` is a prefix
-//!   facts/     datoms in EAVT, AEVT, AVET and VAET, the newest of a fact first, so that `as_of` is a seek
+//!   facts/     datoms in EAVT, AEVT, AVET and VAET, the newest of a fact first, so that `as_of` is a seek; in TEAV, the log
 //!   exact      sums of floats that are rounded once, whatever the order, block, thread or shard
 //!   file       a file that is sealed when it is finished
 //!   map        the only memory map, and the only unsafe code
@@ -32,6 +32,6 @@ pub use columns::{
 pub use error::IndexError;
 pub use exact::{ExactSum, Gather};
 pub use facts::{
-    Asked, Attribute as FactAttribute, Components, FactFloor, FactFloors, FactKeep, FactRefusal, FactRun, FactWhy,
-    Facts, FactsView, FrozenFacts, Note, Order, Plan, merge_facts,
+    Asked, Attribute as FactAttribute, Components, FactFloor, FactFloors, FactKeep, FactLog, FactRefusal, FactRun,
+    FactWhy, Facts, FactsView, FrozenFacts, LogPlace, Note, Order, Plan, merge_facts,
 };

@@ -10,11 +10,12 @@
 use crate::args::{self, Common, Names, say_instant};
 use crate::exit::{Exit, Failure, sends_no_more};
 use crate::output::{Flow, Io, Line};
-use clap::ValueEnum;
-use myelin_client::datom::{EntityId, Quote, Tick, Tx};
-use myelin_client::wire::{Attribute, Logged, Named, TailEntry};
+use myelin_client::datom::{EntityId, Kind, Quote, Tick, Tx};
+use myelin_client::wire::{LogKind, Logged, Named, TailEntry};
 use myelin_client::{Tail, TailNews, TailWanted};
+use myelin_feed::facts;
 use serde::Serialize;
+use serde_json::Value as Json;
 
 /// What to read.
 #[derive(Clone, Debug, clap::Args)]
@@ -25,10 +26,10 @@ pub struct Args {
     /// Only of this market, or of all whose name fits, as in binance-*
     #[arg(long, value_name = "NAME|PATTERN")]
     market: Option<String>,
-    /// Only rows of this kind; may be given several times.
-    #[arg(long = "attribute", value_enum)]
-    attributes: Vec<Of>,
-    /// Only what is about this entity: a market's id, or a tick's trader.
+    /// Only rows of this kind (tick/id, quote/id, market/id), or facts of this attribute, as in desk/limit; may be given several times.
+    #[arg(long = "attribute", value_name = "NAME")]
+    attributes: Vec<String>,
+    /// Only what is about this entity: a market's id, a tick's trader, an entity of facts or what points at it.
     #[arg(long, value_name = "ID")]
     entity: Option<u64>,
     /// Ends after so many lines.
@@ -45,25 +46,21 @@ fn since(text: &str) -> Result<Since, String> {
     if text == "now" { Ok(Since(None)) } else { args::tx(text).map(|tx| Since(Some(tx))) }
 }
 
-/// A kind of rows, by the attribute all of them have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Of {
-    #[value(name = "tick/id")]
-    Tick,
-    #[value(name = "quote/id")]
-    Quote,
-    #[value(name = "market/id")]
-    Market,
-}
-
-impl From<Of> for Attribute {
-    fn from(of: Of) -> Self {
-        match of {
-            Of::Tick => Self::Tick,
-            Of::Quote => Self::Quote,
-            Of::Market => Self::Market,
-        }
+/// Which kinds the attributes name, and which of them are facts'.
+fn wanted(attributes: &[String]) -> (Vec<LogKind>, Vec<&str>) {
+    let (mut kinds, mut idents) = (Vec::new(), Vec::new());
+    for name in attributes {
+        kinds.push(match name.as_str() {
+            "tick/id" => LogKind::Tick,
+            "quote/id" => LogKind::Quote,
+            "market/id" => LogKind::Market,
+            ident => {
+                idents.push(ident);
+                LogKind::Fact
+            }
+        });
     }
+    (kinds, idents)
 }
 
 /// An entry of the log. What its kind does not have is `null`, and empty in a table.
@@ -71,8 +68,10 @@ impl From<Of> for Attribute {
 struct Entry {
     tx: String,
     n: u32,
-    attribute: &'static str,
+    attribute: String,
     market: String,
+    /// What a fact says.
+    value: Option<Json>,
     price: Option<f64>,
     volume: Option<f64>,
     side: Option<&'static str>,
@@ -85,6 +84,12 @@ struct Entry {
     trader: Option<String>,
     source: Option<String>,
     number: u32,
+    /// Whom a fact is about.
+    entity: Option<String>,
+    #[serde(rename = "type")]
+    value_type: Option<&'static str>,
+    /// False where it was retracted.
+    added: Option<bool>,
     shard: u16,
     replayed: bool,
     /// How far the shard was when this left it: the reader's lag.
@@ -97,6 +102,7 @@ impl Line for Entry {
         "n",
         "attribute",
         "market",
+        "value",
         "price",
         "volume",
         "side",
@@ -105,10 +111,13 @@ impl Line for Entry {
         "ask",
         "ask_volume",
         "event_time",
+        "entity",
         "id",
         "trader",
         "source",
         "number",
+        "type",
+        "added",
         "shard",
         "replayed",
         "applied",
@@ -120,8 +129,9 @@ impl Line for Entry {
         vec![
             self.tx.clone(),
             self.n.to_string(),
-            self.attribute.to_owned(),
+            self.attribute.clone(),
             self.market.clone(),
+            self.value.as_ref().map_or_else(String::new, plain),
             number(self.price),
             number(self.volume),
             self.side.unwrap_or_default().to_owned(),
@@ -130,10 +140,13 @@ impl Line for Entry {
             number(self.ask),
             number(self.ask_volume),
             text(&self.event_time),
+            text(&self.entity),
             text(&self.id),
             text(&self.trader),
             text(&self.source),
             self.number.to_string(),
+            self.value_type.unwrap_or_default().to_owned(),
+            self.added.map_or_else(String::new, |added| added.to_string()),
             self.shard.to_string(),
             self.replayed.to_string(),
             self.applied.clone(),
@@ -141,8 +154,12 @@ impl Line for Entry {
     }
 }
 
+fn plain(value: &Json) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
 /// Of the columns that a table has.
-const WIDTHS: &[usize] = &[20, 4, 9, 28, 12, 12, 5, 12, 12, 12, 12, 30];
+const WIDTHS: &[usize] = &[20, 4, 12, 28, 12, 12, 12, 5, 12, 12, 12, 12, 30, 20];
 
 /// Reads and prints.
 pub(crate) async fn run(args: Args, io: &mut Io<'_>) -> Result<Exit, Failure> {
@@ -156,9 +173,10 @@ pub(crate) async fn run(args: Args, io: &mut Io<'_>) -> Result<Exit, Failure> {
             Named::Market(name)
         }
     };
-    let kinds: Vec<Attribute> = args.attributes.iter().copied().map(Attribute::from).collect();
-    let entity = args.entity.map(EntityId::from_bits);
-    let mut tail = client.tail(TailWanted { since: args.since.0, kinds: &kinds, entity, named }).await?;
+    let (kinds, idents) = wanted(&args.attributes);
+    let (since, entity) = (args.since.0, args.entity.map(EntityId::from_bits));
+    let (kinds, attributes) = (&kinds[..], &idents[..]);
+    let mut tail = client.tail(TailWanted { since, after: &[], kinds, entity, named, attributes }).await?;
     let mut names = Names::new(client.clone());
     let mut flow = Flow::new(args.common.output, WIDTHS);
     let mut left = args.count.unwrap_or(u64::MAX);
@@ -190,7 +208,7 @@ async fn line(entry: TailEntry, names: &mut Names) -> Result<Entry, Failure> {
     let line = Entry { tx: entry.tx.to_string(), n: entry.n, number: entry.number, ..Entry::default() };
     Ok(match entry.what {
         Logged::Tick(Tick { market, id, event_time_ns, price, volume, trader, side, source, .. }) => Entry {
-            attribute: "tick/id",
+            attribute: "tick/id".to_owned(),
             market: names.of(market.bits()).await?,
             price: Some(price),
             volume: Some(volume),
@@ -202,7 +220,7 @@ async fn line(entry: TailEntry, names: &mut Names) -> Result<Entry, Failure> {
             ..line
         },
         Logged::Quote(Quote { market, id, event_time_ns, bid, bid_volume, ask, ask_volume, source, .. }) => Entry {
-            attribute: "quote/id",
+            attribute: "quote/id".to_owned(),
             market: names.of(market.bits()).await?,
             bid: Some(bid),
             bid_volume: Some(bid_volume),
@@ -215,8 +233,21 @@ async fn line(entry: TailEntry, names: &mut Names) -> Result<Entry, Failure> {
         },
         Logged::Market { id, name, .. } => {
             names.know(id, &name);
-            Entry { attribute: "market/id", market: name, id: some(id.bits()), ..line }
+            Entry { attribute: "market/id".to_owned(), market: name, id: some(id.bits()), ..line }
         }
-        Logged::Other(_) => Entry { attribute: "unknown", ..line },
+        Logged::Fact { datom, ident } => {
+            let about =
+                if datom.e.kind() == Some(Kind::Market) { names.of(datom.e.bits()).await? } else { String::new() };
+            Entry {
+                attribute: if ident.is_empty() { datom.a.to_string() } else { ident },
+                market: about,
+                entity: some(datom.e.bits()),
+                value: Some(facts::say(&datom.v)),
+                value_type: Some(datom.v.value_type().name()),
+                added: Some(datom.added),
+                ..line
+            }
+        }
+        Logged::Other(_) => Entry { attribute: "unknown".to_owned(), ..line },
     })
 }

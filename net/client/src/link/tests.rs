@@ -1,9 +1,9 @@
 //! What a link says, and when: credit, silence, reads that wait, subscriptions that go on.
 
 use super::*;
-use crate::subscriptions::{FiringPlace, Pushed, Stream};
-use myelin_datom::EntityId;
-use myelin_wire::{Attribute, FROM_NOW, FiringRow, Named, TailAsk, decode, write_tail_row};
+use crate::subscriptions::{FiringPlace, Pushed, Stream, TailPlace};
+use myelin_datom::{Datom, EntityId, Tx, Value};
+use myelin_wire::{FROM_NOW, FiringRow, LogKind, TailAsk, decode, write_tail_fact, write_tail_row};
 
 const MS: fn(u64) -> Duration = Duration::from_millis;
 
@@ -165,14 +165,14 @@ fn a_subscription_that_heard_nothing_goes_on_where_it_began() {
 fn a_tail_goes_on_within_the_transaction_it_was_cut_in() {
     let mut link = link(3);
     let mut ask = Vec::new();
-    TailAsk { since: FROM_NOW, kinds: 0, entity: EntityId::NONE, named: Named::Any }.write(&mut ask);
-    link.subscribe(Subscribe { key: 9, shard: 2, window: 10, stream: Stream::Log { ask } });
+    TailAsk::all(FROM_NOW).write(&mut ask);
+    link.subscribe(Subscribe { key: 9, shard: 2, window: 10, stream: Stream::Log { ask, seen: TailPlace::default() } });
     let asked = said(&mut link, MS(0));
     assert_eq!((kinds(&asked), asked[0].count), (vec![Kind::Tail], 10));
     answer(&mut link, MS(0), Kind::Answer, &asked[0], Header { tx: 40, ..Header::new(Kind::Answer) }, &[]);
     let page = |places: &[(u64, u32)]| {
         let mut body = Vec::new();
-        places.iter().for_each(|(tx, n)| write_tail_row(&mut body, Attribute::Tick, *tx, *n, 0, &[0; 8]));
+        places.iter().for_each(|(tx, n)| write_tail_row(&mut body, LogKind::Tick, *tx, *n, 0, &[0; 8]));
         body
     };
     let since = |link: &mut Link<u32>, now| {
@@ -198,4 +198,85 @@ fn a_tail_goes_on_within_the_transaction_it_was_cut_in() {
         }
     }
     assert_eq!(seen, [(41, 0), (42, 0), (42, 1), (42, 2), (43, 0)]);
+}
+
+#[test]
+fn the_end_of_a_subscription_is_told_once_and_what_is_under_way_disturbs_nobody() {
+    let mut link = link(3);
+    link.subscribe(firings());
+    let asked = said(&mut link, MS(0));
+    link.unsubscribe(9);
+    let told = said(&mut link, MS(0));
+    assert_eq!((kinds(&told), told[0].session, told[0].request, told[0].shard), (vec![Kind::End], 9, 1, 2));
+    assert!(said(&mut link, MS(0)).is_empty(), "once");
+    assert!(link.is_idle());
+    // Everything crossed it on the way.
+    answer(&mut link, MS(0), Kind::Answer, &asked[0], Header { tx: 40, ..Header::new(Kind::Answer) }, &[]);
+    let row: FiringRow = bytemuck::Zeroable::zeroed();
+    let page = Header { count: 1, ..Header::new(Kind::Firings) };
+    answer(&mut link, MS(0), Kind::Firings, &asked[0], page, bytemuck::bytes_of(&row));
+    answer(&mut link, MS(0), Kind::Ended, &asked[0], Header::new(Kind::Ended), &[]);
+    assert!(link.poll_event().is_none());
+    assert!(!link.subscriptions.owns(&asked[0]), "behind its last frame its key is free");
+    // One that was refused meanwhile, and one that was never asked for.
+    link.subscribe(firings());
+    let asked = said(&mut link, MS(1));
+    link.unsubscribe(9);
+    answer(&mut link, MS(1), Kind::Refused, &asked[0], Header { code: 37, ..Header::new(Kind::Refused) }, &[]);
+    link.subscribe(firings());
+    link.unsubscribe(9);
+    assert!(said(&mut link, MS(1)).is_empty());
+    // With the connection the node forgets it.
+    link.subscribe(firings());
+    said(&mut link, MS(2));
+    link.unsubscribe(9);
+    link.disconnected();
+    link.connected(MS(3), 3);
+    assert!(said(&mut link, MS(3)).is_empty());
+}
+
+#[test]
+fn an_entry_that_costs_more_than_is_left_is_paid_for_before_the_next_one_comes() {
+    let mut link = link(3);
+    let mut ask = Vec::new();
+    TailAsk::all(FROM_NOW).write(&mut ask);
+    link.subscribe(Subscribe { key: 9, shard: 2, window: 10, stream: Stream::Log { ask, seen: TailPlace::default() } });
+    let asked = said(&mut link, MS(0));
+    answer(&mut link, MS(0), Kind::Answer, &asked[0], Header { tx: 40, ..Header::new(Kind::Answer) }, &[]);
+    let (e, tx, v) = (EntityId::from_bits(7), Tx::from_bits(41), Value::string("x".repeat(12 * 256)));
+    let mut body = Vec::new();
+    write_tail_fact(&mut body, 0, &Datom { e, a: e, v, tx, added: true }, "a");
+    answer(&mut link, MS(1), Kind::Tailed, &asked[0], Header { count: 1, ..Header::new(Kind::Tailed) }, &body);
+    link.disconnected();
+    link.connected(MS(2), 3);
+    let again = said(&mut link, MS(2));
+    assert_eq!((kinds(&again), again[0].count), (vec![Kind::Tail], 0), "13 came where 10 were granted");
+    answer(&mut link, MS(2), Kind::Answer, &again[0], Header { tx: 44, ..Header::new(Kind::Answer) }, &[]);
+    answer(&mut link, MS(2), Kind::Tailed, &again[0], Header { count: 1, ..Header::new(Kind::Tailed) }, &body);
+    link.grant(9, 2, 13);
+    let granted = said(&mut link, MS(3));
+    assert_eq!(granted[0].count, 23, "10 of the 13, and the repeat");
+}
+
+#[test]
+fn a_tail_begins_behind_a_place_within_a_transaction() {
+    let mut place = TailPlace::behind(40);
+    [(40, (40, 1)), (41, (41, 1)), (41, (41, 2))].into_iter().for_each(|(tx, (of, entries))| {
+        place.note(tx);
+        assert_eq!(place, TailPlace { tx: of, entries });
+    });
+    let mut link = link(3);
+    let mut ask = Vec::new();
+    TailAsk::all(40).write(&mut ask);
+    link.subscribe(Subscribe { key: 9, shard: 2, window: 10, stream: Stream::Log { ask, seen: place } });
+    let asked = said(&mut link, MS(0));
+    let mut body = Vec::new();
+    [(41, 0), (41, 1), (41, 2)].iter().for_each(|(tx, n)| {
+        write_tail_row(&mut body, LogKind::Tick, *tx, *n, 0, &[0; 8]);
+    });
+    answer(&mut link, MS(1), Kind::Tailed, &asked[0], Header { count: 3, ..Header::new(Kind::Tailed) }, &body);
+    let Some(Event::Pushed(Push { said: Pushed::Entries { entries, .. }, .. })) = link.poll_event() else {
+        panic!("no entries")
+    };
+    assert_eq!(entries.iter().map(|entry| entry.n).collect::<Vec<_>>(), [2]);
 }

@@ -37,6 +37,8 @@ pub struct State {
     pub came_to: HashMap<u16, Vec<u16>>,
     pub subscribed_after: Vec<u64>,
     pub credits: u64,
+    /// The subscriptions that were ended by their client.
+    pub ended: Vec<u64>,
     pub most_at_once: usize,
     /// How many firings a subscriber gets in all.
     pub firings: u64,
@@ -143,6 +145,10 @@ impl Conversation {
             }
             Kind::Subscribe => return self.subscribe(header, body),
             Kind::Credit => self.shared.lock().unwrap().credits += u64::from(header.count),
+            Kind::End => {
+                self.shared.lock().unwrap().ended.push(header.session);
+                self.say(header, Kind::Ended, Header::new(kind), &[]);
+            }
             Kind::Ping => self.say(header, Kind::Pong, Header::new(kind), &[]),
             other => panic!("the fake does not know {other:?}"),
         }

@@ -291,6 +291,12 @@ impl<'a, R: ColumnRow> MarketView<'a, R> {
         self.upto.max(self.floor)
     }
 
+    /// True when this row and all later ones stand in the newest part: reading them decodes nothing.
+    #[must_use]
+    pub fn is_in_memory(&self, row: u32) -> bool {
+        self.newest.is_some_and(|(first, _)| first <= row)
+    }
+
     /// The row that came last.
     pub fn latest(&self) -> Result<Option<Found<R>>, IndexError> {
         if self.count() == 0 { Ok(None) } else { self.row(self.upto - 1) }

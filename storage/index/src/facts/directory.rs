@@ -12,7 +12,7 @@ use crate::columns::wire::{Input, Malformed};
 use crate::sealed::{FOOTER_BYTES, Footing, HEADER_BYTES, Stretch};
 
 /// Format version of a run of facts.
-pub(crate) const VERSION: u16 = 2;
+pub(crate) const VERSION: u16 = 3;
 pub(crate) const ENTRY_BYTES: usize = 32;
 const TAKEN_BYTES: u64 = 24;
 pub(crate) const HEADER_MAGIC: &[u8; 8] = b"MYELFCT\n";
@@ -47,7 +47,7 @@ impl BlockEntry {
         let (number, _) = (input.u8()?, input.take(3)?);
         let (keys, offset, len, crc) = (input.u32()?, input.u64()?, input.u32()?, input.u32()?);
         let (first_len, _) = (input.u32()?, input.u32()?);
-        let order = Order::from_number(number);
+        let order = Order::kept(number);
         input.expect(
             "a block's keys",
             keys > 0 && u64::from(keys) * 4 + 4 <= u64::from(len),
@@ -59,7 +59,7 @@ impl BlockEntry {
         let first = firsts.take(first_len as usize)?.into();
         match order {
             Some(order) => Ok(Self { order, keys, offset, len, crc, first }),
-            None => Err(Malformed { at: input.at(), what: "a block's order", expected: 4, found: number.into() }),
+            None => Err(Malformed { at: input.at(), what: "a block's order", expected: 5, found: number.into() }),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! A datom as bytes whose order is that of an index: four layouts, compared byte by byte.
+//! A datom as bytes whose order is that of an index: five layouts, compared byte by byte.
 //!
 //! ```text
 //!   EAVT   e 8 | a 8 | 0 | mark 9 | v          cardinality one: the newest first, so that a value is one seek
@@ -7,6 +7,7 @@
 //!   AVET   a 8 | v | e 8 | mark 9              indexed attributes
 //!          a 8 | v | slot 2 | mark 9 | e 8 | 2          unique ones: whoever had the value last stands first
 //!   VAET   v 8 | a 8 | e 8 | mark 9            references
+//!   TEAV   tx 8 | e 8 | a 8 | 0 retracted, 1 asserted | v       the log: what was said, in the order in which it was
 //!   mark   complement of tx 8 | 0 asserted, 1 retracted
 //!   group  a key without its mark and what follows it: the datoms of a group are one fact's history, newest first
 //! ```
@@ -30,16 +31,25 @@ pub enum Order {
     Avet = 3,
     /// By who is pointed at: references.
     Vaet = 4,
+    /// By transaction: the log. It is read in one direction (`log.rs`), and not asked what holds.
+    Teav = 5,
 }
 
 impl Order {
-    /// All four, in the order of their numbers.
+    /// Those that can be asked what holds, in the order of their numbers.
     pub const ALL: [Self; 4] = [Self::Eavt, Self::Aevt, Self::Avet, Self::Vaet];
+    /// Those that parts and runs keep, in the order of their numbers.
+    pub const KEPT: [Self; 5] = [Self::Eavt, Self::Aevt, Self::Avet, Self::Vaet, Self::Teav];
 
-    /// The order with this number.
+    /// The order with this number that can be asked what holds.
     #[must_use]
     pub fn from_number(number: u8) -> Option<Self> {
         Self::ALL.into_iter().find(|order| *order as u8 == number)
+    }
+
+    /// The order with this number that runs keep.
+    pub(crate) fn kept(number: u8) -> Option<Self> {
+        Self::KEPT.into_iter().find(|order| *order as u8 == number)
     }
 
     pub(crate) const fn at(self) -> usize {
@@ -70,6 +80,8 @@ pub(crate) struct Form {
     /// A value belongs to one entity.
     pub unique: bool,
 }
+/// Where TEAV says whether it was asserted; the value follows.
+const SAID_AT: usize = 24;
 
 /// A key that lies somewhere.
 #[derive(Clone, Copy, Debug)]
@@ -164,6 +176,13 @@ impl Eq for Key {}
 
 /// Appends the key of a datom. **Panics** when VAET is asked of something that is no reference: the caller looked.
 pub(crate) fn write(order: Order, form: Form, datom: &Datom<'_>, out: &mut Vec<u8>) {
+    if order == Order::Teav {
+        for word in [datom.tx.bits(), datom.e.bits(), datom.a.bits()] {
+            out.extend_from_slice(&word.to_be_bytes());
+        }
+        out.push(u8::from(datom.added));
+        return datom.v.write_key(out);
+    }
     let mark = mark(datom.tx, datom.added);
     if order == Order::Avet && form.unique {
         write_held(datom.a, &datom.v, datom.e.slot(), out);
@@ -203,6 +222,7 @@ pub(crate) fn write_group(order: Order, many: bool, e: EntityId, a: EntityId, v:
             out.extend_from_slice(&a);
             out.extend_from_slice(&e);
         }
+        Order::Teav => unreachable!("the log has no groups"),
     }
     if order.leads_with_entity() {
         out.push(if many { MANY } else { ONE });
@@ -260,12 +280,25 @@ pub(crate) fn attribute(order: Order, bytes: &[u8]) -> Option<EntityId> {
     let at = match order {
         Order::Eavt | Order::Vaet => 8,
         Order::Aevt | Order::Avet => 0,
+        Order::Teav => 16,
     };
     Some(EntityId::from_bits(u64::from_be_bytes(*bytes.get(at..)?.first_chunk()?)))
 }
 
+/// Transaction and polarity of a key of any order. `None` when the bytes are no key.
+pub(crate) fn said_by(order: Order, bytes: &[u8]) -> Option<(Tx, bool)> {
+    if order == Order::Teav {
+        let tx = u64::from_be_bytes(*bytes.first_chunk()?);
+        return Some((Tx::from_bits(tx), *bytes.get(SAID_AT)? == 1));
+    }
+    said(bytes, mark_at(order, bytes)?)
+}
+
 /// The datom of a key. `None` when the bytes are no key. **Cost:** borrows the value.
 pub(crate) fn read(order: Order, bytes: &[u8]) -> Option<Datom<'_>> {
+    if order == Order::Teav {
+        return read_log(bytes);
+    }
     let mark_at = mark_at(order, bytes)?;
     let (tx, added) = said(bytes, mark_at)?;
     let id = |at: usize| Some(EntityId::from_bits(u64::from_be_bytes(*bytes.get(at..)?.first_chunk()?)));
@@ -288,8 +321,17 @@ pub(crate) fn read(order: Order, bytes: &[u8]) -> Option<Datom<'_>> {
         }
         Order::Avet => (id(mark_at - 8)?, id(0)?, value(8, mark_at - 8)?),
         Order::Vaet => (id(16)?, id(8)?, Value::Ref(id(0)?)),
+        Order::Teav => return None,
     };
     Some(Datom { e, a, v, tx, added })
+}
+
+fn read_log(bytes: &[u8]) -> Option<Datom<'_>> {
+    let (tx, added) = said_by(Order::Teav, bytes)?;
+    let id = |at: usize| Some(EntityId::from_bits(u64::from_be_bytes(*bytes.get(at..)?.first_chunk()?)));
+    let key = bytes.get(SAID_AT + 1..)?;
+    let (v, _) = Value::read_key(key).filter(|(_, len)| *len == key.len())?;
+    Some(Datom { e: id(8)?, a: id(16)?, v, tx, added })
 }
 
 /// The first place behind everything that begins so; `None` when there is none.
@@ -338,6 +380,29 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_key_of_the_log_gives_back_its_datom_and_later_ones_stand_behind() {
+        let datom = |tx, e, added| Datom {
+            e: EntityId::from_bits(e),
+            a: EntityId::from_bits(0x5000_0000_0000_0401),
+            v: Value::string("x"),
+            tx: Tx::from_bits(tx),
+            added,
+        };
+        let in_order = [datom(4, 9, true), datom(5, 1, false), datom(5, 1, true), datom(5, 2, false)];
+        let keys = in_order.map(|datom| {
+            let mut key = Vec::new();
+            write(Order::Teav, Form { many: false, unique: false }, &datom, &mut key);
+            assert_eq!(read(Order::Teav, &key), Some(datom.clone()));
+            assert_eq!(said_by(Order::Teav, &key), Some((datom.tx, datom.added)));
+            for cut in 0..key.len() {
+                assert_eq!(read(Order::Teav, &key[..cut]), None);
+            }
+            key
+        });
+        assert!(keys.is_sorted_by(|a, b| KeyRef::new(a) < KeyRef::new(b)));
     }
 
     #[test]

@@ -25,7 +25,7 @@ pub fn merge_facts(
 ) -> Result<Option<RunMeta>, IndexError> {
     let mut writer = Writer::create(path, sink)?;
     let mut thinning = Thinning::new(floors, oldest);
-    for order in Order::ALL {
+    for order in Order::KEPT {
         thinning.turn();
         let mut keys = Merge::new(runs.iter().map(|run| Source::Run(run)), order, &[], None)?;
         while let Some(key) = keys.next()? {

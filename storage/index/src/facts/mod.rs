@@ -7,7 +7,8 @@
 //! ```
 //! `key` a datom as sortable bytes; `schema` what values must be; `draft` a transaction in the making; `tempids`, `check`
 //! what it may do; `verdict` why not; `part` datoms in memory; `directory`, `write`, `run` the file; `scan`, `view` the
-//! answers; `retention`, `prune` what is kept; `merge`, `state` what keeps it small and restartable.
+//! answers; `log` what was said, in order; `retention`, `prune` what is kept; `merge`, `state` what keeps it small and
+//! restartable.
 //!
 //! Invariants: `check` changes nothing that can be seen; transactions only grow; a datom stands in one part or run, and the
 //! newer of two stands in the newer one; what every shard is born with lies in a part of its own that no file holds.
@@ -17,6 +18,7 @@ mod check;
 mod directory;
 mod draft;
 mod key;
+mod log;
 mod merge;
 mod part;
 mod prune;
@@ -38,6 +40,7 @@ use myelin_datom::{EntityId, Kind, SEQUENCES_PER_ORDINAL, Slot, Tx};
 pub use check::Asked;
 pub use draft::{Note, Plan};
 pub use key::Order;
+pub use log::{FactLog, LogPlace};
 pub use merge::merge_facts;
 pub use part::FrozenFacts;
 use part::Part;

@@ -1,6 +1,6 @@
-//! Datoms in memory: four sorted sets of keys.
+//! Datoms in memory: five sorted sets of keys.
 //!
-//! Invariants: a datom stands in EAVT and AEVT, in AVET if its attribute is indexed or unique, in VAET if it is a
+//! Invariants: a datom stands in EAVT, AEVT and TEAV, in AVET if its attribute is indexed or unique, in VAET if it is a
 //! reference; it stands in exactly one part or run. Deliberately absent: deletion (a retraction is a datom).
 
 use std::collections::BTreeSet;
@@ -18,7 +18,7 @@ const ENTRY_BYTES: usize = 48;
 /// Datoms in memory.
 #[derive(Debug, Default)]
 pub(crate) struct Part {
-    orders: [BTreeSet<Key>; 4],
+    orders: [BTreeSet<Key>; 5],
     datoms: u64,
     bytes: usize,
     first_tx: Option<Tx>,
@@ -27,9 +27,9 @@ pub(crate) struct Part {
 
 impl Part {
     pub(crate) fn insert(&mut self, attribute: &Attribute, datom: &Datom<'_>) {
-        for order in Order::ALL {
+        for order in Order::KEPT {
             let stands = match order {
-                Order::Eavt | Order::Aevt => true,
+                Order::Eavt | Order::Aevt | Order::Teav => true,
                 Order::Avet => attribute.is_indexed(),
                 Order::Vaet => attribute.value_type == ValueType::Ref,
             };

@@ -93,6 +93,7 @@ impl Facts {
             Order::Eavt | Order::Aevt => true,
             Order::Avet => attribute.is_indexed(),
             Order::Vaet => attribute.value_type == myelin_datom::ValueType::Ref,
+            Order::Teav => true,
         };
         let touched =
             |a: &EntityId| asked.e.is_none_or(|e| e.slot() == a.slot()) && self.schema.get(*a).is_none_or(stands);
@@ -119,6 +120,11 @@ impl<'f> Thinning<'f> {
     pub(super) fn keeps(&mut self, order: Order, key: KeyRef<'_>) -> bool {
         if self.floors.horizons.is_empty() {
             return true;
+        }
+        if order == Order::Teav {
+            // The log is not read below a horizon.
+            let (a, said) = (key::attribute(order, key.bytes), key::said_by(order, key.bytes));
+            return a.zip(said).is_none_or(|(a, (tx, _))| tx > self.floors.of(a));
         }
         let Some(mark_at) = key::mark_at(order, key.bytes) else { return true };
         let (Some(a), Some((tx, added))) = (key::attribute(order, key.bytes), key::said(key.bytes, mark_at)) else {

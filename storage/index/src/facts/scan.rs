@@ -41,6 +41,14 @@ impl Facts {
 }
 
 impl<'a> Source<'a> {
+    /// Keys from this place on.
+    pub(crate) fn from(self, order: Order, seek: &Key) -> Result<Cursor<'a>, IndexError> {
+        Ok(match self {
+            Self::Part(part) => Cursor::Part(part.from(order, seek)),
+            Self::Run(run) => Cursor::Run(run.from(order, seek.as_ref())?),
+        })
+    }
+
     /// The first key at this place or behind it.
     pub(crate) fn first(self, order: Order, seek: &Key) -> Result<Option<KeyRef<'a>>, IndexError> {
         #[cfg(test)]
@@ -52,13 +60,14 @@ impl<'a> Source<'a> {
     }
 }
 
-enum Cursor<'a> {
+/// A place in one source.
+pub(crate) enum Cursor<'a> {
     Part(Range<'a, Key>),
     Run(RunCursor<'a>),
 }
 
 impl<'a> Cursor<'a> {
-    fn next(&mut self) -> Result<Option<KeyRef<'a>>, IndexError> {
+    pub(crate) fn next(&mut self) -> Result<Option<KeyRef<'a>>, IndexError> {
         match self {
             Self::Part(keys) => Ok(keys.next().map(Key::as_ref)),
             Self::Run(run) => run.next(),
@@ -83,10 +92,7 @@ impl<'a> Merge<'a> {
         let lower = Key::new(lower);
         let mut merge = Self { cursors: Vec::new(), upper: upper.map(Key::new) };
         for source in sources {
-            let mut cursor = match source {
-                Source::Part(part) => Cursor::Part(part.from(order, &lower)),
-                Source::Run(run) => Cursor::Run(run.from(order, lower.as_ref())?),
-            };
+            let mut cursor = source.from(order, &lower)?;
             if let Some(first) = merge.within(cursor.next()?) {
                 merge.cursors.push((cursor, first));
             }

@@ -187,6 +187,7 @@ impl<'a> FactsView<'a> {
             }
             Order::Avet => [id(components.a), value(true), id(components.e)],
             Order::Vaet => [value(false), id(components.a), id(components.e)],
+            Order::Teav => unreachable!("the log is read by `Facts::log`"),
         };
         parts.into_iter().map_while(|part| part).collect::<Vec<_>>().concat()
     }

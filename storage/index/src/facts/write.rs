@@ -1,7 +1,7 @@
 //! Writing a run of facts: order after order, block after block, then the directory.
 //!
 //! ```text
-//!   [header][EAVT blocks][AEVT blocks][AVET blocks][VAET blocks][directory: entries, first keys, retractions][footer]
+//!   [header][EAVT blocks][AEVT blocks][AVET blocks][VAET blocks][TEAV blocks][directory: entries, first keys, retractions][footer]
 //!   block    keys u32 | end of each key u32 .. | keys
 //! ```
 //! Every byte is drawn in `README.md`. Invariants: keys come in ascending order; the file is front to back. Deliberately
@@ -27,7 +27,7 @@ impl FrozenFacts {
     pub fn write_run(&self, floors: &FactFloors, path: &Path, sink: &mut dyn Sink) -> Result<RunMeta, IndexError> {
         let mut writer = Writer::create(path, sink)?;
         let mut thinning = Thinning::new(floors, false);
-        for order in Order::ALL {
+        for order in Order::KEPT {
             thinning.turn();
             for key in self.part.keys(order) {
                 if thinning.keeps(order, key.as_ref()) {
@@ -94,7 +94,7 @@ impl<'a> Writer<'a> {
             let shared = self.last.iter().zip(key.bytes).take_while(|(a, b)| a == b).count();
             self.first = key.bytes[..(shared + 1).min(key.bytes.len())].to_vec();
         }
-        let Some((tx, added)) = key::mark_at(order, key.bytes).and_then(|at| key::said(key.bytes, at)) else {
+        let Some((tx, added)) = key::said_by(order, key.bytes) else {
             unreachable!("only keys are written");
         };
         if order == Order::Eavt {

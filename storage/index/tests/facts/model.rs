@@ -7,7 +7,7 @@
 use crate::{SCHEMA, all, attribute, ident, shard, transact};
 use myelin_datom::{Datom, Entity, EntityId, Given, Op, Tx, Value};
 use myelin_index::facts::Datoms;
-use myelin_index::{Components, FactRun, FactWhy, Facts, FrozenFacts, IndexError, Order, merge_facts};
+use myelin_index::{Components, FactRun, FactWhy, Facts, FrozenFacts, IndexError, LogPlace, Order, merge_facts};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -41,6 +41,7 @@ impl Model {
             Order::Eavt | Order::Aevt => true,
             Order::Avet => ["name", "score"].iter().any(|name| names.attribute(name) == *a),
             Order::Vaet => ["friend", "best", "part"].iter().any(|name| names.attribute(name) == *a),
+            Order::Teav => unreachable!("the log is not asked what holds"),
         };
         let touched = |one: &EntityId| a.map_or(stands(one), |a| a == *one);
         self.horizons.iter().filter(|(one, _)| touched(one)).map(|(_, horizon)| *horizon).max().unwrap_or(0)
@@ -313,6 +314,42 @@ fn told(datoms: Datoms<'_, '_>, names: &Names) -> Result<Vec<Datom<'static>>, u6
     Ok(found)
 }
 
+/// The log has what history has, in order, from any place on; below the horizon it is whole or refused.
+fn compare_log(facts: &Facts, as_of: u64, since: u64, horizon: u64) {
+    let (as_of, since) = (Tx::from_bits(as_of), Tx::from_bits(since));
+    assert_eq!(facts.log_horizon(|_| true).bits(), horizon);
+    let (mut logged, mut place) = (Vec::new(), LogPlace::behind(since));
+    loop {
+        let (before, mut log) = (logged.len(), facts.log(&place, as_of, Tx::from_bits(horizon)));
+        while logged.len() - before < 3 {
+            match log.read() {
+                Ok(Some(datom)) => logged.push(datom),
+                Ok(None) => break,
+                Err(error) => {
+                    let gone = matches!(error, IndexError::BelowHorizon { .. }) && since.bits() < horizon;
+                    return assert!(gone, "{error}");
+                }
+            }
+        }
+        place = log.place();
+        if logged.len() == before {
+            break;
+        }
+    }
+    if since.bits() < horizon || as_of.bits() < horizon {
+        return;
+    }
+    let history = facts.view(as_of).history().since(since);
+    let mut said: Vec<_> = history.datoms(Order::Eavt, &Components::default()).map(|datom| datom.unwrap()).collect();
+    said.retain(|datom| datom.tx > since);
+    said.sort_by_cached_key(|datom| {
+        let mut value = Vec::new();
+        datom.v.write_key(&mut value);
+        (datom.tx, datom.e, datom.a, datom.added, value)
+    });
+    assert_eq!(logged, said, "as of {as_of} since {since}");
+}
+
 fn compare(facts: &Facts, model: &Model, names: &Names, as_of: u64, since: u64) {
     let view = facts.view(Tx::from_bits(as_of));
     let holds = model.holds(as_of);
@@ -324,6 +361,7 @@ fn compare(facts: &Facts, model: &Model, names: &Names, as_of: u64, since: u64) 
             Order::Eavt | Order::Aevt => true,
             Order::Avet => indexed(*a),
             Order::Vaet => matches!(v, Value::Ref(_)),
+            Order::Teav => unreachable!("the log is not asked what holds"),
         };
         let expected: BTreeSet<_> = expected.iter().filter(stands).cloned().collect();
         let horizon = model.horizon(names, order, None);
@@ -353,6 +391,7 @@ fn compare(facts: &Facts, model: &Model, names: &Names, as_of: u64, since: u64) 
         }
         assert_eq!(paged, all.collect::<Vec<_>>());
     }
+    compare_log(facts, as_of, since, model.horizon(names, Order::Eavt, None));
     for (n, e) in names.entities.iter().enumerate() {
         let of: BTreeSet<_> = expected.iter().filter(|((of, ..), _)| of == e).cloned().collect();
         let horizon = model.horizon(names, Order::Eavt, None);
