@@ -9,7 +9,7 @@
 //!     last 4      CRC-32 of everything before
 //! ```
 //!
-//! Files of registered reflexes: one or none; before version 3 none, in version 1 no facts either.
+//! Files of registered reflexes: one or none.
 //!
 //! A manifest is written whole under another name, synced, renamed, and the directory synced: it exists or it does not. The
 //! two newest are kept, so that a damaged newest one costs a longer replay and nothing else. Files no manifest names go.
@@ -28,10 +28,6 @@ use std::sync::Arc;
 
 const MAGIC: &[u8; 8] = b"MyelnChk";
 const VERSION: u32 = 3;
-/// The one that has registered reflexes within the states, which is read too.
-const WITHOUT_REFLEXES: u32 = 2;
-/// The one without facts, which is read too.
-const WITHOUT_FACTS: u32 = 1;
 const PREFIX: &str = "manifest-";
 
 /// A run as a manifest names it.
@@ -168,7 +164,7 @@ impl Manifest {
         if cursor.take(8).map_err(short)? != MAGIC {
             return Err(("it is no manifest", 0));
         }
-        if !matches!(cursor.u32().map_err(short)?, WITHOUT_FACTS | WITHOUT_REFLEXES | VERSION) {
+        if cursor.u32().map_err(short)? != VERSION {
             return Err(("its version is not read here", 8));
         }
         let mut manifest = Self { number, core: cursor.u32().map_err(short)?, ..Self::default() };
@@ -356,17 +352,14 @@ mod tests {
     }
 
     #[test]
-    fn manifests_of_the_versions_without_facts_or_reflexes_are_read() {
-        let mut older = manifest(5);
-        older.shards.iter_mut().for_each(|files| files.reflexes = None);
-        for version in [WITHOUT_REFLEXES, WITHOUT_FACTS] {
-            let mut bytes = older.encode();
+    fn a_manifest_of_another_version_is_refused() {
+        for version in [0, VERSION - 1, VERSION + 1] {
+            let mut bytes = manifest(5).encode();
             bytes[8..12].copy_from_slice(&version.to_le_bytes());
             let content = bytes.len() - 4;
             let crc = crc32fast::hash(&bytes[..content]);
             bytes[content..].copy_from_slice(&crc.to_le_bytes());
-            assert_eq!(Manifest::decode(5, &bytes), Ok(older.clone()));
-            older.shards.iter_mut().for_each(|files| files.facts.clear());
+            assert_eq!(Manifest::decode(5, &bytes), Err(("its version is not read here", 8)));
         }
     }
 
