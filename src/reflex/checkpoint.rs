@@ -173,6 +173,9 @@ impl Reflexes {
     fn take_registrations(&mut self, from: &mut &[u8]) -> Result<Vec<Names>, DecodeError> {
         magic(from, REGISTRATIONS)?;
         self.version = take_u64(from)?;
+        if self.version > u64::MAX / 2 {
+            return Err(DecodeError::Corrupt { what: "a version that no registrations come to" });
+        }
         let (scopes, pairs, rows) = (take_u32(from)?, take_u32(from)?, take_u32(from)? as usize);
         within("pairs of markets", pairs as usize, self.limits.pairs)?;
         within("reflexes", rows, self.limits.reflexes)?;

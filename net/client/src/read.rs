@@ -248,7 +248,7 @@ impl Client {
     /// for count. **Errors:** `TooMany` for none, or more than 4,096.
     pub async fn top(&self, ask: TopAsk, at: At) -> Result<Answer<Vec<TopRow>>, Error> {
         // Each shard its greatest; a market stands on one, so the greatest of all are among them.
-        let replies = self.ask_all(self.cut(Kind::Top, at).await?, &ask.body()).await?;
+        let replies = self.ask_all_at(Kind::Top, at, &ask.body()).await?;
         let mut rows = Vec::new();
         for reply in &replies {
             rows.extend(rows_of::<TopRow>(&reply.body, "the greatest markets")?);

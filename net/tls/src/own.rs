@@ -24,8 +24,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::SystemTime;
 
-/// What tells that a file was written: its length, when it was changed, and which one it is.
-type Seen = [Option<(u64, SystemTime, u64)>; 2];
+/// What tells that a file was changed: its length, when it was written, which one it is, and when that was said of it.
+type Seen = [Option<(u64, SystemTime, (u64, i64, i64))>; 2];
 
 /// See the module's picture.
 #[derive(Debug)]
@@ -86,11 +86,15 @@ impl Own {
 fn seen(certificate: &Path, key: &Path) -> Seen {
     [certificate, key].map(|path| {
         let file = std::fs::metadata(path).ok()?;
+        // Also who may read it: a key that others could read will do once that is mended.
         #[cfg(unix)]
-        let number = std::os::unix::fs::MetadataExt::ino(&file);
+        let changed = {
+            use std::os::unix::fs::MetadataExt;
+            (file.ino(), file.ctime(), file.ctime_nsec())
+        };
         #[cfg(not(unix))]
-        let number = 0;
-        Some((file.len(), file.modified().ok()?, number))
+        let changed = (0, 0, 0);
+        Some((file.len(), file.modified().ok()?, changed))
     })
 }
 

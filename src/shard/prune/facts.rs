@@ -22,6 +22,7 @@ use myelin_datom::{EntityId, Tx, Value};
 use myelin_index::facts::born;
 use myelin_index::{Components, FactKeep, Facts, IndexError, Note, Order};
 use std::collections::BTreeMap;
+use std::ops::Bound::{Excluded, Unbounded};
 
 /// A pass over all attributes begins this long after the one before at the earliest. **Units:** microseconds.
 const PACE_US: u64 = 1_000_000;
@@ -44,6 +45,8 @@ pub struct FactPruner {
     tallies: BTreeMap<EntityId, Tally>,
     /// A pass is under way, and this is the next attribute to look at.
     at: Option<EntityId>,
+    /// The attribute whose past is looked through. The others do not wait for it.
+    behind: Option<EntityId>,
     again_us: u64,
     /// The entry that is not applied yet.
     under_way: Option<LogIndex>,
@@ -89,6 +92,10 @@ impl FactPruner {
         for (a, added) in said {
             if let Some(tally) = self.tallies.get_mut(&a) {
                 tally.note(tx, added);
+                if tally.said.len() > TOLD_MAX {
+                    // Without a clock nothing is too old, and neighbours become one all the same.
+                    tally.said = coarser(tally.keep, std::mem::take(&mut tally.said), Now::default());
+                }
             }
         }
     }
@@ -102,6 +109,7 @@ impl Shard {
         if self.fact_pruner.under_way.is_some_and(|index| index > self.group.applied()) {
             return Ok(());
         }
+        self.look_back(now)?;
         if self.fact_pruner.at.is_none() {
             if now.mono_us < self.fact_pruner.again_us {
                 return Ok(());
@@ -126,18 +134,44 @@ impl Shard {
         Ok(())
     }
 
+    /// Looks through a part of the past of one attribute, if there is one whose past was not counted yet.
+    fn look_back(&mut self, now: Now) -> Result<(), IndexError> {
+        let Self { facts, fact_pruner: FactPruner { tallies, behind, .. }, .. } = self;
+        let mut keys = KEYS;
+        while let Some(a) = *behind
+            && keys > 0
+        {
+            let through = match tallies.get_mut(&a) {
+                Some(tally) => tally.look_back(facts, a, now, &mut keys)?,
+                None => true,
+            };
+            if !through {
+                return Ok(());
+            }
+            // One without facts costs keys as well.
+            keys = keys.saturating_sub(8);
+            let mut next = tallies.range((Excluded(a), Unbounded)).take(LOOKS);
+            *behind = next.find(|(_, tally)| tally.scan.is_some()).map(|(a, _)| *a);
+        }
+        Ok(())
+    }
+
     fn horizons_due(&mut self, now: Now) -> Result<Vec<HorizonRow>, IndexError> {
-        let Self { facts, fact_pruner: FactPruner { tallies, at, .. }, .. } = self;
-        let (mut rows, mut keys) = (Vec::new(), KEYS);
+        let Self { facts, fact_pruner: FactPruner { tallies, at, behind, .. }, .. } = self;
+        let mut rows = Vec::new();
         let Some(from) = *at else { return Ok(rows) };
         let mut attributes = facts.thinned(from);
         for a in attributes.by_ref().take(LOOKS) {
             *at = Some(a);
             let Some(keep) = facts.attribute(a).map(|attribute| attribute.keep) else { continue };
             let tally = tallies.entry(a).or_insert_with(|| Tally::new(keep, facts.last_tx()));
-            if !tally.look_back(facts, a, now, &mut keys)? || rows.len() == HORIZONS_MAX {
+            if rows.len() == HORIZONS_MAX {
                 // Goes on with this one.
                 return Ok(rows);
+            }
+            if tally.scan.is_some() {
+                behind.get_or_insert(a);
+                continue;
             }
             if tally.said.len() > TOLD_FEW {
                 // Where nothing is taken back nothing is due, and no horizon would make it shorter.
@@ -164,8 +198,8 @@ impl Shard {
             let meant = FactKeep::from_parts(row.keep, row.value).filter(|keep| *keep != FactKeep::All);
             let same = self.facts.attribute(a).is_some_and(|attribute| Some(attribute.keep) == meant);
             if same && self.facts.raise(a, horizon, row.datoms) {
-                self.counters.datoms_dropped += row.datoms;
-                self.pruner.sealed_rows += row.datoms;
+                self.counters.datoms_dropped = self.counters.datoms_dropped.saturating_add(row.datoms);
+                self.pruner.sealed_rows = self.pruner.sealed_rows.saturating_add(row.datoms);
                 raised.push(a);
             }
             if let Some(tally) = self.fact_pruner.tallies.get_mut(&a) {

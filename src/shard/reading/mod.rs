@@ -70,6 +70,8 @@ impl Readings {
         for away in self.away.iter().filter(|away| away.from == conn) {
             away.gone.store(true, Relaxed);
         }
+        // Its places are for those who wait: nobody else may come who would let them in.
+        self.let_in();
     }
 
     /// Nobody is answered any more: who asked, and what.

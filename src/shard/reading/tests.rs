@@ -101,6 +101,16 @@ fn who_finds_no_place_is_told_busy_and_who_leaves_gives_its_places_back() {
 }
 
 #[test]
+fn who_waits_for_a_place_gets_that_of_who_left_without_anybody_else_asking() {
+    let mut shard = shard();
+    (0..READINGS_MAX as u64).for_each(|request| ask(&mut shard, conn(1), request).unwrap());
+    ask(&mut shard, conn(2), 1).unwrap();
+    // All places are held by reads that are here, and none is away to come back.
+    shard.closed(conn(1));
+    assert!(shard.has_readings(), "the one that waited");
+}
+
+#[test]
 fn a_shard_that_stops_tells_whoever_waits_for_a_long_read_once() {
     let mut shard = shard();
     for request in 0..(READINGS_MAX + 3) as u64 {

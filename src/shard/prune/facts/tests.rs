@@ -79,14 +79,23 @@ impl Log {
         pruner.tallies.retain(|a, tally| facts.attribute(*a).is_some_and(|one| one.keep == tally.keep));
         pruner.at = Some(EntityId::NONE);
         let mut turns = 0;
-        while self.shard.fact_pruner.at.is_some() {
-            let rows = self.shard.horizons_due(now).unwrap();
-            turns += 1;
-            if !rows.is_empty() {
-                self.horizon(ms + u64::from(turns), bytemuck::cast_slice(&rows));
+        loop {
+            while self.shard.fact_pruner.at.is_some() {
+                let rows = self.shard.horizons_due(now).unwrap();
+                turns += 1;
+                if !rows.is_empty() {
+                    self.horizon(ms + u64::from(turns), bytemuck::cast_slice(&rows));
+                }
             }
+            if self.shard.fact_pruner.behind.is_none() {
+                return turns;
+            }
+            while self.shard.fact_pruner.behind.is_some() {
+                self.shard.look_back(now).unwrap();
+                turns += 1;
+            }
+            self.shard.fact_pruner.at = Some(EntityId::NONE);
         }
-        turns
     }
 
     fn horizon(&mut self, ms: u64, body: &[u8]) {
@@ -200,6 +209,18 @@ fn a_tally_stays_short_where_nothing_is_ever_taken_back() {
 }
 
 #[test]
+fn a_tally_is_bounded_between_two_passes_too() {
+    let mut log = Log::new();
+    log.keep(BEGUN_MS + 1, "last 3");
+    log.prune(BEGUN_MS + 2);
+    let attribute = log.attribute();
+    let said = |n: u64| Tx::at_millis(BEGUN_MS + 10 + n);
+    (0..3 * TOLD_MAX as u64).for_each(|n| log.shard.fact_pruner.note(said(n), [(attribute, true)].into_iter()));
+    let told = log.shard.fact_pruner.tallies[&attribute].said.len();
+    assert!(told <= TOLD_MAX, "{told}");
+}
+
+#[test]
 fn a_long_past_is_looked_through_in_slices_and_nothing_is_counted_twice_or_missed() {
     for policy in ["latest", "last 1000", "window 10s"] {
         let mut log = Log::new();
@@ -215,6 +236,7 @@ fn a_long_past_is_looked_through_in_slices_and_nothing_is_counted_twice_or_misse
         let now = Now { mono_us: 0, unix_ns: (BEGUN_MS as i64 + 40_001) * 1_000_000 };
         log.shard.fact_pruner.at = Some(EntityId::NONE);
         assert!(log.shard.horizons_due(now).unwrap().is_empty());
+        log.shard.look_back(now).unwrap();
         log.count(BEGUN_MS + 40_002, 3, -3);
         log.count(BEGUN_MS + 40_003, 3, -4);
         assert!(log.prune(BEGUN_MS + 41_000) >= 3, "{policy}");
@@ -242,6 +264,9 @@ fn what_was_worked_out_under_an_older_policy_changes_nothing() {
     (0..10).for_each(|n| log.count(BEGUN_MS + 10 + n, 1, n as i64));
     log.keep(BEGUN_MS + 30, "latest");
     let now = Now { mono_us: 0, unix_ns: (BEGUN_MS as i64 + 31) * 1_000_000 };
+    log.shard.fact_pruner.at = Some(EntityId::NONE);
+    assert!(log.shard.horizons_due(now).unwrap().is_empty(), "its past is looked through first");
+    log.shard.look_back(now).unwrap();
     log.shard.fact_pruner.at = Some(EntityId::NONE);
     let rows = log.shard.horizons_due(now).unwrap();
     assert_eq!(rows.len(), 1);

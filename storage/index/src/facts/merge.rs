@@ -6,6 +6,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use myelin_datom::Tx;
+
 use super::key::Order;
 use super::prune::Thinning;
 use super::scan::{Merge, Source};
@@ -23,7 +25,11 @@ pub fn merge_facts(
     path: &Path,
     sink: &mut dyn Sink,
 ) -> Result<Option<RunMeta>, IndexError> {
-    let mut writer = Writer::create(path, sink)?;
+    // What is gone was there: a reader of the log that stands before it has to be told.
+    let covered = runs.iter().map(|run| run.meta());
+    let first = covered.clone().map(|meta| meta.tx_min).min().unwrap_or(Tx::MAX);
+    let last = covered.map(|meta| meta.tx_max).max().unwrap_or(Tx::ZERO);
+    let mut writer = Writer::create(path, first..=last, sink)?;
     let mut thinning = Thinning::new(floors, oldest);
     for order in Order::KEPT {
         thinning.turn();

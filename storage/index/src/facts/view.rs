@@ -265,7 +265,10 @@ impl<'a> Datoms<'a, '_> {
     /// **Errors:** a run that cannot be read; a moment below the horizon of what is asked for.
     pub fn next_within(&mut self, keys: u64) -> Result<Option<Datom<'a>>, IndexError> {
         if self.keys.is_none() {
-            self.view.allow(self.view.facts.horizon(self.order, &self.components), self.view.history)?;
+            // What holds now is above every horizon: to look for the greatest costs a step for each attribute.
+            if self.view.history || self.view.as_of < self.view.facts.last_tx() {
+                self.view.allow(self.view.facts.horizon(self.order, &self.components), self.view.history)?;
+            }
             let sources = self.view.facts.sources(self.view.as_of);
             self.keys = Some(Merge::new(sources, self.order, &self.lower, self.upper.as_deref())?);
         }

@@ -8,6 +8,7 @@
 //! absent: when to write, and how fast.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::path::Path;
 
 use myelin_datom::{EntityId, Tx};
@@ -25,7 +26,8 @@ const BLOCK_BYTES: usize = 16 << 10;
 impl FrozenFacts {
     /// Writes this part as one run, but for what is gone already. Blocking: for the seal thread.
     pub fn write_run(&self, floors: &FactFloors, path: &Path, sink: &mut dyn Sink) -> Result<RunMeta, IndexError> {
-        let mut writer = Writer::create(path, sink)?;
+        let first = self.part.first_tx().unwrap_or(self.upto);
+        let mut writer = Writer::create(path, first..=self.upto, sink)?;
         let mut thinning = Thinning::new(floors, false);
         for order in Order::KEPT {
             thinning.turn();
@@ -52,6 +54,7 @@ pub(crate) struct Writer<'a> {
     firsts: Vec<u8>,
     blocks: u32,
     datoms: u64,
+    /// What it covers, kept or not.
     tx_min: Tx,
     tx_max: Tx,
     /// Retractions by attribute.
@@ -59,7 +62,8 @@ pub(crate) struct Writer<'a> {
 }
 
 impl<'a> Writer<'a> {
-    pub(crate) fn create(path: &Path, sink: &'a mut dyn Sink) -> Result<Self, IndexError> {
+    /// A run that says whatever was said from one transaction to another, all of it or what was kept.
+    pub(crate) fn create(path: &Path, covers: RangeInclusive<Tx>, sink: &'a mut dyn Sink) -> Result<Self, IndexError> {
         let mut file = NewFile::create(path, sink)?;
         file.pending.extend_from_slice(&write_header());
         Ok(Self {
@@ -73,8 +77,8 @@ impl<'a> Writer<'a> {
             firsts: Vec::new(),
             blocks: 0,
             datoms: 0,
-            tx_min: Tx::MAX,
-            tx_max: Tx::ZERO,
+            tx_min: *covers.start(),
+            tx_max: *covers.end(),
             taken: BTreeMap::new(),
         })
     }
@@ -98,9 +102,8 @@ impl<'a> Writer<'a> {
             unreachable!("only keys are written");
         };
         if order == Order::Eavt {
+            assert!((self.tx_min..=self.tx_max).contains(&tx), "a run covers what it holds");
             self.datoms += 1;
-            self.tx_min = self.tx_min.min(tx);
-            self.tx_max = self.tx_max.max(tx);
             if let (false, Some(a)) = (added, key::attribute(order, key.bytes)) {
                 let taken = self.taken.entry(a).or_insert(Taken { attribute: a, datoms: 0, last: Tx::ZERO });
                 (taken.datoms, taken.last) = (taken.datoms + 1, taken.last.max(tx));

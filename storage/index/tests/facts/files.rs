@@ -1,8 +1,8 @@
 //! Runs and states as bytes: damage is noticed, and what is drawn is what is written.
 
-use crate::{assert_op, shard, transact};
-use myelin_datom::{Entity, Tx, Value};
-use myelin_index::{Components, FactFloors, FactRun, Facts, IndexError, LogPlace, Order};
+use crate::{assert_op, ident, shard, transact};
+use myelin_datom::{Entity, Op, Tx, Value};
+use myelin_index::{Components, FactFloors, FactRun, Facts, IndexError, LogPlace, Order, merge_facts};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -61,6 +61,28 @@ fn every_flipped_byte_of_a_run_is_an_error_with_its_name() {
         std::fs::write(&bad, &bytes[..cut]).unwrap();
         assert!(FactRun::open(&bad).is_err());
     }
+}
+
+#[test]
+fn a_reader_of_the_log_is_told_of_what_a_merge_dropped_at_the_end_of_a_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut facts, ids) = shard(1);
+    let e = Entity::Id(ids[0]);
+    let age = facts.attribute_named(crate::slot(), "age").unwrap().id;
+    transact(&mut facts, 60, &[assert_op(&e, "age", Value::I64(7))]).unwrap();
+    transact(&mut facts, 61, &[Op::Retract { e: e.clone(), a: ident("age"), v: None }]).unwrap();
+    let frozen = facts.freeze().unwrap();
+    let (first, second) = (dir.path().join("1.facts"), dir.path().join("2.facts"));
+    frozen.write_run(&facts.floors(), &first, &mut ()).unwrap();
+    facts.install(&frozen, Arc::new(FactRun::open(&first).unwrap()));
+    assert!(facts.raise(age, Tx::from_bits(61), 2));
+    let old = facts.runs().to_vec();
+    let meta = merge_facts(&old, &facts.floors(), true, &second, &mut ()).unwrap().unwrap();
+    assert_eq!(meta.rows + 2, old[0].meta().rows, "what was said and taken back is gone");
+    facts.install_merged(&old, Some(Arc::new(FactRun::open(&second).unwrap())));
+    let horizon = facts.log_horizon(|_| true);
+    let mut log = facts.log(&LogPlace::behind(Tx::from_bits(55)), Tx::from_bits(61), horizon);
+    assert!(matches!(log.read(), Err(IndexError::BelowHorizon { .. })), "never passed over");
 }
 
 #[test]
