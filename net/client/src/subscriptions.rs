@@ -395,7 +395,8 @@ impl Subscriptions {
             one.credit = one.credit.max(0);
             one.seen.again = one.seen.entries;
             if let (Stream::Log { ask, .. }, 1..) = (&mut one.what.stream, one.seen.entries) {
-                write_since(ask, one.seen.tx - 1);
+                // A place that was handed to us may be within the first transaction there can be.
+                write_since(ask, one.seen.tx.saturating_sub(1));
             }
         }
     }

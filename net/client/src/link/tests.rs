@@ -259,6 +259,23 @@ fn an_entry_that_costs_more_than_is_left_is_paid_for_before_the_next_one_comes()
 }
 
 #[test]
+fn a_tail_that_was_begun_within_no_transaction_goes_on_from_the_beginning() {
+    let mut link = link(3);
+    let mut ask = Vec::new();
+    TailAsk::all(0).write(&mut ask);
+    // As somebody spelled it who named a last event that never was.
+    let seen = TailPlace { tx: 0, entries: 5 };
+    link.subscribe(Subscribe { key: 9, shard: 2, window: 10, stream: Stream::Log { ask, seen } });
+    said(&mut link, MS(0));
+    link.disconnected();
+    link.connected(MS(1), 3);
+    let mut out = Vec::new();
+    link.poll_transmit(MS(1), &mut out);
+    let (frame, _) = decode(&out, 1000).unwrap().unwrap();
+    assert_eq!((frame.header.kind, &frame.body[..8]), (Kind::Tail as u8, &[0; 8][..]));
+}
+
+#[test]
 fn a_tail_begins_behind_a_place_within_a_transaction() {
     let mut place = TailPlace::behind(40);
     [(40, (40, 1)), (41, (41, 1)), (41, (41, 2))].into_iter().for_each(|(tx, (of, entries))| {
