@@ -13,6 +13,8 @@
 //! derived. Deliberately absent: how questions are answered (`telling.rs`), and how letters travel (`driver/letters.rs`).
 
 mod telling;
+#[cfg(test)]
+mod tests;
 
 use super::confluence::{Ask, Confluence, FeedId, FeedTold, Tell, Told};
 use super::lane::Struck;

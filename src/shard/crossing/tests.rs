@@ -1,0 +1,180 @@
+//! Two shards in one thread: what one asks of the other, and what comes of it when the other is late.
+
+use super::Letter;
+use crate::config::Limits;
+use crate::reflex::{Scope, Spec};
+use crate::shard::campaign::{Log, NOW, tick, written};
+use crate::shard::replay::Place;
+use crate::shard::reply::{Reply, Said};
+use crate::shard::{ConnId, Now, Shard};
+use myelin_datom::{EntityId, MarketName, SLOTS, Tick};
+use myelin_wire::{FiringRow, Header, Kind, MarketFlags, MarketSpec, SlotRange, decode, markets_body};
+use std::collections::VecDeque;
+
+const WRITER: ConnId = ConnId { station: 0, generation: 1, index: 0 };
+const LIVE_LISTENER: ConnId = ConnId { index: 1, ..WRITER };
+const LISTENER: ConnId = ConnId { index: 2, ..WRITER };
+const SPREAD: u64 = 77;
+const OWN: u64 = 5;
+
+/// Names of markets on a shard.
+fn names(shard: u16) -> impl Iterator<Item = String> {
+    let names = (0..).map(|n| format!("m{n}"));
+    names.filter(move |name| MarketName::new(name).unwrap().slot().number() / (SLOTS / 2) == shard)
+}
+
+/// Both shards, their logs, and the letters between them.
+struct Rig {
+    shards: [Shard; 2],
+    logs: [Log; 2],
+    now: Now,
+    requests: [u64; 2],
+    id: u64,
+    letters: VecDeque<Letter>,
+    /// Letters of and to the second shard are under way.
+    late: bool,
+    said: Vec<Reply>,
+}
+
+impl Rig {
+    fn new(firings_at_hand: usize) -> Self {
+        let mut logs = [Log::new(), Log::new()];
+        let half = SLOTS / 2;
+        let shards = [0, 1].map(|number| {
+            let mut shard = Shard::new(number, 1, &Limits { firings_at_hand, ..Limits::lean() });
+            shard.own(number * half..(number + 1) * half);
+            shard.place(vec![SlotRange { first: 0, shard: 0 }, SlotRange { first: half, shard: 1 }]);
+            shard.take_the_lead(NOW, &mut logs[usize::from(number)].log).unwrap();
+            shard
+        });
+        let (letters, said) = (VecDeque::new(), Vec::new());
+        let mut rig = Self { shards, logs, now: NOW, requests: [0; 2], id: 0, letters, late: false, said };
+        rig.settle();
+        rig
+    }
+
+    fn frame(&mut self, shard: usize, from: ConnId, header: Header, body: &[u8]) {
+        let bytes = written(header, body);
+        let (frame, _) = decode(&bytes, 1 << 20).unwrap().unwrap();
+        self.shards[shard].frame(self.now, from, &frame, &mut self.logs[shard].log).unwrap();
+        self.logs[shard].apply(&mut self.shards[shard]);
+        self.said.extend(std::iter::from_fn(|| self.shards[shard].poll_effect()));
+    }
+
+    /// What is written is acknowledged at once.
+    fn write(&mut self, shard: usize, kind: Kind, count: usize, body: &[u8]) -> Reply {
+        self.requests[shard] += 1;
+        let header = Header { session: 1, request: self.requests[shard], count: count as u32, ..Header::new(kind) };
+        self.frame(shard, WRITER, header, body);
+        let at = self.said.iter().rposition(|reply| reply.to == WRITER).expect("it is answered");
+        let reply = self.said.remove(at);
+        assert!(!matches!(reply.said, Said::Refused(_)), "{reply:?}");
+        reply
+    }
+
+    fn market(&mut self, shard: usize, name: &str) -> EntityId {
+        let mut body = Vec::new();
+        markets_body(&mut body, [MarketSpec { flags: MarketFlags(0), name }]);
+        let Said::Answer { body, .. } = self.write(shard, Kind::Markets, 1, &body).said else { panic!("no id") };
+        EntityId::from_bits(u64::from_le_bytes(body[..8].try_into().unwrap()))
+    }
+
+    fn register(&mut self, id: u64, spec: &str, scope: &str) {
+        let mut body = id.to_le_bytes().to_vec();
+        spec.parse::<Spec>().unwrap().encode(&mut body);
+        scope.parse::<Scope>().unwrap().encode(&mut body);
+        self.write(0, Kind::Register, 1, &body);
+    }
+
+    /// Ticks of these markets in one transaction.
+    fn ticks(&mut self, shard: usize, rows: &[(EntityId, f64)]) {
+        let row = |(market, price): &(EntityId, f64)| {
+            self.id += 1;
+            tick(*market, self.id, *price)
+        };
+        let rows: Vec<Tick> = rows.iter().map(row).collect();
+        self.write(shard, Kind::Ticks, rows.len(), bytemuck::cast_slice(&rows));
+    }
+
+    /// Listens to the first shard.
+    fn subscribe(&mut self, from: ConnId, reflex: u64, after: Place, back_test: bool) {
+        let mut body = [0; 32];
+        body[..8].copy_from_slice(&reflex.to_le_bytes());
+        body[8..16].copy_from_slice(&after.0.to_le_bytes());
+        body[16..20].copy_from_slice(&after.1.to_le_bytes());
+        body[24..].copy_from_slice(&after.2.to_le_bytes());
+        let flags = if back_test { Header::REPLAYED } else { 0 };
+        let header = Header { session: 7, request: 1, count: 100_000, flags, ..Header::new(Kind::Subscribe) };
+        self.frame(0, from, header, &body);
+    }
+
+    /// Both shards have their turns, until nothing is left to do.
+    fn settle(&mut self) {
+        for _ in 0..1000 {
+            let mut more = false;
+            for (shard, log) in self.shards.iter_mut().zip(&mut self.logs) {
+                let before = shard.group().applied();
+                more |= shard.push_firings(self.now).unwrap();
+                shard.close_if_due(self.now, &mut log.log);
+                log.apply(shard);
+                more |= shard.group().applied() != before;
+                self.letters.extend(std::iter::from_fn(|| shard.poll_letter()));
+                self.said.extend(std::iter::from_fn(|| shard.poll_effect()));
+            }
+            for letter in std::mem::take(&mut self.letters) {
+                if self.late && letter.from.max(letter.to) == 1 {
+                    self.letters.push_back(letter);
+                    continue;
+                }
+                more = true;
+                self.shards[usize::from(letter.to)].letter(self.now, letter).unwrap();
+            }
+            self.now.mono_us += 10_000;
+            if !more {
+                return;
+            }
+        }
+        panic!("there is always more to do");
+    }
+
+    /// What a listener was given so far.
+    fn heard(&self, who: ConnId) -> Vec<Place> {
+        let place = |row: &FiringRow| (row.tx, row.n, row.reflex);
+        let rows = self.said.iter().filter(|reply| reply.to == who).filter_map(|reply| match &reply.said {
+            Said::Firings { rows, .. } => Some(rows.iter().map(place)),
+            _ => None,
+        });
+        rows.flatten().collect()
+    }
+}
+
+/// A spread of a market here and one there, and another market here with a reflex of its own; each frame has a firing of both
+/// reflexes in one transaction. Gives the place before them all.
+fn both_fire(rig: &mut Rig, frames: usize) -> Place {
+    let here: Vec<_> = names(0).take(2).collect();
+    let there = names(1).next().unwrap();
+    let [c, a] = [0, 1].map(|at| rig.market(0, &here[at]));
+    let b = rig.market(1, &there);
+    rig.register(SPREAD, &format!("spread {} {there} 3", here[1]), "all");
+    rig.register(OWN, "above 4", &format!("market:{}", here[0]));
+    rig.subscribe(LIVE_LISTENER, 0, (0, 0, 0), false);
+    rig.ticks(1, &[(b, 1.0)]);
+    let begin = (rig.shards[0].group().applied_tx().bits(), u32::MAX, u64::MAX);
+    for _ in 0..frames {
+        rig.ticks(0, &[(c, 9.0), (a, 9.0)]);
+        rig.ticks(0, &[(c, 1.0), (a, 1.0)]);
+        rig.settle();
+    }
+    assert_eq!(rig.heard(LIVE_LISTENER).len(), 2 * frames, "live");
+    begin
+}
+
+#[test]
+fn history_of_all_goes_on_where_a_row_here_and_one_across_are_of_one_transaction() {
+    // Fewer at hand than fire.
+    let mut rig = Rig::new(4);
+    let begin = both_fire(&mut rig, 10);
+    rig.subscribe(LISTENER, 0, begin, false);
+    rig.settle();
+    assert_eq!(rig.heard(LISTENER), rig.heard(LIVE_LISTENER));
+}
