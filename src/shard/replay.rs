@@ -395,6 +395,10 @@ impl Shard {
             return Ok(if through { Step::Done } else { Step::Waiting });
         }
         let grown = (self.markets.len(), self.reflexes.version()) != (replaying.markets, replaying.registrations);
+        if grown && replaying.across.as_ref().is_some_and(|across| across.merged() < seen) {
+            // Who begins again behind this stretch is not given what fires across shards within it.
+            return Ok(Step::Waiting);
+        }
         if grown {
             // Markets or reflexes that came meanwhile have a say behind this stretch.
             let behind = replaying.after.max((seen.bits(), u32::MAX, u64::MAX));

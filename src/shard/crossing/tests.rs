@@ -178,3 +178,17 @@ fn history_of_all_goes_on_where_a_row_here_and_one_across_are_of_one_transaction
     rig.settle();
     assert_eq!(rig.heard(LISTENER), rig.heard(LIVE_LISTENER));
 }
+
+#[test]
+fn a_registration_while_the_other_shard_is_late_takes_nothing_from_history() {
+    let mut rig = Rig::new(4);
+    let begin = both_fire(&mut rig, 10);
+    rig.late = true;
+    rig.subscribe(LISTENER, 0, begin, false);
+    rig.settle();
+    rig.register(9, "above 1000", "all");
+    rig.settle();
+    rig.late = false;
+    rig.settle();
+    assert_eq!(rig.heard(LISTENER), rig.heard(LIVE_LISTENER));
+}
