@@ -350,6 +350,41 @@ fn a_place_whose_price_was_dropped_on_the_other_shard_is_told_as_compacted_and_n
     });
 }
 
+#[test]
+fn a_question_to_what_is_far_ahead_is_refused_and_both_shards_go_on_as_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let setup = Setup::new(dir.path()).shards(2);
+    let mut node = setup.start();
+    run(async {
+        let client = node.client().await;
+        pair(&client).await;
+        let registered = register(&client).await;
+        for since in [Tx::MAX, Tx::at_millis(registered.millis() + 3_600_000)] {
+            // It may end before the client has heard of all shards that they listen.
+            let why = match client.back_test(SPREAD, since).await {
+                Err(Error::Refused(why)) => why,
+                Ok(mut firings) => match firings.next().await.unwrap() {
+                    Some(News::Ended { why, .. }) => why,
+                    other => panic!("expected a refusal, found {other:?}"),
+                },
+                Err(other) => panic!("{other}"),
+            };
+            assert_eq!(why.code, Some(Code::Future), "{since}");
+        }
+    });
+    node.kill();
+    node = setup.start();
+    run(async {
+        let client = node.client().await;
+        let (begin, ids) = (client.now().await.unwrap(), pair(&client).await);
+        let mut firings = client.subscribe(Some(SPREAD), &[]).await.unwrap();
+        done(&client.ticks(&[tick(ids[0], 1, 1.0)], Mode::Whole).await.unwrap());
+        done(&client.ticks(&[tick(ids[1], 1, 9.0)], Mode::Whole).await.unwrap());
+        let fired = next(&mut firings).await.row.tx;
+        assert!(fired < begin.bits() + Tx::at_millis(600_000).bits(), "{fired} is far behind {begin}");
+    });
+}
+
 /// How often shards have closed a moment because somebody waited for it.
 fn closes(node: &Node) -> u64 {
     run(async {

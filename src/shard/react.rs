@@ -303,7 +303,7 @@ impl Shard {
     }
 
     /// `Subscribe`: body `reflex:8 | after tx:8 | after n:4 | zero:4 | after reflex:8`, `count` the first credit; `after`
-    /// all zero = from now on. Flag `REPLAYED` = a back-test: the reflex is asked from `after` on, also before it was
+    /// all zero = from now on, too far ahead = `Future`. Flag `REPLAYED` = a back-test: the reflex is asked from `after` on, also before it was
     /// registered.
     pub(super) fn subscribe(&mut self, from: ConnId, frame: &Frame<'_>) -> Result<(), ShardError> {
         let header: &Header = &frame.header;
@@ -321,6 +321,12 @@ impl Shard {
         let full = self.subscribers.list.len() + self.tails.count() >= self.subscribers.max;
         if let Some(code) = (!known).then_some(Code::UnknownReflex).or(full.then_some(Code::TooMany)) {
             self.refuse(from, header, Refusal::of(code));
+            return Ok(());
+        }
+        // As a read of that moment is: what is applied is past, whatever a clock that was set back says of it.
+        let (begin, applied) = (Tx::from_bits(after.0), self.group.applied_tx());
+        if begin > applied && begin.millis() > self.now.millis() + self.limits.max_clock_offset_ms {
+            self.refuse(from, header, Refusal { aux: applied.bits(), ..Refusal::of(Code::Future) });
             return Ok(());
         }
         let back_test = header.flags & Header::REPLAYED != 0;

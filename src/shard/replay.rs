@@ -234,7 +234,8 @@ impl Shard {
         let first = asked.iter().map(|one| one.registered_at.bits()).min();
         let Some(first) = first else { return Ok(None) };
         let place = if back_test { after.0 } else { after.0.max(first) };
-        let begin = Tx::from_bits(place.saturating_sub(1));
+        // Other shards are asked for no moment that this one has not come to: what is asked for they close, for good.
+        let begin = Tx::from_bits(place.saturating_sub(1)).min(self.group.applied_tx());
         let mut across = Box::new(Across::new(self.crossing.key(), self.group.applied_tx()));
         for registration in asked {
             let Spec::Spread(spread) = &registration.spec else { continue };

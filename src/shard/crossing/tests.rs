@@ -7,8 +7,8 @@ use crate::shard::campaign::{Log, NOW, tick, written};
 use crate::shard::replay::Place;
 use crate::shard::reply::{Reply, Said};
 use crate::shard::{ConnId, Now, Shard};
-use myelin_datom::{EntityId, MarketName, SLOTS, Tick};
-use myelin_wire::{FiringRow, Header, Kind, MarketFlags, MarketSpec, SlotRange, decode, markets_body};
+use myelin_datom::{EntityId, MarketName, SLOTS, Tick, Tx};
+use myelin_wire::{Code, FiringRow, Header, Kind, MarketFlags, MarketSpec, SlotRange, decode, markets_body};
 use std::collections::VecDeque;
 
 const WRITER: ConnId = ConnId { station: 0, generation: 1, index: 0 };
@@ -191,4 +191,24 @@ fn a_registration_while_the_other_shard_is_late_takes_nothing_from_history() {
     rig.late = false;
     rig.settle();
     assert_eq!(rig.heard(LISTENER), rig.heard(LIVE_LISTENER));
+}
+
+#[test]
+fn a_question_to_what_is_to_come_is_refused_or_waits_and_no_shard_closes_it() {
+    let mut rig = Rig::new(100);
+    both_fire(&mut rig, 1);
+    let ahead = |rig: &Rig, millis: u64| rig.shards[0].group().applied_tx().bits() + (millis << 16);
+    for (tx, back_test) in [(u64::MAX, true), (u64::MAX, false), (ahead(&rig, 10_000), true)] {
+        rig.subscribe(LISTENER, SPREAD, (tx, u32::MAX, u64::MAX), back_test);
+        let last = rig.said.pop().unwrap().said;
+        assert!(matches!(last, Said::Refused(why) if why.code == Code::Future), "{tx}: {last:?}");
+    }
+    // A clock that is a little ahead of ours.
+    let soon = ahead(&rig, 100);
+    rig.subscribe(LISTENER, SPREAD, (soon, u32::MAX, u64::MAX), true);
+    assert!(matches!(rig.said.last(), Some(Reply { said: Said::Answer { .. }, .. })));
+    rig.settle();
+    for shard in &rig.shards {
+        assert!(shard.group().appended_tx() < Tx::from_bits(soon - 1), "{} is closed", shard.group().appended_tx());
+    }
 }
