@@ -52,7 +52,7 @@ pub enum Words {
     Ask(Ask),
     /// Here they are.
     Tell(Tell),
-    /// Nothing is wanted any more.
+    /// Nothing is wanted any more of this merge.
     Forget,
 }
 
@@ -79,6 +79,8 @@ pub struct Crossing {
     names: BTreeMap<FeedId, Box<str>>,
     markets: BTreeMap<EntityId, MarketIx>,
     keys: u64,
+    /// Which merge over history has asked which shard.
+    asked: BTreeSet<(u64, u16)>,
     parked: Vec<Parked>,
     /// Homes that merge our rows live: for them timelines are remembered.
     homes: BTreeSet<u16>,
@@ -102,6 +104,7 @@ impl Crossing {
             names: BTreeMap::new(),
             markets: BTreeMap::new(),
             keys: LIVE,
+            asked: BTreeSet::new(),
             parked: Vec::new(),
             homes: BTreeSet::new(),
             timelines: VecDeque::new(),
@@ -148,8 +151,23 @@ impl Crossing {
 
     /// Puts questions into the outbox.
     pub(super) fn ask(&mut self, from: u16, key: u64, asks: Vec<(u16, Ask)>) {
+        if key != LIVE {
+            self.asked.extend(asks.iter().map(|(to, _)| (key, *to)));
+        }
         let letters = asks.into_iter().map(|(to, ask)| Letter { from, to, key, words: Words::Ask(ask) });
         self.outbox.extend(letters);
+    }
+
+    /// Merges over history that stand no more want nothing: what is parked for them would wait until the market's next row.
+    fn forget_replays(&mut self, home: u16, stand: &BTreeSet<u64>) {
+        let Self { asked, outbox, .. } = self;
+        asked.retain(|(key, to)| {
+            let stands = stand.contains(key);
+            if !stands {
+                outbox.push_back(Letter { from: home, to: *to, key: *key, words: Words::Forget });
+            }
+            stands
+        });
     }
 
     /// Remembers when a transaction arrived and was durable, while some home merges our rows.
@@ -274,7 +292,9 @@ impl Shard {
             }
             Words::Forget => {
                 self.crossing.parked.retain(|one| (one.from, one.key) != (from, key));
-                self.crossing.homes.remove(&from);
+                if key == LIVE {
+                    self.crossing.homes.remove(&from);
+                }
                 if self.crossing.homes.is_empty() {
                     self.crossing.timelines.clear();
                 }
@@ -311,6 +331,13 @@ impl Shard {
         while self.crossing.reflexes.pending() {
             let lane = &mut self.subscribers.lanes[ACROSS];
             self.counters.firings += lane.drain_slice(&mut self.crossing.reflexes, self.now.unix_ns);
+        }
+    }
+
+    /// Ways through history that were finished, dropped or begun again ask for nothing any more.
+    pub(super) fn forget_replays(&mut self) {
+        if !self.crossing.asked.is_empty() {
+            self.crossing.forget_replays(self.number, &self.subscribers.replays());
         }
     }
 

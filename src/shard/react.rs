@@ -21,6 +21,7 @@ use crate::config::Limits;
 use crate::reflex::{self, MarketIx, ReflexId, Spec};
 use myelin_datom::{Tick, Tx};
 use myelin_wire::{Code, Cursor, FiringRow, Frame, Header};
+use std::collections::BTreeSet;
 
 /// Subscribers that go through history at once.
 const REPLAYS_MAX: usize = 16;
@@ -117,6 +118,12 @@ impl Subscribers {
         }
     }
 
+    /// The keys of the merges over history.
+    pub(super) fn replays(&self) -> BTreeSet<u64> {
+        let replays = self.list.iter().filter_map(|one| one.replaying.as_ref());
+        replays.filter_map(|one| one.across.as_ref()).map(|across| across.key()).collect()
+    }
+
     /// How far the lane across shards has to come, even without rows: what fired here waits for it where somebody hears both.
     pub(super) fn waits_for(&self) -> Tx {
         let end = self.lanes[OWN].end();
@@ -195,6 +202,7 @@ impl Shard {
                 }
             }
         }
+        self.forget_replays();
         Ok(self.push_tails()? || more)
     }
 
@@ -213,7 +221,9 @@ impl Shard {
             return Ok(false);
         }
         let step = self.replay_slice(&mut replaying, room)?;
-        self.ask_for(&mut replaying);
+        if step != Step::Done {
+            self.ask_for(&mut replaying);
+        }
         let rows: Vec<FiringRow> = replaying.ready.drain(..room.min(replaying.ready.len())).collect();
         let seen_all = step == Step::Done && replaying.ready.is_empty();
         if seen_all {

@@ -1,6 +1,6 @@
 //! Two shards in one thread: what one asks of the other, and what comes of it when the other is late.
 
-use super::Letter;
+use super::{LIVE, Letter};
 use crate::config::Limits;
 use crate::reflex::{Scope, Spec};
 use crate::shard::campaign::{Log, NOW, tick, written};
@@ -146,6 +146,12 @@ impl Rig {
         });
         rows.flatten().collect()
     }
+
+    /// The merges over history that some shard has a question of.
+    fn parked(&self) -> usize {
+        let parked = self.shards.iter().flat_map(|shard| &shard.crossing.parked);
+        parked.filter(|one| one.key != LIVE).count()
+    }
 }
 
 /// A spread of a market here and one there, and another market here with a reflex of its own; each frame has a firing of both
@@ -170,13 +176,15 @@ fn both_fire(rig: &mut Rig, frames: usize) -> Place {
 }
 
 #[test]
-fn history_of_all_goes_on_where_a_row_here_and_one_across_are_of_one_transaction() {
+fn history_of_all_goes_on_where_a_row_here_and_one_across_are_of_one_transaction_and_leaves_no_question_behind() {
     // Fewer at hand than fire.
     let mut rig = Rig::new(4);
     let begin = both_fire(&mut rig, 10);
     rig.subscribe(LISTENER, 0, begin, false);
     rig.settle();
     assert_eq!(rig.heard(LISTENER), rig.heard(LIVE_LISTENER));
+    assert_eq!(rig.parked(), 0, "it is through: nothing is wanted any more");
+    assert!(rig.shards[0].crossing.asked.is_empty());
 }
 
 #[test]
@@ -191,6 +199,21 @@ fn a_registration_while_the_other_shard_is_late_takes_nothing_from_history() {
     rig.late = false;
     rig.settle();
     assert_eq!(rig.heard(LISTENER), rig.heard(LIVE_LISTENER));
+    assert_eq!(rig.parked(), 0);
+}
+
+#[test]
+fn a_listener_that_leaves_in_the_middle_of_history_leaves_no_question_behind() {
+    let mut rig = Rig::new(4);
+    let begin = both_fire(&mut rig, 10);
+    rig.late = true;
+    rig.subscribe(LISTENER, SPREAD, begin, false);
+    rig.settle();
+    rig.shards[0].closed(LISTENER);
+    rig.late = false;
+    rig.settle();
+    assert_eq!(rig.parked(), 0);
+    assert!(rig.shards[0].crossing.asked.is_empty());
 }
 
 #[test]
