@@ -345,11 +345,16 @@ impl Shard {
     pub(super) fn merge_slice(&mut self) -> bool {
         let Self { crossing, subscribers, .. } = self;
         let lane = &mut subscribers.lanes[ACROSS];
-        for _ in 0..ROWS_PER_SLICE {
-            if crossing.reflexes.full() {
+        let mut last = None;
+        for taken in 0.. {
+            // Two shards may stamp alike: what stands at one place is one slice's, so that it fires in the order of the
+            // reflexes.
+            let together = last.is_some() && crossing.confluence.peek() == last;
+            if !together && taken >= ROWS_PER_SLICE || crossing.reflexes.full() {
                 break;
             }
             let Some(Told { found, received_ns, durable_ns, .. }) = crossing.confluence.take() else { break };
+            last = Some((found.tx, found.n));
             let Some(ix) = crossing.markets.get(&found.row.market) else { continue };
             let before = crossing.reflexes.lag();
             crossing.reflexes.react(found.tx, found.n, *ix, &found.row);

@@ -235,3 +235,36 @@ fn a_question_to_what_is_to_come_is_refused_or_waits_and_no_shard_closes_it() {
         assert!(shard.group().appended_tx() < Tx::from_bits(soon - 1), "{} is closed", shard.group().appended_tx());
     }
 }
+
+#[test]
+fn what_two_shards_stamp_alike_fires_in_the_order_of_the_reflexes_at_the_edge_of_a_slice_too() {
+    let mut rig = Rig::new(100);
+    let here: Vec<_> = names(0).take(6).collect();
+    let there: Vec<_> = names(1).take(7).collect();
+    let ids_here: Vec<_> = here.iter().map(|name| rig.market(0, name)).collect();
+    let ids_there: Vec<_> = there.iter().map(|name| rig.market(1, name)).collect();
+    // The one that a row here decides has the greater id.
+    rig.register(9, &format!("spread {} {} 3", here[0], there[0]), "all");
+    rig.register(3, &format!("spread {} {} 3", here[1], there[1]), "all");
+    for (n, there) in there.iter().enumerate().skip(2) {
+        rig.register(100 + n as u64, &format!("spread {} {there} 3", here[n.min(5)]), "all");
+    }
+    rig.subscribe(LIVE_LISTENER, 0, (0, 0, 0), false);
+    let ones = |ids: &[EntityId]| ids.iter().map(|id| (*id, 1.0)).collect::<Vec<_>>();
+    rig.ticks(0, &ones(&ids_here));
+    rig.ticks(1, &ones(&ids_there));
+    rig.settle();
+    // A slice but one row that fires nothing, and then the last row of the slice and the first of the next one.
+    for n in 2..6 {
+        rig.ticks(0, &[(ids_here[n], 1.0); 250]);
+        rig.ticks(1, &[(ids_there[n], 1.0); 250]);
+    }
+    rig.ticks(1, &[(ids_there[6], 1.0); super::ROWS_PER_SLICE - 2001]);
+    rig.now.unix_ns += 1_000_000_000;
+    rig.ticks(0, &[(ids_here[0], 9.0)]);
+    rig.ticks(1, &[(ids_there[1], 9.0)]);
+    let tx = rig.shards[0].group().applied_tx();
+    assert_eq!(tx, rig.shards[1].group().applied_tx(), "stamped alike");
+    rig.settle();
+    assert_eq!(rig.heard(LIVE_LISTENER), [(tx.bits(), 0, 3), (tx.bits(), 0, 9)]);
+}
