@@ -199,6 +199,7 @@ impl Shard {
                     let one = self.subscribers.list.swap_remove(at);
                     let said = Said::Ended { code: Some(refusal.code), oldest: refusal.aux };
                     self.say(one.conn, one.session, one.request, Tx::ZERO, said);
+                    more = true;
                 }
             }
         }
@@ -213,8 +214,9 @@ impl Shard {
         let room = (subscriber.credit as usize).min(FIRINGS_PER_PAGE);
         if room == 0 && replaying.is_resumable() {
             // It gives its place among those who replay to others and begins again behind the last firing it was given.
+            // Who waited for a place was asked before, maybe: all have their turn again.
             self.subscribers.list[at].behind = true;
-            return Ok(false);
+            return Ok(true);
         }
         if room == 0 {
             self.subscribers.list[at].replaying = Some(replaying);

@@ -210,7 +210,10 @@ impl Shard {
             match self.push_tail(at, waiting, &mut work) {
                 Ok(further) => more |= further,
                 Err(ReplayError::Failed(error)) => return Err(error),
-                Err(ReplayError::Refused(refusal)) => self.give_up_tail(at, refusal),
+                Err(ReplayError::Refused(refusal)) => {
+                    self.give_up_tail(at, refusal);
+                    more = true;
+                }
             }
         }
         self.tails.spent = work.spent();
@@ -234,11 +237,13 @@ impl Shard {
         let reader = &mut self.tails.list[at];
         if reader.credit <= 0 && reader.begun {
             // It gives its place among those who read history to others; where it was is known.
-            if waiting && matches!(reader.way, Way::History(_)) {
+            let gives = waiting && matches!(reader.way, Way::History(_));
+            if gives {
                 reader.way = Way::Behind;
             }
-            return Ok(false);
+            return Ok(gives);
         }
+        let fell_out = matches!(reader.way, Way::Live);
         match std::mem::replace(&mut reader.way, Way::Live) {
             Way::History(history) => self.push_history(at, history, work),
             Way::Live if reader.next >= first => self.push_live(at, work),
@@ -248,7 +253,8 @@ impl Shard {
                 reader.within = None;
                 let way = || Way::History(Box::new(History::behind(reader.last, &self.markets)));
                 reader.way = if turn { way() } else { Way::Behind };
-                Ok(turn)
+                // Who begins to wait is seen in the next turn by those who hold a place for nothing.
+                Ok(turn || fell_out)
             }
         }
     }

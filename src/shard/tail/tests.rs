@@ -211,6 +211,20 @@ fn who_reads_history_and_has_no_credit_gives_its_place_to_others_and_loses_nothi
 }
 
 #[test]
+fn a_reader_that_falls_out_while_all_places_are_held_for_nothing_is_woken_without_anything_new() {
+    let mut rig = Rig::new();
+    let ids = rig.markets(1);
+    // As many as go through history at once, each with credit for a part of it; and one that is behind nothing.
+    (0..super::HISTORIES_MAX as u32).for_each(|index| rig.tail(index, TailAsk::all(0), 1));
+    rig.tail(16, TailAsk::all(FROM_NOW), 20_000);
+    rig.drain();
+    let rows: Vec<_> = (0..18_000).map(|n| tick(ids[0], n + 1, 1.0)).collect();
+    rig.ticks(&rows);
+    let came = rig.drain();
+    assert_eq!(came.len(), 18_000, "it falls out, and goes through history in the place of one that has no credit");
+}
+
+#[test]
 fn facts_come_behind_the_rows_of_their_transaction_live_and_from_history_alike() {
     let mut rig = Rig::new();
     rig.tail(0, TailAsk::all(FROM_NOW), u32::MAX);
