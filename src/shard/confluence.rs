@@ -9,8 +9,9 @@
 //! again, or says a thing twice, and no more waits here than was asked for. One question per shard is under way; a second one
 //! takes its place when something begins to wait.
 //!
-//! Invariants: a row is given only when every market without a row at hand has *closed* its transaction, so the order is that of
-//! all rows sorted, however they came; at one `(tx, n)` the smaller slot comes first, since two shards may stamp alike.
+//! Invariants: a row is given only when every market without a row at hand was told of up to its place, so the order is that of
+//! all rows sorted, however they came; at one `(tx, n)` the smaller slot comes first, since two shards may stamp alike, and
+//! when the first of them is given the others are there.
 //! Deliberately absent: who answers, what is done with the rows, and when a shard closes (`crossing.rs`).
 
 use myelin_datom::{EntityId, MarketName, Slot, Tick, Tx};
@@ -104,8 +105,8 @@ struct Feed {
     /// Rows up to here are from before the beginning: they are no part of the stream.
     begin: Tx,
     rows: VecDeque<Told>,
-    /// Every row up to here was told.
-    closed: Tx,
+    /// Every row up to here was told: a page may end within a transaction.
+    closed: (Tx, u32),
     /// It was spoken of.
     heard: bool,
     /// The question under way at its shard is about it too.
@@ -120,8 +121,8 @@ pub struct Confluence {
     asked: BTreeMap<u16, Option<Tx>>,
     turns: BinaryHeap<Reverse<(Tx, u32, Slot, FeedId)>>,
     numbers: u32,
-    /// The smallest closed transaction of all markets without a row at hand.
-    bound: Tx,
+    /// The smallest place up to which every row was told, of all markets without a row at hand.
+    bound: (Tx, u32),
     /// The latest row that came.
     newest: Tx,
     /// Does not wait for who has no row at hand: the bug that the tests must see.
@@ -137,7 +138,8 @@ impl Confluence {
         self.numbers += 1;
         let from = From::Behind { name: name.into(), tx: begin };
         let rows = VecDeque::new();
-        self.feeds.insert(feed, Feed { shard, slot, from, begin, rows, closed: begin, heard: false, asked: false });
+        self.feeds
+            .insert(feed, Feed { shard, slot, from, begin, rows, closed: whole(begin), heard: false, asked: false });
         // A question that does not speak of it is not waited for.
         self.asked.insert(shard, None);
         self.find_bound();
@@ -164,8 +166,10 @@ impl Confluence {
     /// Every row up to this transaction was given; none when there is no market.
     #[must_use]
     pub fn merged(&self) -> Option<Tx> {
-        let first = self.turns.peek().map_or(Tx::MAX, |Reverse((tx, ..))| Tx::from_bits(tx.bits() - 1));
-        (!self.feeds.is_empty()).then(|| self.bound.min(first))
+        let before = |tx: Tx| Tx::from_bits(tx.bits().saturating_sub(1));
+        let first = self.turns.peek().map_or(Tx::MAX, |Reverse((tx, ..))| before(*tx));
+        let bound = if self.bound == whole(self.bound.0) { self.bound.0 } else { before(self.bound.0) };
+        (!self.feeds.is_empty()).then(|| bound.min(first))
     }
 
     /// Rows that wait.
@@ -177,7 +181,7 @@ impl Confluence {
     /// The place of the next row, when it may be given.
     #[must_use]
     pub fn peek(&self) -> Option<(Tx, u32)> {
-        self.turns.peek().map(|Reverse((tx, n, ..))| (*tx, *n)).filter(|(tx, _)| *tx <= self.bound)
+        self.turns.peek().map(|Reverse((tx, n, ..))| (*tx, *n)).filter(|place| *place <= self.bound)
     }
 
     /// The next row.
@@ -197,7 +201,7 @@ impl Confluence {
 
     /// What is to be asked now. `least` = all shards are waited for up to here, whether rows wait or not.
     pub fn asks(&mut self, least: Tx) -> Vec<(u16, Ask)> {
-        let waits = self.turns.peek().is_some_and(|Reverse((tx, ..))| *tx > self.bound);
+        let waits = self.turns.peek().is_some_and(|Reverse((tx, n, ..))| (*tx, *n) > self.bound);
         let until = if waits { self.newest.max(least) } else { least };
         let page = (ROWS_WAITING / self.feeds.len().max(1)).clamp(PAGE_ROWS.0, PAGE_ROWS.1);
         let mut asks = Vec::new();
@@ -208,7 +212,7 @@ impl Confluence {
             let of_shard = self.feeds.iter_mut().filter(|(_, feed)| feed.shard == *shard);
             let mut low: Vec<_> = of_shard.filter(|(_, feed)| feed.rows.len() * 2 < page).collect();
             low.sort_by_key(|(_, feed)| !feed.rows.is_empty());
-            let late = low.iter().any(|(_, feed)| feed.rows.is_empty() && feed.closed < until);
+            let late = low.iter().any(|(_, feed)| feed.rows.is_empty() && feed.closed < whole(until));
             let unheard = low.iter().filter(|(_, feed)| !feed.heard).map(|(_, feed)| feed.begin).max();
             let until = unheard.unwrap_or(Tx::ZERO).max(if late { until } else { Tx::ZERO });
             // What waits for rows of all of them waits on.
@@ -231,10 +235,10 @@ impl Confluence {
             *asked = None;
         }
         self.feeds.values_mut().filter(|feed| feed.shard == shard).for_each(|feed| feed.asked = false);
-        let mut last_tx = BTreeMap::new();
+        let mut last = BTreeMap::new();
         for told in &tell.rows {
             let Some(feed) = self.feeds.get_mut(&told.feed) else { continue };
-            last_tx.insert(told.feed, told.found.tx);
+            last.insert(told.feed, (told.found.tx, told.found.n));
             if matches!(feed.from, From::Row { row, .. } if told.found.number < row) {
                 continue;
             }
@@ -257,9 +261,8 @@ impl Confluence {
                 let row = if let From::Row { row, .. } = feed.from { row.max(said.next_row) } else { said.next_row };
                 feed.from = From::Row { market: said.market, row };
             }
-            let before = |tx: &Tx| Tx::from_bits(tx.bits().saturating_sub(1));
-            let closed = if said.whole { Some(tell.closed) } else { last_tx.get(&said.feed).map(before) };
-            feed.closed = feed.closed.max(closed.unwrap_or(Tx::ZERO));
+            let closed = if said.whole { Some(whole(tell.closed)) } else { last.get(&said.feed).copied() };
+            feed.closed = closed.map_or(feed.closed, |closed| feed.closed.max(closed));
         }
         self.find_bound();
         gone
@@ -267,7 +270,7 @@ impl Confluence {
 
     fn find_bound(&mut self) {
         let closed = self.feeds.values().filter(|feed| feed.rows.is_empty()).map(|feed| feed.closed);
-        self.bound = closed.min().unwrap_or(Tx::MAX);
+        self.bound = closed.min().unwrap_or(whole(Tx::MAX));
         #[cfg(test)]
         self.be_impatient();
     }
@@ -275,9 +278,14 @@ impl Confluence {
     #[cfg(test)]
     fn be_impatient(&mut self) {
         if self.impatient {
-            self.bound = Tx::MAX;
+            self.bound = whole(Tx::MAX);
         }
     }
+}
+
+/// The end of a transaction.
+const fn whole(tx: Tx) -> (Tx, u32) {
+    (tx, u32::MAX)
 }
 
 #[cfg(test)]

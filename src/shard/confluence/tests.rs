@@ -237,6 +237,26 @@ fn a_page_that_ends_within_a_transaction_does_not_stop_the_merge() {
 }
 
 #[test]
+fn rows_that_two_shards_stamp_alike_come_together_where_a_page_ends_between_them_too() {
+    let mut confluence = Confluence::default();
+    let [left, right] = [(0, "left"), (1, "right")].map(|(shard, name)| confluence.add(shard, name, Tx::ZERO));
+    assert_eq!(confluence.asks(Tx::ZERO).len(), 2);
+    let tx = Tx::at_millis(9);
+    let tell = |feed, market, whole| {
+        let row = Tick { market: id_of(market), price: 1.0, ..bytemuck::Zeroable::zeroed() };
+        let found = Found { number: 0, tx, n: 0, row };
+        let said = FeedTold { feed, market: row.market, next_row: 1, whole, gone: Tx::ZERO };
+        Tell { closed: tx, feeds: vec![said], rows: vec![Told { feed, found, received_ns: 0, durable_ns: 0 }] }
+    };
+    // More of this transaction follows on either side.
+    confluence.told(0, &tell(left, 0, false), |_| {});
+    confluence.told(1, &tell(right, 1, false), |_| {});
+    let places: Vec<_> = std::iter::from_fn(|| confluence.take()).map(|told| (told.found.tx, told.found.n)).collect();
+    assert_eq!(places, [(tx, 0), (tx, 0)]);
+    assert_eq!(confluence.merged(), Some(Tx::from_bits(tx.bits() - 1)), "not all of the transaction");
+}
+
+#[test]
 fn a_question_that_waits_for_rows_alone_gives_way_to_one_that_waits_for_a_moment() {
     let mut confluence = Confluence::default();
     let (left, right) = (confluence.add(0, "left", Tx::ZERO), confluence.add(1, "right", Tx::ZERO));
