@@ -128,7 +128,7 @@ pub(crate) const CI: Plan = Plan {
             name: "campaigns of the decoders",
             command: DECODERS,
             env: DECODERS_CI,
-            budget_s: 300,
+            budget_s: 360,
             campaign: true,
             ..STEP
         },
