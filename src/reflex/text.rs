@@ -12,6 +12,7 @@
 //! say one thing, but for percent and fraction.
 
 use super::spec::{Scope, Spec, SpecError, Spread};
+use myelin_datom::{Length, read_length};
 use std::fmt;
 use std::str::FromStr;
 
@@ -37,16 +38,6 @@ pub enum TextError {
     #[error("{0}")]
     Spec(#[from] SpecError),
 }
-
-const UNITS: [(&str, i64); 7] = [
-    ("d", 86_400_000_000_000),
-    ("h", 3_600_000_000_000),
-    ("m", 60_000_000_000),
-    ("s", 1_000_000_000),
-    ("ms", 1_000_000),
-    ("us", 1_000),
-    ("ns", 1),
-];
 
 impl FromStr for Spec {
     type Err = TextError;
@@ -94,12 +85,12 @@ impl fmt::Display for Spec {
             Self::Move { least, window_ns } => {
                 let percent = least * 100.0;
                 if percent / 100.0 == *least {
-                    write!(f, "{kind} {percent}% in {}", Duration(*window_ns))
+                    write!(f, "{kind} {percent}% in {}", Length(window_ns.unsigned_abs()))
                 } else {
-                    write!(f, "{kind} {least} in {}", Duration(*window_ns))
+                    write!(f, "{kind} {least} in {}", Length(window_ns.unsigned_abs()))
                 }
             }
-            Self::Volume { least, window_ns } => write!(f, "{kind} {least} in {}", Duration(*window_ns)),
+            Self::Volume { least, window_ns } => write!(f, "{kind} {least} in {}", Length(window_ns.unsigned_abs())),
             Self::Spread(spread) => {
                 let Spread { a, b, least, signed } = &**spread;
                 write!(f, "{kind} {a}{} {b} {least}", if *signed { " over" } else { "" })
@@ -135,22 +126,9 @@ impl fmt::Display for Scope {
     }
 }
 
-/// Printed in the largest unit that divides it.
-struct Duration(i64);
-
-impl fmt::Display for Duration {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (name, ns) = UNITS.into_iter().find(|(_, ns)| self.0 % ns == 0).unwrap_or(("ns", 1));
-        write!(f, "{}{name}", self.0 / ns)
-    }
-}
-
 fn duration(text: &str) -> Result<i64, TextError> {
-    let bad = || TextError::Duration(text.to_owned());
-    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-    let (count, unit) = text.split_at(digits);
-    let (_, ns) = UNITS.into_iter().find(|(name, _)| *name == unit).ok_or_else(bad)?;
-    count.parse::<i64>().ok().and_then(|count| count.checked_mul(ns)).ok_or_else(bad)
+    let ns = read_length(text).and_then(|ns| i64::try_from(ns).ok());
+    ns.ok_or_else(|| TextError::Duration(text.to_owned()))
 }
 
 fn number(text: &str) -> Result<f64, TextError> {

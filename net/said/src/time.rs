@@ -1,21 +1,10 @@
 //! Times as people write them: an instant has its zone, a length its unit.
 
-/// Units of a length, ascending.
-const UNITS: [(&str, i64); 7] = [
-    ("ns", 1),
-    ("us", 1_000),
-    ("ms", 1_000_000),
-    ("s", 1_000_000_000),
-    ("m", 60_000_000_000),
-    ("h", 3_600_000_000_000),
-    ("d", 86_400_000_000_000),
-];
+use myelin_datom::{Length, read_length};
 
 /// Reads a length of time: a whole number and its unit. **Units:** gives nanoseconds, above 0. **Errors:** a sentence.
 pub fn length(text: &str) -> Result<i64, String> {
-    let (number, unit) = text.split_at(text.bytes().take_while(u8::is_ascii_digit).count());
-    let unit = UNITS.iter().find(|(name, _)| *name == unit).map(|(_, ns)| *ns);
-    let ns = number.parse::<i64>().ok().zip(unit).and_then(|(number, unit)| number.checked_mul(unit));
+    let ns = read_length(text).and_then(|ns| i64::try_from(ns).ok());
     ns.filter(|ns| *ns > 0)
         .ok_or_else(|| format!("'{text}' is no length: write a whole number with ns, us, ms, s, m, h or d, as in 1m"))
 }
@@ -23,9 +12,7 @@ pub fn length(text: &str) -> Result<i64, String> {
 /// Writes a length of time as [`length`] reads it, in the largest unit that has it whole. **Units:** nanoseconds.
 #[must_use]
 pub fn say_length(ns: u64) -> String {
-    let whole = |unit: &i64| ns.is_multiple_of(unit.unsigned_abs()) && ns > 0;
-    let unit = UNITS.iter().rev().find(|(_, unit)| whole(unit));
-    unit.map_or_else(|| format!("{ns}ns"), |(name, unit)| format!("{}{name}", ns / unit.unsigned_abs()))
+    Length(ns).to_string()
 }
 
 /// Reads an instant. **Units:** gives Unix nanoseconds. **Errors:** a sentence.

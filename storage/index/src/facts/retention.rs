@@ -10,6 +10,8 @@
 //! else is replicated of it. Deliberately absent: a number of values per entity, which would be a horizon per entity;
 //! when the horizon moves (`src/shard/prune/facts.rs`), and what lies below it (`prune.rs`).
 
+use myelin_datom::read_length;
+
 /// What is kept of an attribute's past.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum FactKeep {
@@ -28,16 +30,6 @@ pub enum FactKeep {
 const LAST: core::ops::RangeInclusive<u64> = 1..=1_000_000;
 /// A millisecond is what a `tx` tells apart. **Units:** nanoseconds.
 const WINDOW_NS: core::ops::RangeInclusive<u64> = 1_000_000..=i64::MAX as u64;
-const UNITS: [(&str, u64); 7] = [
-    ("ns", 1),
-    ("us", 1_000),
-    ("ms", 1_000_000),
-    ("s", 1_000_000_000),
-    ("m", 60_000_000_000),
-    ("h", 3_600_000_000_000),
-    ("d", 86_400_000_000_000),
-];
-
 impl FactKeep {
     /// Reads it; `None` when it says nothing sound.
     #[must_use]
@@ -46,11 +38,7 @@ impl FactKeep {
             None if text == "all" => Some(Self::All),
             None if text == "latest" => Some(Self::Latest),
             Some(("last", number)) => Self::from_parts(3, number.parse().ok()?),
-            Some(("window", length)) => {
-                let (number, unit) = length.split_at(length.bytes().take_while(u8::is_ascii_digit).count());
-                let (_, ns) = UNITS.iter().find(|(name, _)| *name == unit)?;
-                Self::from_parts(4, number.parse::<u64>().ok()?.checked_mul(*ns)?)
-            }
+            Some(("window", length)) => Self::from_parts(4, read_length(length)?),
             _ => None,
         }
     }
