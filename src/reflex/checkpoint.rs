@@ -1,7 +1,7 @@
 //! The checkpoint of all reflexes in two parts: registrations, which change rarely, and what runs, which is small.
 //!
 //! ```text
-//!   state = length u64 | registrations | running                       (byte by byte in README.md)
+//!   registrations: a file of their own    running: in the shard's state   (byte by byte in README.md)
 //!
 //!   registrations  magic, version | scopes | pairs | one 40-byte row per reflex, ascending
 //!   running        magic, counts | markets: name, last price, last tx | pairs: their markets | windows
@@ -10,7 +10,7 @@
 //! Invariants: equal state gives equal bytes, also after a restore; bands and spreads follow from the last prices;
 //! restoring checks everything, never panics, and allocates in proportion to the bytes given. Quiet intervals are not
 //! kept: each market's first tick settles them. Deliberately absent: a checksum (the checkpoint's files are content
-//! hashed) and pending firings (`state` is taken when there are none).
+//! hashed) and pending firings (`running` is written when there are none).
 
 use super::encode::{
     DecodeError, put_f64, put_name, take, take_array, take_bool, take_f64, take_i64, take_name, take_u8, take_u32,
@@ -69,8 +69,8 @@ impl Registrations {
 }
 
 impl Reflexes {
-    /// Both parts in one. **Panics** while firings are pending.
-    #[must_use]
+    /// Both parts in one, as tests compare them. **Panics** while firings are pending.
+    #[cfg(test)]
     pub fn state(&self) -> Vec<u8> {
         let registrations = self.registrations_state();
         let mut out = Vec::with_capacity(registrations.len() + 4096);
@@ -145,8 +145,8 @@ impl Reflexes {
         out
     }
 
-    /// What [`Reflexes::state`] gave. **Errors:** [`DecodeError`] for anything else; bytes of a larger state than the
-    /// limits allow are refused.
+    /// What [`Reflexes::state`] gave.
+    #[cfg(test)]
     pub fn restore(limits: Limits, bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut from = bytes;
         let length = usize::try_from(take_u64(&mut from)?).unwrap_or(usize::MAX);
@@ -155,7 +155,8 @@ impl Reflexes {
     }
 
     /// What [`Reflexes::registrations_state`] and [`Reflexes::running_state`] gave at the same moment, or the first one
-    /// earlier but at the same [`Reflexes::version`].
+    /// earlier but at the same [`Reflexes::version`]. **Errors:** [`DecodeError`] for anything else; bytes of a larger state
+    /// than the limits allow are refused.
     pub fn restore_parts(limits: Limits, registrations: &[u8], running: &[u8]) -> Result<Self, DecodeError> {
         let mut restored = Self::new(limits);
         let mut from = registrations;
