@@ -36,7 +36,7 @@ const HORIZONS_MAX: usize = 256;
 const STEPS: u64 = 16;
 /// A tally is told more coarsely at the next pass when it has grown to this: some 35 are what every policy comes to.
 const TOLD_FEW: usize = 64;
-/// Transactions of a tally that are told one by one at most, while a past is looked through.
+/// Transactions of a tally that are told one by one at most, between two passes and while a past is looked through.
 const TOLD_MAX: usize = 4096;
 
 /// Where the pruner of facts stands. Leader's state: not in the log, and begun again by the next leader.
@@ -92,10 +92,6 @@ impl FactPruner {
         for (a, added) in said {
             if let Some(tally) = self.tallies.get_mut(&a) {
                 tally.note(tx, added);
-                if tally.said.len() > TOLD_MAX {
-                    // Without a clock nothing is too old, and neighbours become one all the same.
-                    tally.said = coarser(tally.keep, std::mem::take(&mut tally.said), Now::default());
-                }
             }
         }
     }
@@ -173,10 +169,8 @@ impl Shard {
                 behind.get_or_insert(a);
                 continue;
             }
-            if tally.said.len() > TOLD_FEW {
-                // Where nothing is taken back nothing is due, and no horizon would make it shorter.
-                tally.said = coarser(tally.keep, std::mem::take(&mut tally.said), now);
-            }
+            // Where nothing is taken back nothing is due, and no horizon would make it shorter.
+            tally.shorten(TOLD_FEW, now);
             if let Some((horizon, datoms)) = tally.due(now) {
                 let (keep, value) = tally.keep.to_parts();
                 let (attribute, horizon) = (a.bits(), horizon.bits());
@@ -243,7 +237,16 @@ impl Tally {
             _ => {
                 self.said.insert(tx, Said::one(tx, added));
                 self.join_last_but_one(tx);
+                // Without a clock nothing is too old, and neighbours become one all the same.
+                self.shorten(TOLD_MAX, Now::default());
             }
+        }
+    }
+
+    /// Tells it more coarsely when it has grown beyond so many.
+    fn shorten(&mut self, most: usize, now: Now) {
+        if self.said.len() > most {
+            self.said = coarser(self.keep, std::mem::take(&mut self.said), now);
         }
     }
 
