@@ -25,7 +25,7 @@ use crate::runtime::{self, Executor, clock, spawn_local};
 use crate::shard::append::Appender;
 use crate::shard::driver::{Core, Parcel, Parts, Synced, describe};
 use crate::shard::manifest::{Manifest, runs_dir};
-use crate::shard::reading::{READINGS_MAX, Reader, Trip};
+use crate::shard::reading::{Reader, Trip, UNDER_WAY_MAX};
 use crate::shard::seal::{OpenRuns, Sealed, Sealer};
 use crate::shard::{Shard, ShardError};
 use crate::upkeep::{Chore, Kept, Upkeep};
@@ -192,7 +192,7 @@ impl CorePlan {
         let seal =
             threads::spawn(Role::Seal, format!("myelin-seal-{number}"), move || sealer.run(jobs_out, sealed_in))?;
         // The reader thread.
-        let reads = READINGS_MAX * shards.len().max(1);
+        let reads = UNDER_WAY_MAX * shards.len().max(1);
         let (trips, trips_out) = ring::thread_ring(reads);
         let (back_in, back) = ring::ring::<Trip>(reads);
         let reader = threads::spawn(Role::Reader, format!("myelin-reader-{number}"), move || {

@@ -8,7 +8,7 @@
 //!   T too far ahead        Refused::Future
 //! ```
 //!
-//! What fits a turn is answered here: one place, one page, counts. What may be long is a walk of its own (`reading/`).
+//! What memory has at hand is answered here. What goes over rows is a walk (`reading/`), as sealed rows are not the core's to read.
 
 use super::append::Appender;
 use super::entry::EntryKind;
@@ -17,11 +17,10 @@ use super::reply::Said;
 use super::{ConnId, Now, Refusal, Shard, ShardError};
 use crate::reflex::ReflexId;
 use crate::shard::replicate::LogIndex;
-use myelin_datom::{EntityId, Tx};
-use myelin_index::{ColumnRow, Columns, Filter, IndexError};
-use myelin_wire::{Attribute, Code, Cursor, Frame, Header, Kind, StoredRow, write_market_row};
+use myelin_datom::Tx;
+use myelin_index::IndexError;
+use myelin_wire::{Attribute, Code, Cursor, Frame, Header, Kind};
 use std::collections::VecDeque;
-use std::ops::ControlFlow;
 
 /// Reads that wait for their moment.
 #[derive(Debug, Default)]
@@ -62,15 +61,8 @@ impl Read {
 
 /// A read's question at most: the longest is 56 bytes, and it may have to wait. **Units:** bytes.
 const READ_BODY_MAX: usize = 64;
-/// Rows in one answer at most: 640 KiB.
-const ROWS_PER_PAGE: usize = 8192;
-/// Rows that one answer looks at, up to the end of the block it has come to then: a page whose times match few is short,
-/// and says that there is more. One that a block's times pass over counts 64.
-const ROWS_LOOKED_AT: u64 = 1 << 15;
 /// Reflexes in one answer at most.
 const REFLEXES_PER_PAGE: usize = 4096;
-/// Items in one answer at most; more follow on request.
-const MARKETS_PER_PAGE: usize = 4096;
 
 impl Shard {
     /// Answers a read, now or when its basis is closed and applied.
@@ -135,15 +127,14 @@ impl Shard {
 
     fn answer(&mut self, read: &Read) -> Result<(), ShardError> {
         let said = match read.kind {
-            Kind::Count => self.count(read),
-            Kind::ListMarkets => self.list_markets(read),
-            // These may be long: the answer comes when they were read, some rows a turn.
-            Kind::Vwap | Kind::Bars | Kind::Top => match self.begin_reading(read) {
-                Ok(()) => return Ok(()),
-                Err(refused) => Err(refused),
-            },
-            Kind::Latest => self.latest(read),
-            Kind::Rows => self.rows(read),
+            Kind::Count if is_of_markets(&read.body) => self.count_markets(read),
+            // The answer comes at once or when they were read, some rows a turn.
+            Kind::Count | Kind::ListMarkets | Kind::Latest | Kind::Rows | Kind::Vwap | Kind::Bars | Kind::Top => {
+                match self.begin_reading(read) {
+                    Ok(()) => return Ok(()),
+                    Err(refused) => Err(refused),
+                }
+            }
             Kind::ListReflexes => self.list_reflexes(read),
             Kind::Datoms => self.datoms(read),
             Kind::Pull => self.pull(read),
@@ -159,84 +150,13 @@ impl Shard {
         Ok(())
     }
 
-    /// `Count`: body `attribute:8 | market:8`, market 0 = all.
-    fn count(&self, read: &Read) -> Result<Said, Unanswered> {
+    /// `Count` of markets: every one that there was.
+    fn count_markets(&self, read: &Read) -> Result<Said, Unanswered> {
         let mut cursor = Cursor::new(&read.body);
-        let (attribute, market) = (cursor.u64().map_err(bad)?, cursor.u64().map_err(bad)?);
+        let _attribute_and_market = (cursor.u64().map_err(bad)?, cursor.u64().map_err(bad)?);
         cursor.end().map_err(bad)?;
-        let attribute = Attribute::from_number(attribute).ok_or(Refusal::of(Code::UnknownAttribute))?;
-        let market = EntityId::from_bits(market);
-        let count = match (attribute, market) {
-            (Attribute::Tick, EntityId::NONE) => self.ticks.count(read.basis)?,
-            (Attribute::Quote, EntityId::NONE) => self.quotes.count(read.basis)?,
-            (Attribute::Market, _) => self.markets.count_as_of(read.basis) as u64,
-            (Attribute::Tick, market) => {
-                let ix = self.ticks.market_ix(market).ok_or(Refusal::of(Code::UnknownMarket))?;
-                u64::from(self.ticks.view(ix, read.basis)?.count())
-            }
-            (Attribute::Quote, market) => {
-                let ix = self.quotes.market_ix(market).ok_or(Refusal::of(Code::UnknownMarket))?;
-                u64::from(self.quotes.view(ix, read.basis)?.count())
-            }
-        };
+        let count = self.markets.count_as_of(read.basis) as u64;
         Ok(Said::Answer { count: 1, aux: count, more: false, body: Vec::new() })
-    }
-
-    /// `ListMarkets`: body `from:8`, the number of the first market; a page follows.
-    fn list_markets(&self, read: &Read) -> Result<Said, Unanswered> {
-        let mut cursor = Cursor::new(&read.body);
-        let first = cursor.u64().map_err(bad)? as usize;
-        cursor.end().map_err(bad)?;
-        let mut body = Vec::new();
-        let mut count = 0;
-        let there = self.markets.count_as_of(read.basis);
-        for market in self.markets.iter().take(there).skip(first).take(MARKETS_PER_PAGE) {
-            let ticks = match self.ticks.market_ix(market.id) {
-                Some(ix) => u64::from(self.ticks.view(ix, read.basis)?.count()),
-                None => 0,
-            };
-            let quotes = match self.quotes.market_ix(market.id) {
-                Some(ix) => u64::from(self.quotes.view(ix, read.basis)?.count()),
-                None => 0,
-            };
-            write_market_row(&mut body, market.id, market.flags, ticks, quotes, &market.name);
-            count += 1;
-        }
-        let next = first as u64 + u64::from(count);
-        Ok(Said::Answer { count, aux: next, more: next < there as u64, body })
-    }
-
-    /// `Latest`: body `market:8`; the newest tick, and its `tx` beside it.
-    fn latest(&self, read: &Read) -> Result<Said, Unanswered> {
-        let mut cursor = Cursor::new(&read.body);
-        let market = EntityId::from_bits(cursor.u64().map_err(bad)?);
-        cursor.end().map_err(bad)?;
-        let ix = self.ticks.market_ix(market).ok_or(Refusal::of(Code::UnknownMarket))?;
-        Ok(match self.ticks.view(ix, read.basis)?.latest()? {
-            Some(found) => {
-                let body = bytemuck::bytes_of(&found.row).to_vec();
-                Said::Answer { count: 1, aux: found.tx.bits(), more: false, body }
-            }
-            None => nothing(),
-        })
-    }
-
-    /// `Rows`: body `market:8 | kind:8 | from row:8 | since tx:8 | from ns:8 | to ns:8 | limit:8`, kind 1 ticks, 2 quotes;
-    /// rows after `since` whose event time lies in the range, ends included. `aux` is the row to go on from.
-    fn rows(&self, read: &Read) -> Result<Said, Unanswered> {
-        let mut cursor = Cursor::new(&read.body);
-        let (market, kind) = (EntityId::from_bits(cursor.u64().map_err(bad)?), cursor.u64().map_err(bad)?);
-        let (from_row, since) = (cursor.u64().map_err(bad)?, Tx::from_bits(cursor.u64().map_err(bad)?));
-        let (from_ns, to_ns) = (cursor.i64().map_err(bad)?, cursor.i64().map_err(bad)?);
-        let limit = (cursor.u64().map_err(bad)? as usize).min(ROWS_PER_PAGE);
-        cursor.end().map_err(bad)?;
-        let from_row = u32::try_from(from_row).map_err(|_| Refusal::of(Code::BadBody))?;
-        let filter = Filter { since, from_row, event_time_ns: from_ns..=to_ns };
-        match Attribute::from_number(kind) {
-            Some(Attribute::Tick) => page(&self.ticks, market, read.basis, &filter, limit),
-            Some(Attribute::Quote) => page(&self.quotes, market, read.basis, &filter, limit),
-            _ => Err(Refusal::of(Code::BadBody).into()),
-        }
     }
 
     /// `ListReflexes`: body `after:8`, an id or 0; items `id:8 | registered tx:8 | len:4 | spec and scope`, `aux` the last id.
@@ -299,39 +219,10 @@ impl Shard {
     }
 }
 
-/// One page of a market's rows.
-fn page<R: ColumnRow>(
-    columns: &Columns<R>,
-    market: EntityId,
-    basis: Tx,
-    filter: &Filter,
-    limit: usize,
-) -> Result<Said, Unanswered> {
-    let ix = columns.market_ix(market).ok_or(Refusal::of(Code::UnknownMarket))?;
-    let view = columns.view(ix, basis)?;
-    let kept = columns.kept(ix);
-    // Who goes on behind a row or a transaction that was dropped would miss what was dropped behind it.
-    let (row, since) = (filter.from_row, filter.since);
-    if row != 0 && row < kept.dropped || since != Tx::ZERO && since < kept.gone {
-        return Err(IndexError::BelowHorizon { horizon: kept.horizon }.into());
-    }
-    let mut rows: Vec<StoredRow> = Vec::new();
-    let mut more = false;
-    let reached = view.rows_within(filter, &mut { ROWS_LOOKED_AT }, |found| {
-        if rows.len() == limit {
-            more = true;
-            return ControlFlow::Break(());
-        }
-        let row = bytemuck::cast(found.row);
-        rows.push(StoredRow { tx: found.tx.bits(), number: found.number, n: found.n, row });
-        ControlFlow::Continue(())
-    })?;
-    let mut next = rows.last().map_or(u64::from(filter.from_row), |row| u64::from(row.number) + 1);
-    if !more && reached < view.end_row() {
-        // Enough for one turn, though the page is not full.
-        (more, next) = (true, u64::from(reached));
-    }
-    Ok(Said::Answer { count: rows.len() as u32, aux: next, more, body: bytemuck::cast_slice(&rows).to_vec() })
+/// Whether a `Count` is of markets themselves: they stand in memory, in order.
+fn is_of_markets(body: &[u8]) -> bool {
+    let attribute = Cursor::new(body).u64().ok().and_then(Attribute::from_number);
+    attribute == Some(Attribute::Market)
 }
 
 /// Why there is no answer: the asker's fault, or the storage's.

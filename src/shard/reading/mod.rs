@@ -1,59 +1,106 @@
-//! Reads that may be long: averages, bars, the greatest markets. They never hold the core, and the core reads no file for
-//! them.
+//! Reads of rows: averages, bars, the greatest markets, counts, pages. They never hold the core, and the core reads no file
+//! for them.
 //!
 //! ```text
-//!   asked -> waiting -> here:  a slice of rows in memory per turn ----------------------------> answer
-//!                        | ^                                                (memory, bounded)
-//!                   away v |  a trip: whole blocks and frozen parts, page faults, preads
-//!                   reader thread (`reader.rs`)
+//!   asked -> its first slice at once -> answer
+//!              \-> waiting -> here:  a slice of memory per turn -------------------------------> answer
+//!                              | ^                                          (memory, bounded)
+//!                         away v |  a trip: whole blocks and frozen parts, page faults, preads
+//!                         reader thread (`reader.rs`)
 //! ```
 //!
-//! A read is a walk over markets, row by row (`walk.rs`), as of a basis that was fixed when it began; rows that arrive
-//! later are behind it. What it has come to travels along with it, so wherever rows are sealed, frozen or merged
-//! meanwhile, it goes on at the next row. Rows that retention takes before they were read end it as `below_horizon`; it
-//! never answers with fewer. Invariants: a turn looks at no more than [`ROWS_PER_TURN`] rows, whoever asks for how much;
-//! so many reads are under way at once, so many more wait, and a further one is told `Busy`; a client that leaves ends its
-//! reads. Deliberately absent: reads of one place or one page, which `ask.rs` answers at once.
+//! A read is a walk (`sums.rs`, `counts.rs`, `rows.rs`) as of a basis that was fixed when it began; rows that arrive later are
+//! behind it. What it has come to travels along with it, so wherever rows are sealed, frozen or merged meanwhile, it goes on
+//! at the next row. Rows that retention takes before they were read end it as `below_horizon`; it never answers with fewer.
+//! Two lanes: what may take seconds never keeps a count or a page waiting for a place. Invariants: a turn looks at no more
+//! than [`ROWS_PER_TURN`] rows, whoever asks for how much; so many reads of a lane are under way at once, so many more wait,
+//! and a further one is told `Busy`; a client that leaves ends its reads. Deliberately absent: facts, which `ask.rs` answers.
 
+mod counts;
 mod reader;
+mod rows;
+mod sums;
 #[cfg(test)]
 mod tests;
-mod walk;
+mod under_way;
 
 pub use reader::{Reader, Trip};
 
-use super::ask::{Read, Unanswered};
+use super::ask::{Read, Unanswered, bad};
 use super::{ConnId, Refusal, Shard, ShardError};
-use myelin_datom::EntityId;
+use counts::{Counted, Counts};
+use myelin_datom::{EntityId, Tx};
 use myelin_index::{Filter, Summing};
-use myelin_wire::{Code, Cursor, Header, Kind, TopAsk};
+use myelin_wire::{Attribute, Code, Cursor, Header, Kind, TopAsk};
+use rows::Rows;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use walk::{Reading, Step, Wanted};
+use sums::{Sums, Wanted};
+use under_way::{Here, Reading, Step, ToCome, Walk};
 
 /// Rows of the newest part that one turn looks at: at 10 ns a row 80 µs, less than a sync takes.
 pub const ROWS_PER_TURN: u64 = 8192;
-/// Reads of a shard under way at once. Each holds up to 64 Ki bars, some 20 MiB; a trip of each comes in turn.
-pub const READINGS_MAX: usize = 8;
-/// Reads of a shard that wait for a place; a further one is told `Busy`.
-const WAITING_MAX: usize = 256;
+/// Long reads of a shard under way at once. Each holds up to 64 Ki bars, some 20 MiB; a trip of each comes in turn.
+const LONG_MAX: usize = 8;
+/// The same of short ones. Each holds a page of rows at most, 640 KiB, or 512 markets.
+const SHORT_MAX: usize = 16;
+/// Reads of a shard under way at once: places in the rings to the reader thread and back.
+pub const UNDER_WAY_MAX: usize = LONG_MAX + SHORT_MAX;
+/// Long reads of a shard that wait for a place; a further one is told `Busy`.
+const LONG_WAITING_MAX: usize = 256;
+/// The same of short ones.
+const SHORT_WAITING_MAX: usize = 4096;
 /// Markets in one answer of `Top` at most: 224 KiB.
 const TOP_MAX: u64 = 4096;
+/// Markets in one page of their list; more follow on request.
+const MARKETS_PER_PAGE: u32 = 4096;
 
 /// A read that is with the reader thread.
 struct Away {
     number: u64,
+    long: bool,
     from: ConnId,
     header: Header,
     gone: Arc<AtomicBool>,
 }
 
-/// The long reads of a shard.
-#[derive(Default)]
-pub struct Readings {
+/// Reads of one kind, and their places.
+struct Lane {
+    under_way_max: usize,
+    waiting_max: usize,
     waiting: VecDeque<Box<Reading>>,
     here: VecDeque<Box<Reading>>,
+    away: usize,
+}
+
+impl Lane {
+    const fn new(under_way_max: usize, waiting_max: usize) -> Self {
+        Self { under_way_max, waiting_max, waiting: VecDeque::new(), here: VecDeque::new(), away: 0 }
+    }
+
+    /// Lets reads that wait begin, as far as there are places.
+    fn let_in(&mut self) {
+        while self.here.len() + self.away < self.under_way_max {
+            let Some(next) = self.waiting.pop_front() else { return };
+            self.here.push_back(next);
+        }
+    }
+
+    fn forget(&mut self, conn: ConnId) {
+        self.waiting.retain(|reading| reading.from() != conn);
+        self.here.retain(|reading| reading.from() != conn);
+        // Its places are for those who wait: nobody else may come who would let them in.
+        self.let_in();
+    }
+}
+
+/// The reads of a shard.
+pub struct Readings {
+    long: Lane,
+    short: Lane,
+    /// Whose slice comes next, where both have one.
+    long_is_next: bool,
     leaving: VecDeque<Trip>,
     away: Vec<Away>,
     summing: Summing,
@@ -62,23 +109,38 @@ pub struct Readings {
     turn_rows_max: u64,
 }
 
+impl Default for Readings {
+    fn default() -> Self {
+        Self {
+            long: Lane::new(LONG_MAX, LONG_WAITING_MAX),
+            short: Lane::new(SHORT_MAX, SHORT_WAITING_MAX),
+            long_is_next: false,
+            leaving: VecDeque::new(),
+            away: Vec::new(),
+            summing: Summing::default(),
+            begun: 0,
+            turn_rows_max: 0,
+        }
+    }
+}
+
 impl Readings {
     /// The connection is gone, and its reads with it. One that is away keeps its place until it is back.
     pub fn forget(&mut self, conn: ConnId) {
-        self.waiting.retain(|reading| reading.from() != conn);
-        self.here.retain(|reading| reading.from() != conn);
         for away in self.away.iter().filter(|away| away.from == conn) {
             away.gone.store(true, Relaxed);
         }
-        // Its places are for those who wait: nobody else may come who would let them in.
-        self.let_in();
+        self.long.forget(conn);
+        self.short.forget(conn);
     }
 
     /// Nobody is answered any more: who asked, and what.
     pub fn give_up(&mut self) -> Vec<(ConnId, Header)> {
         let gone = |away: &Away| away.gone.swap(true, Relaxed);
         let away = self.away.iter().filter(|away| !gone(away)).map(|away| (away.from, away.header));
-        let here = self.waiting.drain(..).chain(self.here.drain(..)).map(|reading| (reading.from(), reading.header()));
+        let Self { long, short, .. } = self;
+        let lanes = [&mut long.waiting, &mut long.here, &mut short.waiting, &mut short.here];
+        let here = lanes.into_iter().flat_map(|lane| lane.drain(..)).map(|one| (one.from(), one.header()));
         here.chain(away).collect()
     }
 
@@ -88,28 +150,117 @@ impl Readings {
         self.turn_rows_max
     }
 
-    /// Lets reads that wait begin, as far as there are places.
-    fn let_in(&mut self) {
-        while self.here.len() + self.away.len() < READINGS_MAX {
-            let Some(next) = self.waiting.pop_front() else { return };
-            self.here.push_back(next);
-        }
+    fn lane(&mut self, long: bool) -> &mut Lane {
+        if long { &mut self.long } else { &mut self.short }
     }
 }
 
 impl Shard {
-    /// `Vwap`, `Bars` and `Top`: checked now, answered when it was all read.
+    /// Begins a read of rows: one that needs memory only, and not much of it, is answered at once.
     pub(super) fn begin_reading(&mut self, read: &Read) -> Result<(), Unanswered> {
-        let (wanted, market, filter) = self.wanted(read)?;
-        if self.readings.waiting.len() >= WAITING_MAX {
+        let walk = self.walk(read)?;
+        let long = walk.is_long();
+        if self.readings.lane(long).waiting.len() >= self.readings.lane(long).waiting_max {
             return Err(self.busy(self.now).into());
         }
         self.readings.begun += 1;
-        let markets = self.markets.count_as_of(read.basis) as u32;
-        let reading = Reading::new(self.readings.begun, read.clone(), wanted, market, markets, filter);
-        self.readings.waiting.push_back(Box::new(reading));
-        self.readings.let_in();
+        let mut reading = Box::new(Reading::new(self.readings.begun, read, walk));
+        let lane = self.readings.lane(long);
+        // Who comes later does not overtake: an answer at once is for whom nobody waits in front of.
+        if !long && lane.waiting.is_empty() && lane.here.is_empty() {
+            return match self.slice(&mut reading)? {
+                Step::Answer(said) => {
+                    self.say(read.from, read.header.session, read.header.request, read.basis, said);
+                    Ok(())
+                }
+                Step::More | Step::Away => self.wait_for_a_place(reading),
+            };
+        }
+        self.wait_for_a_place(reading)
+    }
+
+    #[expect(clippy::unnecessary_wraps, reason = "it ends what may be refused")]
+    fn wait_for_a_place(&mut self, reading: Box<Reading>) -> Result<(), Unanswered> {
+        let lane = self.readings.lane(reading.is_long());
+        lane.waiting.push_back(reading);
+        lane.let_in();
         Ok(())
+    }
+
+    /// What a question walks over. **Errors:** it is not one, or of what is not there.
+    fn walk(&self, read: &Read) -> Result<Walk, Unanswered> {
+        match read.kind {
+            Kind::Count => self.counts(read).map(Walk::Counts),
+            Kind::ListMarkets => self.market_list(read).map(Walk::Counts),
+            Kind::Latest => self.newest(read).map(Walk::Rows),
+            Kind::Rows => self.page(read).map(Walk::Rows),
+            _ => {
+                let (wanted, market, filter) = self.wanted(read)?;
+                let markets = self.markets.count_as_of(read.basis) as u32;
+                let to_come = if market == EntityId::NONE { ToCome::numbered(0..markets) } else { ToCome::one(market) };
+                Ok(Walk::Sums(Sums::new(read.basis, wanted, to_come, filter)))
+            }
+        }
+    }
+
+    /// `Count`: body `attribute:8 | market:8`, market 0 = all.
+    fn counts(&self, read: &Read) -> Result<Counts, Unanswered> {
+        let mut cursor = Cursor::new(&read.body);
+        let (attribute, market) = (cursor.u64().map_err(bad)?, cursor.u64().map_err(bad)?);
+        cursor.end().map_err(bad)?;
+        let market = EntityId::from_bits(market);
+        let (counted, known) = match Attribute::from_number(attribute) {
+            Some(Attribute::Tick) => (Counted::Ticks, self.ticks.market_ix(market).is_some()),
+            Some(Attribute::Quote) => (Counted::Quotes, self.quotes.market_ix(market).is_some()),
+            // Markets themselves are counted without a walk.
+            Some(Attribute::Market) | None => return Err(Refusal::of(Code::UnknownAttribute).into()),
+        };
+        if market == EntityId::NONE {
+            let markets = self.markets.count_as_of(read.basis) as u32;
+            return Ok(Counts::of(read.basis, counted, ToCome::numbered(0..markets)));
+        }
+        if !known {
+            return Err(Refusal::of(Code::UnknownMarket).into());
+        }
+        Ok(Counts::of(read.basis, counted, ToCome::one(market)))
+    }
+
+    /// `ListMarkets`: body `from:8`, the number of the first market; a page follows.
+    fn market_list(&self, read: &Read) -> Result<Counts, Unanswered> {
+        let mut cursor = Cursor::new(&read.body);
+        let first = cursor.u64().map_err(bad)?;
+        cursor.end().map_err(bad)?;
+        let there = self.markets.count_as_of(read.basis) as u32;
+        let first = u32::try_from(first).unwrap_or(u32::MAX);
+        let end = first.saturating_add(MARKETS_PER_PAGE).min(there);
+        Ok(Counts::each(read.basis, first..end.max(first), there))
+    }
+
+    /// `Latest`: body `market:8`; the newest tick, and its `tx` beside it.
+    fn newest(&self, read: &Read) -> Result<Rows, Unanswered> {
+        let mut cursor = Cursor::new(&read.body);
+        let market = EntityId::from_bits(cursor.u64().map_err(bad)?);
+        cursor.end().map_err(bad)?;
+        Rows::newest(&self.here(), read.basis, market)
+    }
+
+    /// `Rows`: body `market:8 | kind:8 | from row:8 | since tx:8 | from ns:8 | to ns:8 | limit:8`, kind 1 ticks, 2 quotes;
+    /// rows after `since` whose event time lies in the range, ends included. `aux` is the row to go on from.
+    fn page(&self, read: &Read) -> Result<Rows, Unanswered> {
+        let mut cursor = Cursor::new(&read.body);
+        let (market, kind) = (EntityId::from_bits(cursor.u64().map_err(bad)?), cursor.u64().map_err(bad)?);
+        let (from_row, since) = (cursor.u64().map_err(bad)?, Tx::from_bits(cursor.u64().map_err(bad)?));
+        let (from_ns, to_ns) = (cursor.i64().map_err(bad)?, cursor.i64().map_err(bad)?);
+        let limit = usize::try_from(cursor.u64().map_err(bad)?).unwrap_or(usize::MAX);
+        cursor.end().map_err(bad)?;
+        let from_row = u32::try_from(from_row).map_err(|_| Refusal::of(Code::BadBody))?;
+        let kind = Attribute::from_number(kind).ok_or(Refusal::of(Code::BadBody))?;
+        let filter = Filter { since, from_row, event_time_ns: from_ns..=to_ns };
+        Rows::page(&self.here(), read.basis, kind, market, filter, limit)
+    }
+
+    const fn here(&self) -> Here<'_> {
+        Here { ticks: &self.ticks, quotes: &self.quotes, markets: &self.markets }
     }
 
     /// What is asked for, of one market or of all (`NONE`), of which rows.
@@ -150,17 +301,19 @@ impl Shard {
     /// True when a slice can be read now.
     #[must_use]
     pub fn has_readings(&self) -> bool {
-        !self.readings.here.is_empty()
+        !self.readings.long.here.is_empty() || !self.readings.short.here.is_empty()
     }
 
-    /// One slice of one read: at most [`ROWS_PER_TURN`] rows. Reads in turn. **Errors:** what it needs could not be read.
+    /// One slice of one read: at most [`ROWS_PER_TURN`] rows. Reads of a lane in turn, and the lanes in turn.
+    ///
+    /// **Errors:** what it needs could not be read.
     pub fn read_on(&mut self) -> Result<(), ShardError> {
-        let Some(mut reading) = self.readings.here.pop_front() else { return Ok(()) };
-        let mut left = ROWS_PER_TURN;
-        let step = reading.go_on(&self.ticks, &self.markets, &mut self.readings.summing, &mut left);
-        self.readings.turn_rows_max = self.readings.turn_rows_max.max(ROWS_PER_TURN - left);
-        match step {
-            Ok(Step::More) => self.readings.here.push_back(reading),
+        let readings = &mut self.readings;
+        let long = readings.short.here.is_empty() || readings.long_is_next && !readings.long.here.is_empty();
+        readings.long_is_next = !long;
+        let Some(mut reading) = readings.lane(long).here.pop_front() else { return Ok(()) };
+        match self.slice(&mut reading) {
+            Ok(Step::More) => self.readings.lane(long).here.push_back(reading),
             Ok(Step::Away) => self.leave(reading),
             Ok(Step::Answer(said)) => {
                 let (from, header) = (reading.from(), reading.header());
@@ -169,18 +322,28 @@ impl Shard {
             Err(Unanswered::Refused(refusal)) => self.refuse(reading.from(), &reading.header(), refusal),
             Err(Unanswered::Failed(error)) => {
                 // Who asked is told when the shard stops.
-                self.readings.here.push_front(reading);
+                self.readings.lane(long).here.push_front(reading);
                 return Err(error.into());
             }
         }
-        self.readings.let_in();
+        self.readings.lane(long).let_in();
         Ok(())
+    }
+
+    fn slice(&mut self, reading: &mut Reading) -> Result<Step, Unanswered> {
+        let mut left = ROWS_PER_TURN;
+        let here = Here { ticks: &self.ticks, quotes: &self.quotes, markets: &self.markets };
+        let step = reading.go_on(&here, &mut self.readings.summing, &mut left);
+        self.readings.turn_rows_max = self.readings.turn_rows_max.max(ROWS_PER_TURN - left);
+        step
     }
 
     fn leave(&mut self, reading: Box<Reading>) {
         let (number, from, header, gone) = (reading.number(), reading.from(), reading.header(), reading.gone());
-        self.readings.away.push(Away { number, from, header, gone });
-        self.readings.leaving.push_back(Trip::new(self.number, reading, self.ticks.sealed()));
+        let long = reading.is_long();
+        self.readings.lane(long).away += 1;
+        self.readings.away.push(Away { number, long, from, header, gone });
+        self.readings.leaving.push_back(Trip::new(self.number, reading, self.ticks.sealed(), self.quotes.sealed()));
     }
 
     /// The next read that is to go to the reader thread.
@@ -197,10 +360,12 @@ impl Shard {
         // Who asked for what cannot be read stays in the list, and is told when the shard stops.
         result?;
         let away = self.readings.away.swap_remove(at);
+        let lane = self.readings.lane(away.long);
+        lane.away -= 1;
         if !away.gone.load(Relaxed) {
-            self.readings.here.push_back(reading);
+            lane.here.push_back(reading);
         }
-        self.readings.let_in();
+        lane.let_in();
         Ok(())
     }
 }

@@ -5,14 +5,16 @@
 //!   core --Trip { what the read has come to, Sealed }--> reader thread: up to a million rows --Trip--> core
 //! ```
 //!
-//! A trip has a bound, so that the reads of several clients come in turn, and ends early when who asked has left. The files
+//! Short reads (a page, a count) go first: they never wait for more than one trip of a long one. A trip has a bound, so that the reads of several clients come in turn, and ends early when who asked has left. The files
 //! it read are let go here as well: giving a map back is no work for a core. Invariant: one ring there and one back, each
 //! with a place for every read that can be under way. Deliberately absent: which rows (`walk.rs`), and tasks of its own.
 
-use super::walk::Reading;
+use super::under_way::Reading;
+use super::{LONG_MAX, SHORT_MAX};
 use crate::runtime::ring::{Producer, ThreadConsumer};
-use myelin_datom::Tick;
+use myelin_datom::{Quote, Tick};
 use myelin_index::{Cache, IndexError, Sealed, Summing};
+use std::collections::VecDeque;
 
 /// Rows of one trip: at 10 ns a row 10 ms, after which another read has its turn. A trip ends with the block or frozen part
 /// in which it has come so far.
@@ -24,13 +26,13 @@ const CACHE_BYTES: usize = 8 << 20;
 pub struct Trip {
     shard: u16,
     reading: Box<Reading>,
-    sealed: Option<Sealed<Tick>>,
+    sealed: Option<(Sealed<Tick>, Sealed<Quote>)>,
     result: Result<(), IndexError>,
 }
 
 impl Trip {
-    pub(super) fn new(shard: u16, reading: Box<Reading>, sealed: Sealed<Tick>) -> Self {
-        Self { shard, reading, sealed: Some(sealed), result: Ok(()) }
+    pub(super) fn new(shard: u16, reading: Box<Reading>, ticks: Sealed<Tick>, quotes: Sealed<Quote>) -> Self {
+        Self { shard, reading, sealed: Some((ticks, quotes)), result: Ok(()) }
     }
 
     /// Whose read it is.
@@ -57,10 +59,26 @@ impl Default for Reader {
 }
 
 impl Reader {
-    /// The thread's whole life.
+    /// The thread's whole life: short trips first, as many as there may be, then one long one.
     pub fn run(mut self, mut trips: ThreadConsumer<Trip>, mut back: Producer<Trip>) {
-        while let Some(trip) = trips.pop() {
-            if back.push(self.travel(trip)).is_err() {
+        let mut long = VecDeque::with_capacity(LONG_MAX);
+        loop {
+            for _ in 0..SHORT_MAX {
+                let next = if long.is_empty() { trips.pop() } else { trips.try_pop() };
+                match next {
+                    Some(trip) if trip.reading.is_long() => long.push_back(trip),
+                    Some(trip) => {
+                        if back.push(self.travel(trip)).is_err() {
+                            return;
+                        }
+                    }
+                    None if long.is_empty() => return,
+                    None => break,
+                }
+            }
+            if let Some(trip) = long.pop_front()
+                && back.push(self.travel(trip)).is_err()
+            {
                 return;
             }
         }
@@ -68,8 +86,9 @@ impl Reader {
 
     /// One trip. What fails is told with it.
     pub fn travel(&mut self, mut trip: Trip) -> Trip {
-        if let Some(sealed) = trip.sealed.take() {
-            trip.result = trip.reading.travel(&sealed, &self.cache, &mut self.summing, ROWS_PER_TRIP);
+        if let Some((ticks, quotes)) = trip.sealed.take() {
+            let Self { summing, cache } = self;
+            trip.result = trip.reading.travel(&ticks, &quotes, cache, summing, ROWS_PER_TRIP);
             if trip.result.is_err() {
                 // Half of a block may stand in it.
                 self.summing = Summing::default();

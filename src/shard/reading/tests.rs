@@ -1,11 +1,12 @@
-//! Places of long reads: how many there are, who has one, and when it is given back.
+//! Places of reads: how many there are, who has one, and when it is given back; and what is read where.
 
 use super::*;
 use crate::config::Limits;
 use crate::shard::reply::{Reply, Said};
 use myelin_datom::{MarketName, Tick, Tx, received_delta};
-use myelin_index::MarketOptions;
-use myelin_wire::MarketFlags;
+use myelin_index::{MarketOptions, Run};
+use myelin_wire::{MarketFlags, StoredRow};
+use std::ops::Range;
 
 const FROZEN_ROWS: u64 = 100;
 const NEWEST_ROWS: u64 = 3 * ROWS_PER_TURN;
@@ -16,10 +17,24 @@ fn conn(index: u32) -> ConnId {
 
 /// A shard with one market: some rows frozen, and more in the newest part than one turn looks at.
 fn shard() -> Shard {
+    let mut shard = empty();
+    fill(&mut shard, 1..FROZEN_ROWS + 1);
+    shard.ticks.freeze().unwrap();
+    fill(&mut shard, FROZEN_ROWS + 1..FROZEN_ROWS + NEWEST_ROWS + 1);
+    shard
+}
+
+fn empty() -> Shard {
     let mut shard = Shard::new(0, 1, &Limits::lean());
     let market = shard.markets.create(Tx::from_bits(1), MarketName::new("a").unwrap(), MarketFlags(0)).unwrap().id;
     shard.ticks.add_market(market, MarketOptions::default());
-    for id in 1..=FROZEN_ROWS + NEWEST_ROWS {
+    shard
+}
+
+/// A row of each of these ids, each by the transaction after its id.
+fn fill(shard: &mut Shard, ids: Range<u64>) {
+    let market = shard.markets.get(0).unwrap().id;
+    for id in ids {
         let tick = Tick {
             market,
             id,
@@ -32,11 +47,44 @@ fn shard() -> Shard {
         let mut verdicts = Vec::new();
         shard.ticks.check(&[tick], &mut verdicts).unwrap();
         shard.ticks.insert(Tx::from_bits(id + 1), &[tick], &verdicts);
-        if id == FROZEN_ROWS {
-            shard.ticks.freeze().unwrap();
-        }
     }
+}
+
+const SEALED_ROWS: u64 = 300;
+
+/// A shard with one market: rows in a sealed run, and some in the newest part.
+fn sealed_shard(dir: &std::path::Path) -> Shard {
+    let mut shard = empty();
+    fill(&mut shard, 1..SEALED_ROWS + 1);
+    let frozen = shard.ticks.freeze().unwrap();
+    let path = dir.join("a.run");
+    frozen.write_run(&path, &mut ()).unwrap();
+    shard.ticks.install(frozen, Arc::new(Run::open(&path).unwrap()));
+    fill(&mut shard, SEALED_ROWS + 1..2 * SEALED_ROWS + 1);
     shard
+}
+
+/// What is answered, and how many trips it took.
+fn read(shard: &mut Shard, kind: Kind, words: &[u64], basis: u64) -> (Said, usize) {
+    let body: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+    let read =
+        Read::of(conn(1), Header { session: 1, request: 1, ..Header::new(kind) }, kind, body, Tx::from_bits(basis));
+    assert!(shard.begin_reading(&read).is_ok());
+    let mut trips = 0;
+    let mut reader = Reader::default();
+    loop {
+        turns(shard);
+        let Some(trip) = shard.poll_trip() else { break };
+        trips += 1;
+        shard.is_back(reader.travel(trip)).unwrap();
+    }
+    let [reply] = self::said(shard).try_into().unwrap();
+    (reply.said, trips)
+}
+
+fn answer(said: Said) -> (u32, u64, bool, Vec<u8>) {
+    let Said::Answer { count, aux, more, body } = said else { panic!("{said:?}") };
+    (count, aux, more, body)
 }
 
 fn ask(shard: &mut Shard, from: ConnId, request: u64) -> Result<(), Code> {
@@ -76,13 +124,13 @@ fn a_read_takes_as_many_turns_as_its_rows_in_memory_need_and_no_turn_is_longer()
 #[test]
 fn who_finds_no_place_is_told_busy_and_who_leaves_gives_its_places_back() {
     let mut shard = shard();
-    for request in 0..(READINGS_MAX + WAITING_MAX) as u64 {
+    for request in 0..(LONG_MAX + LONG_WAITING_MAX) as u64 {
         ask(&mut shard, conn(1), request).unwrap();
     }
     assert_eq!(ask(&mut shard, conn(2), 1), Err(Code::Busy));
     turns(&mut shard);
     let trips: Vec<Trip> = std::iter::from_fn(|| shard.poll_trip()).collect();
-    assert_eq!(trips.len(), READINGS_MAX, "no more than the rings have places for");
+    assert_eq!(trips.len(), LONG_MAX, "no more than the rings have places for");
     shard.closed(conn(1));
     ask(&mut shard, conn(2), 1).unwrap();
     assert!(!shard.has_readings(), "those that are away have their places until they are back");
@@ -103,7 +151,7 @@ fn who_finds_no_place_is_told_busy_and_who_leaves_gives_its_places_back() {
 #[test]
 fn who_waits_for_a_place_gets_that_of_who_left_without_anybody_else_asking() {
     let mut shard = shard();
-    (0..READINGS_MAX as u64).for_each(|request| ask(&mut shard, conn(1), request).unwrap());
+    (0..LONG_MAX as u64).for_each(|request| ask(&mut shard, conn(1), request).unwrap());
     ask(&mut shard, conn(2), 1).unwrap();
     // All places are held by reads that are here, and none is away to come back.
     shard.closed(conn(1));
@@ -113,7 +161,7 @@ fn who_waits_for_a_place_gets_that_of_who_left_without_anybody_else_asking() {
 #[test]
 fn a_shard_that_stops_tells_whoever_waits_for_a_long_read_once() {
     let mut shard = shard();
-    for request in 0..(READINGS_MAX + 3) as u64 {
+    for request in 0..(LONG_MAX + 3) as u64 {
         ask(&mut shard, conn(request as u32 % 2), request).unwrap();
     }
     // One of them is away, the others wait here or for a place.
@@ -128,7 +176,100 @@ fn a_shard_that_stops_tells_whoever_waits_for_a_long_read_once() {
         })
         .collect();
     told.sort_unstable();
-    assert!(told.into_iter().eq(0..(READINGS_MAX + 3) as u64));
+    assert!(told.into_iter().eq(0..(LONG_MAX + 3) as u64));
     shard.is_back(Reader::default().travel(trip)).unwrap();
     assert!(!shard.has_readings() && said(&mut shard).is_empty());
+}
+
+#[test]
+fn what_stands_in_a_sealed_block_is_read_by_the_reader_thread_and_what_memory_knows_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut shard = sealed_shard(dir.path());
+    let market = shard.markets.get(0).unwrap().id.bits();
+    let (newest, edge, middle) = (2 * SEALED_ROWS + 1, SEALED_ROWS + 1, SEALED_ROWS / 2 + 1);
+    // The moment; how many rows there were; trips: only a moment within the block needs its transactions.
+    for (basis, rows, trips) in
+        [(newest, 2 * SEALED_ROWS, 0), (edge, SEALED_ROWS, 0), (middle, SEALED_ROWS / 2, 1), (1, 0, 0)]
+    {
+        for words in [[1, 0], [1, market]] {
+            let (said, took) = read(&mut shard, Kind::Count, &words, basis);
+            assert_eq!((answer(said).1, took), (rows, trips), "as of {basis}");
+        }
+        let (said, took) = read(&mut shard, Kind::ListMarkets, &[0], basis);
+        let (count, next, more, body) = answer(said);
+        assert_eq!((count, next, more, took), (1, 1, false, trips), "as of {basis}");
+        let [listed] = myelin_wire::read_market_rows(&body).unwrap().try_into().unwrap();
+        assert_eq!((listed.ticks, listed.quotes), (rows, 0));
+    }
+    // The newest row itself stands in the block.
+    for (basis, id, trips) in [(newest, 2 * SEALED_ROWS, 0), (edge, SEALED_ROWS, 1), (middle, SEALED_ROWS / 2, 1)] {
+        let (said, took) = read(&mut shard, Kind::Latest, &[market], basis);
+        let (count, tx, _, body) = answer(said);
+        let tick: Tick = bytemuck::pod_read_unaligned(&body);
+        assert_eq!((count, tx, tick.id, took), (1, id + 1, id, trips), "as of {basis}");
+    }
+    assert_eq!(answer(read(&mut shard, Kind::Latest, &[market], 1).0).0, 0, "before all rows");
+}
+
+#[test]
+fn pages_over_sealed_and_newest_rows_are_whole_and_who_follows_a_market_never_travels() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut shard = sealed_shard(dir.path());
+    let market = shard.markets.get(0).unwrap().id.bits();
+    let (least, most) = (i64::MIN as u64, i64::MAX as u64);
+    for (basis, rows) in
+        [(2 * SEALED_ROWS + 1, 2 * SEALED_ROWS), (SEALED_ROWS / 2 + 1, SEALED_ROWS / 2), (SEALED_ROWS + 1, SEALED_ROWS)]
+    {
+        for limit in [7, 100, 300, 10_000] {
+            let (mut from, mut ids) = (0, Vec::new());
+            loop {
+                let (said, _) = read(&mut shard, Kind::Rows, &[market, 1, from, 0, least, most, limit], basis);
+                let (count, next, more, body) = answer(said);
+                assert!(u64::from(count) <= limit);
+                ids.extend(body.chunks(80).map(|row| {
+                    let row: StoredRow = bytemuck::pod_read_unaligned(row);
+                    assert_eq!((row.tx, u64::from(row.number)), (row.row[1] + 1, row.row[1] - 1));
+                    row.row[1]
+                }));
+                if !more {
+                    break;
+                }
+                assert!(next > from, "a page that says more goes on");
+                from = next;
+            }
+            assert!(ids.iter().copied().eq(1..=rows), "as of {basis}, {limit} a page: {} rows", ids.len());
+        }
+    }
+    let follow = [market, 1, 0, SEALED_ROWS + 10, least, most, 10_000];
+    let (said, trips) = read(&mut shard, Kind::Rows, &follow, 2 * SEALED_ROWS + 1);
+    assert_eq!((u64::from(answer(said).0), trips), (SEALED_ROWS - 9, 0), "what came since is in memory");
+}
+
+#[test]
+fn a_count_and_a_page_do_not_wait_for_the_places_of_long_reads() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut shard = sealed_shard(dir.path());
+    for request in 0..(LONG_MAX + LONG_WAITING_MAX) as u64 {
+        ask(&mut shard, conn(2), request).unwrap();
+    }
+    let body = [1_u64, 0].map(u64::to_le_bytes).concat();
+    let read = |basis| {
+        Read::of(
+            conn(1),
+            Header { request: basis, ..Header::new(Kind::Count) },
+            Kind::Count,
+            body.clone(),
+            Tx::from_bits(basis),
+        )
+    };
+    assert!(shard.begin_reading(&read(2 * SEALED_ROWS + 1)).is_ok());
+    assert_eq!(said(&mut shard).len(), 1, "at once");
+    assert!(shard.begin_reading(&read(SEALED_ROWS / 2 + 1)).is_ok());
+    shard.read_on().unwrap();
+    let trip = shard.poll_trip().expect("the first slice is the count's");
+    shard.is_back(Reader::default().travel(trip)).unwrap();
+    (0..2).for_each(|_| shard.read_on().unwrap());
+    let told: Vec<u64> =
+        said(&mut shard).iter().filter(|reply| reply.to == conn(1)).map(|reply| reply.request).collect();
+    assert_eq!(told, [SEALED_ROWS / 2 + 1]);
 }

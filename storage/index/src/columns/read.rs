@@ -174,6 +174,20 @@ impl<R: ColumnRow> Columns<R> {
         self.view_now(market).upto_at(tx)
     }
 
+    /// The number of a market's first row of later transactions than `as_of`, or of the first that is there, where memory alone
+    /// can say it; nothing where a sealed block would have to be read.
+    ///
+    /// **Errors:** [`IndexError::BelowHorizon`].
+    pub fn end_in_memory(&self, market: MarketIx, as_of: Tx) -> Result<Option<u32>, IndexError> {
+        let floor = self.market(market).floor;
+        if as_of < floor.horizon {
+            return Err(IndexError::BelowHorizon { horizon: floor.horizon });
+        }
+        let view = self.view_now(market);
+        let end = if as_of < self.last_tx() { view.upto_in_memory(as_of) } else { Some(view.upto) };
+        Ok(end.map(|end| end.max(floor.row)))
+    }
+
     /// One market with all its rows.
     pub(super) fn view_now(&self, market: MarketIx) -> MarketView<'_, R> {
         let market = self.market(market);
@@ -229,20 +243,43 @@ impl<'a, R: ColumnRow> MarketView<'a, R> {
 
     /// Row numbers of transactions up to `as_of`.
     pub(super) fn upto_at(&self, as_of: Tx) -> Result<u32, IndexError> {
-        // Transactions ascend over parts, runs and blocks: what began later is passed over without a look at each.
-        let begun = &self.runs[..self.runs.partition_point(|run| run.meta().tx_min <= as_of)];
-        let blocks = begun.iter().rev().filter_map(|run| {
-            let of = run.blocks_of(self.market);
-            let begun = run.blocks()[of.clone()].partition_point(|block| block.tx_min <= as_of);
-            (begun > 0).then(|| Piece::Block { run, block: of.start + begun - 1 })
-        });
-        for piece in self.parts().rev().chain(blocks) {
+        for piece in self.begun_by(as_of) {
             let prefix = piece.prefix(self.cache, as_of)?;
             if prefix > 0 {
                 return Ok(self.upto.min(piece.first() + prefix));
             }
         }
         Ok(self.floor)
+    }
+
+    /// The same where memory alone can say it; nothing where the transactions of a sealed block would have to be read.
+    fn upto_in_memory(&self, as_of: Tx) -> Option<u32> {
+        for piece in self.begun_by(as_of) {
+            let prefix = match piece {
+                Piece::Part { part, .. } => prefix(part.runs(), part.rows(), as_of),
+                Piece::Block { run, block } => {
+                    let entry = &run.blocks()[block];
+                    (entry.tx_max <= as_of).then_some(entry.rows)?
+                }
+            };
+            if prefix > 0 {
+                return Some(self.upto.min(piece.first() + prefix));
+            }
+        }
+        Some(self.floor)
+    }
+
+    /// The pieces that begin at a moment or before it, the last one first. Of each run no more than one: transactions ascend
+    /// over parts, runs and blocks, and what began later is passed over without a look at each.
+    fn begun_by(&self, as_of: Tx) -> impl Iterator<Item = Piece<'a, R>> + use<'a, R> {
+        let market = self.market;
+        let begun = &self.runs[..self.runs.partition_point(|run| run.meta().tx_min <= as_of)];
+        let blocks = begun.iter().rev().filter_map(move |run| {
+            let of = run.blocks_of(market);
+            let begun = run.blocks()[of.clone()].partition_point(|block| block.tx_min <= as_of);
+            (begun > 0).then(|| Piece::Block { run, block: of.start + begun - 1 })
+        });
+        self.parts().rev().chain(blocks)
     }
 
     /// The block where a row is, if it is in a run: the last one that begins at or before it.

@@ -1,4 +1,4 @@
-//! One long read: a walk over markets, and over the rows of each.
+//! Averages, bars, the greatest markets: a walk over markets, and over the rows of each.
 //!
 //! ```text
 //!   markets to come -> [ feed feed feed ]   a batch
@@ -11,24 +11,17 @@
 //! Sums are exact and bars know the places of their ends, so slices change no bit of the answer. Deliberately absent:
 //! threads and turns (`mod.rs`, `reader.rs`).
 
-use super::super::ask::{Read, Unanswered, items};
+use super::super::Refusal;
+use super::super::ask::{Unanswered, items};
 use super::super::reply::Said;
-use super::super::{ConnId, Refusal};
+use super::under_way::{Here, MARKET_ROWS, Step, There, ToCome, about};
 use crate::market::Markets;
 use myelin_datom::{EntityId, Tick, Tx};
-use myelin_index::{
-    Bars, Cache, Columns, ExactSum, Filter, IndexError, MarketIx, MarketView, Partial, Sealed, Summing,
-};
-use myelin_wire::{BarRow, By, Code, Header, TopAsk, TopRow, VwapRow};
-use std::collections::VecDeque;
-use std::ops::Range;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use myelin_index::{Bars, Columns, ExactSum, Filter, IndexError, MarketIx, MarketView, Partial, Summing};
+use myelin_wire::{BarRow, By, Code, TopAsk, TopRow, VwapRow};
 
 /// Markets of one batch: what a slice can look up.
 const FEEDS_MAX: usize = 512;
-/// What it costs to look a market up, and to round its sums. **Units:** rows.
-const MARKET_ROWS: u64 = 16;
 /// Bars in one answer at most: 4 MiB. Who wants more asks for a shorter stretch.
 const BARS_MAX: usize = 1 << 16;
 /// Bars that are rounded on the core; more of them are rounded away.
@@ -109,38 +102,9 @@ struct Feed {
     sum: Sum,
 }
 
-/// Markets that are still to be looked at.
-struct ToCome {
-    listed: VecDeque<EntityId>,
-    numbers: Range<u32>,
-}
-
-impl ToCome {
-    fn next(&mut self, markets: &Markets) -> Option<EntityId> {
-        let numbered = |number| markets.get(number).map(|market| market.id);
-        self.listed.pop_front().or_else(|| self.numbers.next().and_then(numbered))
-    }
-
-    fn is_empty(&self) -> bool {
-        self.listed.is_empty() && self.numbers.is_empty()
-    }
-}
-
-/// What a slice came to.
-pub enum Step {
-    /// There is more to read here.
-    More,
-    /// What comes next is not in memory, or is much to round.
-    Away,
-    /// That is all.
-    Answer(Said),
-}
-
 /// See the module's picture.
-pub struct Reading {
-    number: u64,
-    read: Read,
-    gone: Arc<AtomicBool>,
+pub struct Sums {
+    basis: Tx,
     wanted: Wanted,
     filter: Filter,
     to_come: ToCome,
@@ -152,51 +116,18 @@ pub struct Reading {
     bars: Option<(u32, Vec<u8>)>,
 }
 
-impl Reading {
-    /// A read of one market, or of the first `markets` of them where it is `NONE`.
-    pub fn new(number: u64, read: Read, wanted: Wanted, market: EntityId, markets: u32, filter: Filter) -> Self {
-        let one = market != EntityId::NONE;
-        let listed = if one { VecDeque::from([market]) } else { VecDeque::new() };
-        let to_come = ToCome { listed, numbers: if one { 0..0 } else { 0..markets } };
-        let (averages, greatest, gone) = (Vec::new(), Vec::new(), Arc::default());
-        Self { number, read, gone, wanted, filter, to_come, feeds: Vec::new(), at: 0, averages, greatest, bars: None }
-    }
-
-    /// Which of the shard's reads it is.
-    pub const fn number(&self) -> u64 {
-        self.number
-    }
-
-    /// Who asked.
-    pub const fn from(&self) -> ConnId {
-        self.read.from
-    }
-
-    /// The question's header.
-    pub const fn header(&self) -> Header {
-        self.read.header
-    }
-
-    /// The moment it sees.
-    pub const fn basis(&self) -> Tx {
-        self.read.basis
-    }
-
-    /// Set when who asked has left.
-    pub fn gone(&self) -> Arc<AtomicBool> {
-        Arc::clone(&self.gone)
+impl Sums {
+    /// Of these markets, as of a moment.
+    pub fn new(basis: Tx, wanted: Wanted, to_come: ToCome, filter: Filter) -> Self {
+        let (averages, greatest) = (Vec::new(), Vec::new());
+        Self { basis, wanted, filter, to_come, feeds: Vec::new(), at: 0, averages, greatest, bars: None }
     }
 
     /// Goes on here, in memory, until `left` is spent.
-    pub fn go_on(
-        &mut self,
-        ticks: &Columns<Tick>,
-        markets: &Markets,
-        summing: &mut Summing,
-        left: &mut u64,
-    ) -> Result<Step, Unanswered> {
+    pub fn go_on(&mut self, here: &Here<'_>, summing: &mut Summing, left: &mut u64) -> Result<Step, Unanswered> {
+        let Here { ticks, markets, .. } = here;
         while *left > 0 {
-            let basis = self.read.basis;
+            let basis = self.basis;
             let Some(feed) = self.feeds.get_mut(self.at) else {
                 if !self.to_come.is_empty() {
                     self.next_batch(ticks, markets, left)?;
@@ -239,7 +170,7 @@ impl Reading {
             *left = left.saturating_sub(MARKET_ROWS);
             let Some(ix) = ticks.market_ix(market) else { continue };
             let kept = ticks.kept(ix);
-            if self.read.basis < kept.horizon {
+            if self.basis < kept.horizon {
                 return Err(about(market, IndexError::BelowHorizon { horizon: kept.horizon }));
             }
             let sum = self.wanted.sum();
@@ -261,19 +192,13 @@ impl Reading {
     }
 
     /// Goes on away from the core, over rows that are sealed or frozen, until `left` is spent or who asked has left.
-    pub fn travel(
-        &mut self,
-        sealed: &Sealed<Tick>,
-        cache: &Cache,
-        summing: &mut Summing,
-        mut left: u64,
-    ) -> Result<(), IndexError> {
+    pub fn travel(&mut self, there: &There<'_>, summing: &mut Summing, mut left: u64) -> Result<(), IndexError> {
         for feed in &mut self.feeds[self.at..] {
             while !feed.ended && feed.next < feed.sealed_end {
-                if left == 0 || self.gone.load(Relaxed) || feed.sum.is_too_much() {
+                if left == 0 || there.nobody_asks() || feed.sum.is_too_much() {
                     return Ok(());
                 }
-                let rows = sealed.view(cache, feed.market, feed.next..feed.sealed_end, self.read.basis)?;
+                let rows = there.ticks.view(there.cache, feed.market, feed.next..feed.sealed_end, self.basis)?;
                 feed.next = feed.sum.add(&rows, &self.filter, summing, &mut left)?;
                 // The basis may end before the sealed rows do.
                 feed.ended = feed.next == rows.end_row() && feed.next < feed.sealed_end;
@@ -332,7 +257,7 @@ impl Reading {
                     return Ok(Some(Step::Answer(items(&self.greatest))));
                 }
                 *priced = true;
-                self.to_come.listed = self.greatest.drain(..).map(|row| EntityId::from_bits(row.market)).collect();
+                self.to_come = ToCome::listed(self.greatest.drain(..).map(|row| EntityId::from_bits(row.market)));
                 Ok(None)
             }
         }
@@ -383,14 +308,3 @@ fn ranked(market: EntityId, sum: &Sum) -> Option<TopRow> {
         }
     }
 }
-
-/// The same refusal with the market's name on it.
-fn about(market: EntityId, error: IndexError) -> Unanswered {
-    match Unanswered::from(error) {
-        Unanswered::Refused(refusal) => Unanswered::Refused(Refusal { about: market, ..refusal }),
-        failed => failed,
-    }
-}
-
-#[cfg(test)]
-mod tests;
