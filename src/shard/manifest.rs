@@ -377,4 +377,33 @@ mod tests {
         fs::write(dir.path().join("manifest-0000000000000002"), b"damaged").unwrap();
         assert!(matches!(Manifest::newest(dir.path()), Err(ManifestError::Corrupt { .. })));
     }
+
+    /// Row 20 of the pitfalls: what was applied, and how far, must not be stored apart. Whatever of the newest file arrived, a
+    /// start gets the state and the place of one and the same checkpoint.
+    #[test]
+    fn applied_state_and_applied_index_are_stored_together() {
+        let dir = tempfile::tempdir().unwrap();
+        let with = |number, lsn, state: u8| {
+            let files = ShardFiles { state: vec![state; 300], ..ShardFiles::default() };
+            Manifest { number, core: 1, lsn, shards: vec![files] }
+        };
+        let (before, after) = (with(1, 4096, 1), with(2, 8192, 2));
+        before.store(dir.path()).unwrap();
+        let (path, bytes) = (dir.path().join("manifest-0000000000000002"), after.encode());
+        for cut in 0..=bytes.len() {
+            fs::write(&path, &bytes[..cut]).unwrap();
+            let expected = if cut == bytes.len() { &after } else { &before };
+            assert_eq!(Manifest::newest(dir.path()).unwrap().as_ref(), Some(expected), "cut at {cut}");
+        }
+        // Parts of it in any order: the head of one and the tail of the other, of equal length.
+        let other = before.encode();
+        for (head, tail) in [(&bytes, &other), (&other, &bytes)] {
+            for cut in 1..bytes.len() {
+                fs::write(&path, [&head[..cut], &tail[cut..]].concat()).unwrap();
+                let found = Manifest::newest(dir.path()).unwrap().unwrap();
+                let is = |one: &Manifest| found.lsn == one.lsn && found.shards == one.shards;
+                assert!(is(&before) || is(&after), "mixed at {cut}");
+            }
+        }
+    }
 }

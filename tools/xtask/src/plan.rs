@@ -112,7 +112,7 @@ pub(crate) const CI: Plan = Plan {
             name: "campaigns of the log",
             command: "cargo test --release -p myelin-wal --test wal -- --show-output crash:: fuzz::",
             env: CAMPAIGN_CI,
-            budget_s: 60,
+            budget_s: 120,
             campaign: true,
             ..STEP
         },

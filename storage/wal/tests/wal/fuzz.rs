@@ -2,10 +2,26 @@
 
 use std::sync::Arc;
 
-use crate::crash::{budget, log_of_256};
+use crate::crash::log_of_256;
 use crate::harness::{Dice, Placed, open, shown};
 use myelin_wal::sim::SimDisk;
 use myelin_wal::{Config, HEADER_BYTES, HardStateFile, Lsn, Start, WalError};
+
+/// Inputs of each decoder.
+fn trials() -> u64 {
+    let asked = std::env::var("MYELIN_WAL_STATES").ok().and_then(|states| states.parse().ok());
+    asked.unwrap_or_else(|| match std::env::var("MYELIN_CAMPAIGN").as_deref() {
+        Ok("ci") => 1_000_000,
+        Ok("long") => 4_000_000,
+        _ => 500,
+    })
+}
+
+/// The line of a campaign that is through, and how deep its inputs came.
+fn report(what: &str, depth: &str) {
+    let trials = trials();
+    println!("campaign wal-{what} trials={trials} failures=0 bound={:.1e}\n{what}: {depth}", 3.0 / trials as f64);
+}
 
 /// Mutates one place in one of the ways that decoders have been seen to fall for.
 fn mutate(dice: &mut Dice, bytes: &mut [u8]) {
@@ -48,7 +64,7 @@ fn mutated_segments_are_refused_or_cut_and_no_record_is_invented() {
     let start = Start { from: Lsn::ZERO, synced: log.tail.synced_upto() };
     let originals = ["segment-0000", "segment-0001"].map(|file| (file, log.disk.bytes(file)));
     let (mut dice, mut whole, mut refused) = (Dice(1), 0, 0);
-    for _ in 0..budget() {
+    for _ in 0..trials() {
         let (file, original) = &originals[dice.below(2) as usize];
         let mut mutated = original.clone();
         for _ in 0..=dice.below(4) {
@@ -67,7 +83,7 @@ fn mutated_segments_are_refused_or_cut_and_no_record_is_invented() {
         }
         log.disk.change(file, |bytes| bytes.clone_from(original));
     }
-    println!("mutated segments: {whole} unharmed, {refused} refused, 0 accepted wrongly");
+    report("mutated-segments", &format!("{whole} unharmed, {refused} refused, 0 accepted wrongly"));
     assert!(refused > whole / 10);
 }
 
@@ -79,7 +95,7 @@ fn headers_with_a_right_checksum_and_wrong_fields_do_not_panic() {
     let starts: Vec<usize> =
         log.acked.iter().map(|(lsn, _)| (lsn.bits() % log.config.segment_bytes) as usize).take(100).collect();
     let (mut dice, mut passed, mut refused) = (Dice(2), 0, 0);
-    for _ in 0..budget() {
+    for _ in 0..trials() {
         let mut forged = original.clone();
         let at = starts[dice.below(starts.len() as u64) as usize];
         let field = [4, 5, 6, 8, 12, 24, 40, 44, 48, 52, 56][dice.below(11) as usize];
@@ -93,7 +109,7 @@ fn headers_with_a_right_checksum_and_wrong_fields_do_not_panic() {
             Err(error) => panic!("{error}"),
         }
     }
-    println!("forged headers: {passed} passed the checksum and were in bounds, {refused} refused");
+    report("forged-headers", &format!("all behind the checksum, {passed} in bounds, {refused} refused"));
     assert!(refused > 0);
 }
 
@@ -101,7 +117,7 @@ fn headers_with_a_right_checksum_and_wrong_fields_do_not_panic() {
 fn segment_headers_with_a_right_checksum_and_wrong_fields_do_not_panic() {
     let log = log_of_256();
     let (mut dice, mut passed, mut refused) = (Dice(4), 0, 0);
-    for _ in 0..budget() {
+    for _ in 0..trials() {
         let segment = ["segment-0000", "segment-0001"][dice.below(2) as usize];
         let original = log.disk.bytes(segment);
         let field = [8, 12, 16, 20, 24, 32, 36, 40, 44, 48, 56][dice.below(11) as usize];
@@ -123,7 +139,7 @@ fn segment_headers_with_a_right_checksum_and_wrong_fields_do_not_panic() {
         }
         log.disk.change(segment, |bytes| *bytes = original);
     }
-    println!("forged segment headers: {passed} passed, {refused} refused");
+    report("forged-segment-headers", &format!("all behind the checksum, {passed} in bounds, {refused} refused"));
     assert!(refused > passed);
 }
 
@@ -151,7 +167,7 @@ fn mutated_hard_states_are_read_whole_from_the_other_copy_or_refused() {
     file.store(&state).expect("sound");
     let original = disk.bytes("hard-state");
     let (mut dice, mut whole) = (Dice(3), 0);
-    for _ in 0..budget() {
+    for _ in 0..trials() {
         let mut mutated = original.clone();
         mutate(&mut dice, &mut mutated);
         disk.change("hard-state", |bytes| *bytes = mutated);
@@ -164,7 +180,7 @@ fn mutated_hard_states_are_read_whole_from_the_other_copy_or_refused() {
         }
         disk.change("hard-state", |bytes| bytes.clone_from(&original));
     }
-    println!("mutated hard states: {whole} read whole");
+    report("mutated-hard-states", &format!("{whole} read whole from one copy or the other"));
     assert!(whole > 0);
 }
 

@@ -11,7 +11,7 @@
 //! | `files.rs` | the same on real files |
 //!
 //! `MYELIN_CAMPAIGN` sets how many states each enumeration visits: 500 without it, 40,000 with `ci`, with `long` every
-//! single one of the flipped bits; `MYELIN_WAL_STATES` sets any other number.
+//! single one of the flipped bits; `MYELIN_WAL_STATES` sets any other number, of states and of mutations.
 
 mod basics;
 mod crash;
