@@ -10,7 +10,7 @@
 use super::super::Refusal;
 use super::super::ask::Unanswered;
 use super::super::reply::Said;
-use super::under_way::{Here, Step, There};
+use super::under_way::{Here, Step, There, about};
 use myelin_datom::{EntityId, Tx};
 use myelin_index::{Cache, ColumnRow, Columns, Filter, IndexError, MarketView, Sealed};
 use myelin_wire::{Attribute, Code, StoredRow};
@@ -85,7 +85,7 @@ impl Rows {
         let (row, since) = (self.filter.from_row, self.filter.since);
         let misses = row != 0 && row < kept.dropped || since != Tx::ZERO && since < kept.gone;
         if misses || self.basis < kept.horizon {
-            return Err(IndexError::BelowHorizon { horizon: kept.horizon }.into());
+            return Err(about(self.market, IndexError::BelowHorizon { horizon: kept.horizon }));
         }
         let begins = match self.wanted {
             Wanted::Newest => columns.end_in_memory(ix, self.basis)?.map_or(0, |end| end.saturating_sub(1)),
@@ -112,7 +112,7 @@ impl Rows {
             }
             let (next, kept, sealed_end) = (self.filter.from_row, columns.kept(ix), columns.sealed_end(ix));
             if next < kept.dropped {
-                return Err(IndexError::BelowHorizon { horizon: kept.horizon }.into());
+                return Err(about(self.market, IndexError::BelowHorizon { horizon: kept.horizon }));
             }
             if next < sealed_end {
                 self.sealed_end = sealed_end;

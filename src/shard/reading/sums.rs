@@ -123,6 +123,13 @@ impl Sums {
         Self { basis, wanted, filter, to_come, feeds: Vec::new(), at: 0, averages, greatest, bars: None }
     }
 
+    /// Which batch it is at, and how many rows it has come over in that.
+    #[cfg(test)]
+    pub(super) fn reached(&self) -> ((usize, bool), u64) {
+        let second_walk = matches!(self.wanted, Wanted::Top { priced: true, .. });
+        ((self.to_come.len(), second_walk), self.feeds.iter().map(|feed| u64::from(feed.next)).sum())
+    }
+
     /// Goes on here, in memory, until `left` is spent.
     pub fn go_on(&mut self, here: &Here<'_>, summing: &mut Summing, left: &mut u64) -> Result<Step, Unanswered> {
         let Here { ticks, markets, .. } = here;

@@ -92,6 +92,12 @@ impl ToCome {
         self.listed.pop_front().or_else(|| self.numbers.next().and_then(numbered))
     }
 
+    /// How many there are.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.numbers.len() + self.listed.len()
+    }
+
     /// There is none.
     pub fn is_empty(&self) -> bool {
         self.listed.is_empty() && self.numbers.is_empty()
@@ -195,3 +201,6 @@ pub fn about(market: EntityId, error: IndexError) -> Unanswered {
         failed => failed,
     }
 }
+
+#[cfg(test)]
+mod tests;
