@@ -7,6 +7,7 @@
 //! ```
 
 use super::entry::{EntryKind, Proposal, Proposals};
+use super::planted::{self, Bug};
 use super::reply::{DUPLICATE, Said};
 use super::session::{Outcome, Turn};
 use super::{Committed, InFlight, Now, Refusal, Shard, ShardError};
@@ -82,6 +83,9 @@ impl Shard {
                 };
                 self.sessions.settle(proposal.session, proposal.request, done.outcome);
                 done.said
+            }
+            Turn::Repeat(_) if planted::is(Bug::RepeatExecuted) => {
+                self.execute(kind, tx, proposal, body, 0, durable)?.said
             }
             Turn::Repeat(outcome) => self.repeat(kind, proposal, outcome, body),
             Turn::Gap { expected } => Said::Refused(Refusal { aux: expected, ..Refusal::of(Code::SessionGap) }),
@@ -340,6 +344,12 @@ fn apply_rows<R: ColumnRow>(
     // Where a verdict per row was asked for the door lets flawed rows in, each to be refused by itself.
     let summary: Summary =
         if proposal.partial() { columns.check_each(rows, verdicts)? } else { columns.check(rows, verdicts)? };
+    if planted::is(Bug::DuplicateStored) {
+        verdicts
+            .iter_mut()
+            .filter(|verdict| **verdict == Verdict::Duplicate)
+            .for_each(|verdict| *verdict = Verdict::New);
+    }
     let mut outcome = Outcome {
         tx: tx.bits(),
         accepted: summary.new,
@@ -350,7 +360,7 @@ fn apply_rows<R: ColumnRow>(
     };
     if let Some((n, refusal)) = summary.first_refused {
         let code = row_code(refusal, &rows[n as usize]);
-        if !proposal.partial() {
+        if !proposal.partial() && !planted::is(Bug::HalfAFrame) {
             return Ok(refused(tx, Refusal { first_bad: n, ..Refusal::of(code) }));
         }
         outcome.first_bad = n;

@@ -30,6 +30,9 @@ pub mod interleave;
 mod lane;
 pub mod manifest;
 pub mod merge;
+mod planted;
+#[cfg(test)]
+mod promises;
 pub mod prune;
 pub mod react;
 pub mod reading;
@@ -54,6 +57,7 @@ use entry::{EntryKind, Proposal, Senseless};
 use myelin_datom::{EntityId, Quote, SLOTS, Tick, Tx};
 use myelin_index::{Columns, ColumnsConfig, Facts, IndexError};
 use myelin_wire::{Code, Frame, Header, Kind, SlotRange, WireError};
+use planted::Bug;
 use react::Subscribers;
 use replicate::{Group, LogIndex, Position};
 use reply::{Reply, Said};
@@ -330,6 +334,9 @@ impl Shard {
                     tx,
                     admitted: now,
                 });
+                if planted::is(Bug::AckBeforeSync) {
+                    self.say(from, header.session, header.request, tx, apply::done(tx, header.count).said);
+                }
             }
             Err(refusal) => {
                 if refusal.code == Code::Busy {
