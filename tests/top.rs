@@ -118,3 +118,43 @@ fn the_command_line_and_http_say_the_same() {
     assert_eq!(node.get("/v2/query/as_of/now?top=luck").0, 400);
     assert_eq!(node.get("/v2/query/as_of/now?top=volume&market=small").0, 400);
 }
+
+/// Sums that rounding part by part would spoil: over three markets on two shards, in any split, as over sorted rows.
+#[test]
+fn totals_of_all_shards_are_those_of_one_pass_and_are_rounded_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Setup::new(dir.path()).shards(2).start();
+    run(async {
+        let client = node.client().await;
+        let ids = markets(&client, &["sum:a", "sum:b", "sum:c", "sum:d"]).await;
+        assert!(
+            ["sum:b", "sum:c", "sum:d"].iter().any(|name| client.shard_of_name(name) != client.shard_of_name("sum:a")),
+            "on one shard there is nothing to merge"
+        );
+        // 2^53 and ones: one after the other, each 1 is lost.
+        let great = 9_007_199_254_740_992.0;
+        let prices = [great, 1.0, 1.0, 1.0];
+        for (n, price) in prices.into_iter().enumerate() {
+            let row = Tick { volume: 0.1, event_time_ns: n as i64, ..tick(ids[n], 1, price) };
+            done(&client.ticks(&[row], Mode::Whole).await.unwrap());
+        }
+        let all = client.totals(None, i64::MIN, i64::MAX, At::NOW).await.unwrap();
+        let totals = &all.value;
+        assert_eq!((totals.count, totals.price_min, totals.price_max), (4, 1.0, great));
+        assert_eq!(totals.price.round(), great + 4.0, "2^53 + 3, rounded once, to the even one");
+        let later = tick(ids[0], 2, 5.0);
+        done(&client.ticks(&[later], Mode::Whole).await.unwrap());
+        let again = client.totals(None, i64::MIN, i64::MAX, At::as_of(all.basis)).await.unwrap();
+        assert_eq!(again.value, *totals, "as of the moment that was told");
+        let some = client.totals(None, 1, 2, At::NOW).await.unwrap().value;
+        assert_eq!((some.count, some.price.round()), (2, 2.0));
+        let one = client.totals(Some(ids[1]), i64::MIN, i64::MAX, At::NOW).await.unwrap().value;
+        assert_eq!((one.count, one.average_price()), (1, Some(1.0)));
+    });
+    let (code, out) = node.myelin(&["totals", "--market", "sum:b", "-o", "json"]);
+    let told: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(
+        (code, &told["count"], &told["price_max"], &told["volume_sum"]),
+        (Some(0), &1.into(), &1.0.into(), &0.1.into())
+    );
+}

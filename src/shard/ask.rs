@@ -131,12 +131,17 @@ impl Shard {
         let said = match read.kind {
             Kind::Count if is_of_markets(&read.body) => self.count_markets(read),
             // The answer comes at once or when they were read, some rows a turn.
-            Kind::Count | Kind::ListMarkets | Kind::Latest | Kind::Rows | Kind::Vwap | Kind::Bars | Kind::Top => {
-                match self.begin_reading(read) {
-                    Ok(()) => return Ok(()),
-                    Err(refused) => Err(refused),
-                }
-            }
+            Kind::Count
+            | Kind::ListMarkets
+            | Kind::Latest
+            | Kind::Rows
+            | Kind::Vwap
+            | Kind::Bars
+            | Kind::Top
+            | Kind::Totals => match self.begin_reading(read) {
+                Ok(()) => return Ok(()),
+                Err(refused) => Err(refused),
+            },
             Kind::ListReflexes => self.list_reflexes(read),
             Kind::Datoms => self.datoms(read),
             Kind::Pull => self.pull(read),

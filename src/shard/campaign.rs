@@ -226,6 +226,7 @@ fn frames(ids: &[EntityId]) -> Vec<(Header, Vec<u8>)> {
         (asks(Kind::Tail, 10), body(|out| TailAsk::all(0).write(out))),
         (asks(Kind::Tail, 10), body(|out| facts_since(0).write(out))),
         (asks(Kind::End, 0), Vec::new()),
+        (asks(Kind::Totals, 0), words(&[market, 0, far])),
         (asks(Kind::Top, 0), TopAsk { by: By::Volume, limit: 10, from_ns: 0, to_ns: i64::MAX }.body()),
     ]
 }

@@ -303,6 +303,7 @@ impl Shard {
             | Kind::ListMarkets
             | Kind::ListReflexes
             | Kind::Top
+            | Kind::Totals
             | Kind::Policies
             | Kind::Now
             | Kind::Datoms

@@ -17,6 +17,7 @@ use crate::session::Reply;
 use crate::write::answered;
 use bytemuck::AnyBitPattern;
 use myelin_datom::{EntityId, Tick, Tx};
+use myelin_exact::Totals;
 use myelin_wire::{
     Attribute, BarRow, Code, Cursor, Header, Kind, MarketRow, StoredRow, TopAsk, TopRow, VwapRow, read_market_rows,
 };
@@ -242,6 +243,29 @@ impl Client {
             rows.extend(rows_of::<VwapRow>(&reply.body, "averages")?);
         }
         Ok(Answer { value: rows, basis: basis(&replies) })
+    }
+
+    /// What ticks come to, of one market or of all shards as of one moment: how many, least and greatest price, sums that are
+    /// exact until they are rounded. Ticks of event time `from_ns` to `to_ns`, both included, count.
+    pub async fn totals(
+        &self,
+        market: Option<EntityId>,
+        from_ns: i64,
+        to_ns: i64,
+        at: At,
+    ) -> Result<Answer<Totals>, Error> {
+        let mut body = market.unwrap_or(EntityId::NONE).bits().to_le_bytes().to_vec();
+        [from_ns, to_ns].iter().for_each(|number| body.extend_from_slice(&number.to_le_bytes()));
+        let replies = match market {
+            Some(market) => vec![self.ask(self.of_market(Kind::Totals, market, at)?, body).await?],
+            None => self.ask_all_at(Kind::Totals, at, &body).await?,
+        };
+        let mut value = Totals::default();
+        for reply in &replies {
+            let part = Totals::read(&mut reply.body.as_slice());
+            value.merge(&part.ok_or_else(|| Error::short("totals"))?);
+        }
+        Ok(Answer { value, basis: basis(&replies) })
     }
 
     /// The greatest markets by a measure, of all shards as of one moment, the greatest first; ticks of the event time asked

@@ -4,6 +4,7 @@
 
 use crate::time::say_instant;
 use myelin_datom::{Side, Tick, Tx, flags, received_delta};
+use myelin_exact::Totals;
 use myelin_wire::{BarRow, MarketFlags, MarketRow, TopRow, VwapRow};
 use serde::Serialize;
 
@@ -155,6 +156,54 @@ impl Ranked {
     #[must_use]
     pub fn with_entity(self, row: &TopRow) -> Self {
         Self { entity: Some(row.market.to_string()), ..self }
+    }
+}
+
+/// What the ticks of a market, or of all, come to.
+#[derive(Clone, Debug, Serialize)]
+pub struct Totalled {
+    /// Ticks, corrections among them.
+    pub count: u64,
+    /// Ticks that correct an earlier one.
+    pub corrections: u64,
+    /// The least price; nothing without ticks.
+    pub price_min: Option<f64>,
+    /// The greatest price.
+    pub price_max: Option<f64>,
+    /// The sum of the prices over the count, each rounded once.
+    pub price_avg: Option<f64>,
+    /// Sum of the prices, rounded once.
+    pub price_sum: f64,
+    /// Sum of the volumes over the count.
+    pub volume_avg: Option<f64>,
+    /// Sum of the volumes, rounded once.
+    pub volume_sum: f64,
+    /// Sum of price times volume, rounded once.
+    pub notional: f64,
+    /// Notional over volume; nothing without volume.
+    pub vwap: Option<f64>,
+    /// The moment that was read: asked again as of it, the answer is the same.
+    pub tx: String,
+}
+
+impl Totalled {
+    /// Totals as of a moment.
+    #[must_use]
+    pub fn new(totals: &Totals, basis: Tx) -> Self {
+        let of_some = |number: f64| (totals.count > 0).then_some(number);
+        Self {
+            count: totals.count,
+            corrections: totals.corrections,
+            price_min: of_some(totals.price_min),
+            price_max: of_some(totals.price_max),
+            price_avg: totals.average_price(),
+            price_sum: totals.price.round(),
+            volume_avg: totals.average_volume(),
+            volume_sum: totals.volume.round(),
+            notional: totals.notional.round(),
+            vwap: totals.vwap(),
+            tx: basis.bits().to_string(),
+        }
     }
 }
 

@@ -91,6 +91,8 @@ kinds! {
     Top = 26;
     /// Ends the subscription or tail that began with this session and request.
     End = 27;
+    /// What the ticks of a market, or of a shard, come to: sums that merge.
+    Totals = 28;
     /// Answer to a hello.
     Welcome = 129;
     /// Durable and applied.

@@ -274,6 +274,16 @@ impl Shard {
                 cursor.end().map_err(bad)?;
                 Ok((Wanted::Vwap, market, Filter::default()))
             }
+            // Body `market:8 | from ns:8 | to ns:8`, market 0 = every one of the shard.
+            Kind::Totals => {
+                let market = EntityId::from_bits(cursor.u64().map_err(bad)?);
+                let (from, to) = (cursor.i64().map_err(bad)?, cursor.i64().map_err(bad)?);
+                cursor.end().map_err(bad)?;
+                if market != EntityId::NONE && self.ticks.market_ix(market).is_none() {
+                    return Err(Refusal::of(Code::UnknownMarket).into());
+                }
+                Ok((Wanted::Totals, market, Filter { event_time_ns: from..=to, ..Filter::default() }))
+            }
             // Body `market:8 | width ns:8 | from ns:8 | to ns:8`.
             Kind::Bars => {
                 let market = EntityId::from_bits(cursor.u64().map_err(bad)?);

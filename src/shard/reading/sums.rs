@@ -1,4 +1,4 @@
-//! Averages, bars, the greatest markets: a walk over markets, and over the rows of each.
+//! Totals, averages, bars, the greatest markets: a walk over markets, and over the rows of each.
 //!
 //! ```text
 //!   markets to come -> [ feed feed feed ]   a batch
@@ -17,7 +17,8 @@ use super::super::reply::Said;
 use super::under_way::{Here, MARKET_ROWS, Step, There, ToCome, about};
 use crate::market::Markets;
 use myelin_datom::{EntityId, Tick, Tx};
-use myelin_index::{Bars, Columns, ExactSum, Filter, IndexError, MarketIx, MarketView, Partial, Summing};
+use myelin_exact::{ExactSum, Totals};
+use myelin_index::{Bars, Columns, Filter, IndexError, MarketIx, MarketView, Summing};
 use myelin_wire::{BarRow, By, Code, TopAsk, TopRow, VwapRow};
 
 /// Markets of one batch: what a slice can look up.
@@ -29,6 +30,8 @@ const BARS_HERE: usize = 256;
 
 /// What is asked for.
 pub enum Wanted {
+    /// What all of it comes to.
+    Totals,
     /// Averages by market.
     Vwap,
     /// Bars of one market.
@@ -55,7 +58,7 @@ impl Wanted {
 
     fn sum(&self) -> Sum {
         match self {
-            Self::Vwap | Self::Top { priced: false, .. } => Sum::Total(Partial::default()),
+            Self::Totals | Self::Vwap | Self::Top { priced: false, .. } => Sum::Total(Totals::default()),
             Self::Bars { width_ns } => Sum::Bars(Bars::new(*width_ns, BARS_MAX)),
             // One bar of everything, or two where times lie on both sides of 1970.
             Self::Top { priced: true, .. } => Sum::Bars(Bars::new(i64::MAX, BARS_MAX)),
@@ -65,7 +68,7 @@ impl Wanted {
 
 /// What a market's rows come to.
 enum Sum {
-    Total(Partial),
+    Total(Totals),
     Bars(Bars),
 }
 
@@ -110,6 +113,7 @@ pub struct Sums {
     to_come: ToCome,
     feeds: Vec<Feed>,
     at: usize,
+    totals: Totals,
     averages: Vec<VwapRow>,
     greatest: Vec<TopRow>,
     /// Bars, rounded.
@@ -119,8 +123,8 @@ pub struct Sums {
 impl Sums {
     /// Of these markets, as of a moment.
     pub fn new(basis: Tx, wanted: Wanted, to_come: ToCome, filter: Filter) -> Self {
-        let (averages, greatest) = (Vec::new(), Vec::new());
-        Self { basis, wanted, filter, to_come, feeds: Vec::new(), at: 0, averages, greatest, bars: None }
+        let (totals, averages, greatest) = (Totals::default(), Vec::new(), Vec::new());
+        Self { basis, wanted, filter, to_come, feeds: Vec::new(), at: 0, totals, averages, greatest, bars: None }
     }
 
     /// Which batch it is at, and how many rows it has come over in that.
@@ -221,6 +225,7 @@ impl Sums {
     fn take_row(&mut self, left: &mut u64) {
         let Some(Feed { market, sum, .. }) = self.feeds.get(self.at - 1) else { return };
         match (&self.wanted, sum) {
+            (Wanted::Totals, Sum::Total(total)) => self.totals.merge(total),
             (Wanted::Vwap, Sum::Total(total)) => {
                 let (notional, volume) = (total.notional.round(), total.volume.round());
                 let vwap = notional / volume;
@@ -243,6 +248,11 @@ impl Sums {
     /// Every market was walked: the answer, or nothing when the winners are walked once more.
     fn end_of_walk(&mut self) -> Result<Option<Step>, Unanswered> {
         match &mut self.wanted {
+            Wanted::Totals => {
+                let mut body = Vec::new();
+                self.totals.write(&mut body);
+                Ok(Some(Step::Answer(Said::Answer { count: 1, aux: self.totals.count, more: false, body })))
+            }
             Wanted::Vwap => Ok(Some(Step::Answer(items(&self.averages)))),
             Wanted::Bars { .. } => {
                 if self.bars.is_none() {

@@ -18,7 +18,6 @@
 
 pub mod columns;
 mod error;
-mod exact;
 pub mod facts;
 mod file;
 mod map;
@@ -26,11 +25,10 @@ mod sealed;
 
 pub use columns::{
     Bar, Bars, Cache, ColumnRow, ColumnSpec, Columns, ColumnsConfig, Filter, FloorAt, Floors, Found, Frozen, Gap,
-    Inserted, Kept, MARKET_ROWS_MAX, MarketIx, MarketOptions, MarketView, Partial, Pruned, Retention, RowRefusal, Run,
-    RunMeta, Sealed, Shape, Sink, Summary, Summing, Verdict, WINDOW_BITS, merge, row_entity,
+    Inserted, Kept, MARKET_ROWS_MAX, MarketIx, MarketOptions, MarketView, Pruned, Retention, RowRefusal, Run, RunMeta,
+    Sealed, Shape, Sink, Summary, Summing, Verdict, WINDOW_BITS, merge, row_entity,
 };
 pub use error::IndexError;
-pub use exact::{ExactSum, Gather};
 pub use facts::{
     Asked, Attribute as FactAttribute, Components, FactFloor, FactFloors, FactKeep, FactLog, FactRefusal, FactRun,
     FactWhy, Facts, FactsView, FrozenFacts, LogPlace, Note, Order, Plan, merge_facts,

@@ -9,9 +9,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use myelin_datom::{EntityId, Kind, Slot, Tick, Tx, flags};
+use myelin_exact::{ExactSum, Totals};
 use myelin_index::{
-    Bars, Cache, Columns, ColumnsConfig, ExactSum, Filter, Found, IndexError, MarketIx, MarketOptions, Partial,
-    Retention, RowRefusal, Run, Summing, Verdict, merge, row_entity,
+    Bars, Cache, Columns, ColumnsConfig, Filter, Found, IndexError, MarketIx, MarketOptions, Retention, RowRefusal,
+    Run, Summing, Verdict, merge, row_entity,
 };
 use proptest::prelude::*;
 
@@ -345,7 +346,7 @@ impl World {
     fn compare_in_steps(&self, ix: MarketIx, as_of: Tx, expected: &[Found<Tick>]) {
         let (cache, view) = (Cache::new(1 << 16), self.columns.view(ix, as_of).unwrap());
         let (mut next, end) = (view.first_row(), self.columns.sealed_end(ix));
-        let (mut total, mut bars) = (Partial::default(), Bars::new(8_000_000, usize::MAX));
+        let (mut total, mut bars) = (Totals::default(), Bars::new(8_000_000, usize::MAX));
         let mut summing = Summing::default();
         let sealed = self.columns.sealed();
         let mut steps = 0;

@@ -73,7 +73,7 @@ fn seal(columns: &mut Columns<Tick>, name: &str) -> Arc<Run> {
     run
 }
 
-type Answers = Vec<(u32, Vec<Found<Tick>>, myelin_index::Partial, Vec<myelin_index::Bar>)>;
+type Answers = Vec<(u32, Vec<Found<Tick>>, myelin_exact::Totals, Vec<myelin_index::Bar>)>;
 
 fn answers(columns: &Columns<Tick>, as_of: Tx, filter: &Filter) -> Answers {
     let each = columns.markets().map(|ix| {

@@ -25,6 +25,7 @@ mod retention;
 mod status;
 mod tail;
 mod top;
+mod totals;
 mod watch;
 
 pub use args::{Common, Format};
@@ -62,6 +63,8 @@ pub enum Command {
     Vwap(query::VwapArgs),
     /// The greatest markets by count, volume, notional, price or move.
     Top(top::Args),
+    /// What ticks come to: count, least and greatest price, sums and averages, rounded once
+    Totals(totals::Args),
     /// Registers a standing question and prints what fires, as it fires.
     Watch(watch::Args),
     /// Prints what is stored, as it is stored, or from any transaction on.
@@ -123,6 +126,7 @@ pub async fn execute(command: Command, house: &House, io: &mut Io<'_>) -> Result
         Command::Bars(args) => query::bars(args, io).await,
         Command::Vwap(args) => query::vwap(args, io).await,
         Command::Top(args) => top::run(args, io).await,
+        Command::Totals(args) => totals::run(args, io).await,
         Command::Watch(args) => watch::run(args, house, io).await,
         Command::Tail(args) => tail::run(args, io).await,
         Command::Market(args) => market::run(args, io).await,

@@ -5,6 +5,7 @@ use super::super::sums::Wanted;
 use super::*;
 use crate::shard::reply::Reply;
 use myelin_datom::{MarketName, received_delta};
+use myelin_exact::Totals;
 use myelin_index::{ColumnsConfig, Filter, MarketIx, MarketOptions, Retention, Run, merge};
 use myelin_wire::{
     Attribute, BarRow, By, Code, Kind, MarketFlags, StoredRow, TopAsk, TopRow, VwapRow, write_market_row,
@@ -166,9 +167,11 @@ impl World {
     fn sums(&self, wanted: &Wanted, ask: &Asked, basis: Tx) -> Result<Vec<u8>, IndexError> {
         let mut averages = Vec::new();
         let mut greatest = Vec::new();
+        let mut totals = Totals::default();
         for market in self.markets.iter().filter(|one| ask.market == EntityId::NONE || one.id == ask.market) {
             let view = self.ticks.view(self.ticks.market_ix(market.id).unwrap(), basis)?;
             match wanted {
+                Wanted::Totals => totals.merge(&view.total_decoded(&ask.filter)?),
                 Wanted::Bars { width_ns } => {
                     let bars = view.bars(&ask.filter, *width_ns)?;
                     let row = |bar: &myelin_index::Bar| BarRow {
@@ -205,6 +208,11 @@ impl World {
                 }
             }
         }
+        if let Wanted::Totals = wanted {
+            let mut body = Vec::new();
+            totals.write(&mut body);
+            return Ok(body);
+        }
         if let Wanted::Top { by, limit, .. } = wanted {
             greatest.sort_by(|a, b| by.rank(a, b));
             greatest.truncate(*limit);
@@ -237,7 +245,7 @@ fn asked(world: &World, form: u8, narrow: bool, since: Tx) -> Asked {
     let events = if narrow { -100_000..=5_000_000 } else { i64::MIN..=i64::MAX };
     let filter = Filter { event_time_ns: events, ..Filter::default() };
     let top = |by, limit| Form::Sums(Wanted::top(&TopAsk { by, limit, from_ns: 0, to_ns: 0 }));
-    let (form, market, filter) = match form % 13 {
+    let (form, market, filter) = match form % 15 {
         0 => (Form::Sums(Wanted::Vwap), EntityId::NONE, Filter::default()),
         1 => (Form::Sums(Wanted::Vwap), market, Filter::default()),
         2 => (Form::Sums(Wanted::Bars { width_ns: 100_000 }), market, filter),
@@ -250,6 +258,8 @@ fn asked(world: &World, form: u8, narrow: bool, since: Tx) -> Asked {
         9 => (Form::Each, EntityId::NONE, Filter::default()),
         10 => (Form::Page(70), market, filter),
         11 => (Form::Page(5000), market, Filter { since, ..filter }),
+        12 => (Form::Sums(Wanted::Totals), EntityId::NONE, filter),
+        13 => (Form::Sums(Wanted::Totals), market, filter),
         _ => (Form::Newest, market, Filter::default()),
     };
     Asked { form, market, filter }

@@ -15,9 +15,9 @@ use super::ColumnRow;
 use super::read::{Filter, MarketView, Piece};
 use super::scan::Scan;
 use super::schema::{EVENT_TIME, PRICE, VOLUME, corrections};
-use super::totals::{Adder, Partial};
+use super::totals::{Adder, SUMMED};
 use crate::IndexError;
-use crate::exact::{ExactSum, Gather};
+use myelin_exact::{ExactSum, Gather, Totals};
 
 /// One interval of event time. For quotes, price and volume are the bid's.
 #[derive(Clone, Debug, PartialEq)]
@@ -153,8 +153,8 @@ impl<R: ColumnRow> MarketView<'_, R> {
     /// Count, extremes and exact sums of the rows of the filter.
     ///
     /// **Cost:** whole blocks nothing but their directory entry; else about 10 ns a row.
-    pub fn total(&self, filter: &Filter) -> Result<Partial, IndexError> {
-        let mut total = Partial::default();
+    pub fn total(&self, filter: &Filter) -> Result<Totals, IndexError> {
+        let mut total = Totals::default();
         self.add_total(filter, &mut Summing::default(), &mut total, &mut { u64::MAX })?;
         Ok(total)
     }
@@ -165,11 +165,11 @@ impl<R: ColumnRow> MarketView<'_, R> {
         &self,
         filter: &Filter,
         summing: &mut Summing,
-        total: &mut Partial,
+        total: &mut Totals,
         left: &mut u64,
     ) -> Result<u32, IndexError> {
         let range = self.range(filter)?;
-        let columns: Vec<usize> = Partial::COLUMNS.into_iter().chain(R::FLAGS).collect();
+        let columns: Vec<usize> = SUMMED.into_iter().chain(R::FLAGS).collect();
         let adder = &mut summing.adder;
         let mut next = self.end_row();
         for piece in self.pieces_in(range.clone()) {
@@ -198,8 +198,8 @@ impl<R: ColumnRow> MarketView<'_, R> {
     }
 
     /// The same as [`total`](Self::total), decoding every row: what the totals of blocks save, and their proof.
-    pub fn total_decoded(&self, filter: &Filter) -> Result<Partial, IndexError> {
-        let columns: Vec<usize> = Partial::COLUMNS.into_iter().chain(R::FLAGS).collect();
+    pub fn total_decoded(&self, filter: &Filter) -> Result<Totals, IndexError> {
+        let columns: Vec<usize> = SUMMED.into_iter().chain(R::FLAGS).collect();
         let mut adder = Adder::default();
         self.scan(filter, &columns, false, |batch| {
             adder.add(bytemuck::cast_slice(&batch.columns[0]), bytemuck::cast_slice(&batch.columns[1]));

@@ -6,9 +6,9 @@
 use myelin_datom::{EntityId, Kind, Tx};
 
 use super::block::{BLOCK_ROWS, Zone};
-use super::totals::Partial;
 use super::wire::{Input, Malformed};
 use crate::sealed::{FOOTER_BYTES, Footing, HEADER_BYTES, Stretch};
+use myelin_exact::Totals;
 
 /// Format version of a run file.
 pub(crate) const VERSION: u16 = 1;
@@ -34,7 +34,7 @@ pub(crate) struct BlockEntry {
     pub price_max: f64,
     /// Ids rise strictly: a page is found by its zone alone.
     pub ascending: bool,
-    pub totals: Partial,
+    pub totals: Totals,
 }
 
 impl BlockEntry {
@@ -87,14 +87,9 @@ impl BlockEntry {
         input.expect("a block's end", offset >= HEADER_BYTES as u64 && end <= blocks_end, blocks_end, end)?;
         input.expect("a block's transactions", tx_min <= tx_max, tx_min.bits(), tx_max.bits())?;
         input.expect("a block's flags", ascending < 2, 1, ascending.into())?;
-        let mut own = Input::new(totals.take(totals_len as usize)?);
-        let totals = Partial::read(&mut own)?;
-        input.expect(
-            "a block's totals",
-            own.left() == 0 && totals.count == u64::from(rows),
-            rows.into(),
-            totals.count,
-        )?;
+        let mut own = totals.take(totals_len as usize)?;
+        let totals = Totals::read(&mut own).filter(|_| own.is_empty()).unwrap_or_default();
+        input.expect("a block's totals", totals.count == u64::from(rows), rows.into(), totals.count)?;
         Ok(Self {
             market,
             first_row,

@@ -55,7 +55,6 @@ pub use run::{Run, RunMeta};
 pub use schema::{ColumnRow, ColumnSpec, Shape};
 use scratch::Scratch;
 pub use sealed::Sealed;
-pub use totals::Partial;
 pub use verdict::{Gap, Inserted, RowRefusal, Summary, Verdict};
 pub use window::WINDOW_BITS;
 pub use write::Sink;

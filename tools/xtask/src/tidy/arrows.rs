@@ -36,6 +36,7 @@ const FORBIDDEN: &[Arrow] = &[
     Arrow { from: "storage/wal", to: To::AnyOfOurs, why: "to the log a payload is bytes" },
     Arrow { from: "net/raft", to: To::AnyOfOurs, why: "to consensus a payload is bytes" },
     Arrow { from: "storage/datom", to: To::AnyOfOurs, why: "what a fact is depends on nothing" },
+    Arrow { from: "storage/exact", to: To::AnyOfOurs, why: "numbers add up alike for whoever has them" },
     Arrow { from: "storage/", to: APPLIANCE, why: "storage remembers for whoever asks, arrows point down" },
     Arrow { from: "storage/", to: To::Folder("net/"), why: "what is stored does not know how it travels" },
     Arrow { from: "storage/", to: EXECUTORS, why: "cores do no I/O, drivers live in src/runtime" },

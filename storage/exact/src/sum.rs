@@ -15,6 +15,9 @@
 //! one chunk per exponent. The crate `xsum` (the same paper) keeps its chunks to itself, so its sums cannot be merged or
 //! stored; it is the oracle of the tests here, for positive sums.
 
+use alloc::vec;
+use alloc::vec::Vec;
+
 /// Exponents of a product of two floats.
 const BINS: usize = 4096;
 /// Bit 0 of the fixed-point number is 2 to the power of minus this.
@@ -255,16 +258,20 @@ impl ExactSum {
     }
 
     /// **Shape:** base u16, words u16, the words.
-    pub(crate) fn write(&self, out: &mut Vec<u8>) {
+    pub fn write(&self, out: &mut Vec<u8>) {
         assert!(self.words.len() <= usize::from(u16::MAX));
         out.extend_from_slice(&(self.base as u16).to_le_bytes());
         out.extend_from_slice(&(self.words.len() as u16).to_le_bytes());
         self.words.iter().for_each(|word| out.extend_from_slice(&word.to_le_bytes()));
     }
 
-    /// Takes foreign words: whatever they are, they are some number.
-    pub(crate) fn from_words(base: u16, words: &[u64]) -> Self {
-        Self::normal(base.into(), words)
+    /// Reads foreign bytes, and leaves what follows; `None` where there are too few. Whatever they are, they are some number.
+    pub fn read(bytes: &mut &[u8]) -> Option<Self> {
+        let mut half = || bytes.split_off(..2)?.try_into().ok().map(u16::from_le_bytes);
+        let (base, count) = (half()?, half()?);
+        let (words, _) = bytes.split_off(..usize::from(count) * 8)?.as_chunks::<8>();
+        let words: Vec<u64> = words.iter().copied().map(u64::from_le_bytes).collect();
+        Some(Self::normal(base.into(), &words))
     }
 }
 
