@@ -218,6 +218,15 @@ impl Reflexes {
         left_out
     }
 
+    /// A market's latest price and the transaction that left it; none before its first tick that is no correction.
+    ///
+    /// **Panics** when `ix` was never added.
+    #[must_use]
+    pub fn latest(&self, ix: MarketIx) -> Option<(Tx, f64)> {
+        let hot = &self.hot[ix.0 as usize];
+        (hot.tx != Tx::ZERO).then_some((hot.tx, hot.price))
+    }
+
     /// Sets a market's latest price, from before anything that is asked about it here: nothing fires.
     ///
     /// **Panics** when `ix` was never added, or while firings are pending.

@@ -14,6 +14,7 @@
 //! when the first of them is given the others are there.
 //! Deliberately absent: who answers, what is done with the rows, and when a shard closes (`crossing.rs`).
 
+use super::seek::Seek;
 use myelin_datom::{EntityId, MarketName, Slot, Tick, Tx};
 use myelin_index::Found;
 use std::cmp::Reverse;
@@ -25,7 +26,7 @@ const PAGE_ROWS: (usize, usize) = (8, 256);
 const ROWS_WAITING: usize = 1 << 16;
 
 /// One market of a confluence.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FeedId(pub u32);
 
 /// A row as its shard told it.
@@ -51,6 +52,13 @@ pub enum From {
         /// The transaction.
         tx: Tx,
     },
+    /// The same, where the way to that row was begun: it may take several answers.
+    Price {
+        /// The market.
+        market: EntityId,
+        /// Where the way is.
+        seek: Seek,
+    },
     /// From this row on.
     Row {
         /// The market.
@@ -67,7 +75,7 @@ pub struct Ask {
     pub until: Tx,
     /// Rows of one market at most.
     pub page: usize,
-    /// Which markets. Those that are waited for stand first.
+    /// Which markets. Those that are waited for stand first, and of them those that were not spoken of for the longest time.
     pub feeds: Vec<(FeedId, From)>,
 }
 
@@ -80,6 +88,8 @@ pub struct FeedTold {
     pub market: EntityId,
     /// The row that comes next.
     pub next_row: u32,
+    /// The row to begin with is not found yet: the way to it goes on here, and no row is told.
+    pub seek: Option<Seek>,
     /// These are all rows up to the answer's `closed`.
     pub whole: bool,
     /// Rows that were wanted were dropped; behind this transaction there are all. Else zero.
@@ -91,7 +101,8 @@ pub struct FeedTold {
 pub struct Tell {
     /// No later row has a `tx` at or below this.
     pub closed: Tx,
-    /// The markets it speaks of: of those asked for, as many as there was room for.
+    /// The markets it speaks of: of those asked for the first ones, as many as there was room for, and a turn. Of the others
+    /// it says nothing; they are asked about again.
     pub feeds: Vec<FeedTold>,
     /// Their rows, ascending for each.
     pub rows: Vec<Told>,
@@ -113,12 +124,26 @@ struct Feed {
     asked: bool,
 }
 
+/// What is asked of one shard.
+#[derive(Debug, Default)]
+struct Asking {
+    /// The question under way: how far it waits.
+    under_way: Option<Tx>,
+    /// The market whose turn it is.
+    turn: FeedId,
+}
+
+/// Markets of a shard that have room for rows.
+type Low<'a> = Vec<(FeedId, &'a mut Feed)>;
+
 /// See the module's picture.
 #[derive(Debug, Default)]
 pub struct Confluence {
     feeds: BTreeMap<FeedId, Feed>,
-    /// The question under way at each shard: how far it waits.
-    asked: BTreeMap<u16, Option<Tx>>,
+    asked: BTreeMap<u16, Asking>,
+    /// Something changed since it was looked what is to be asked, or another moment is waited for now.
+    stirred: bool,
+    waits_for: Tx,
     turns: BinaryHeap<Reverse<(Tx, u32, Slot, FeedId)>>,
     numbers: u32,
     /// The smallest place up to which every row was told, of all markets without a row at hand.
@@ -141,8 +166,11 @@ impl Confluence {
         self.feeds
             .insert(feed, Feed { shard, slot, from, begin, rows, closed: whole(begin), heard: false, asked: false });
         // A question that does not speak of it is not waited for.
-        self.asked.insert(shard, None);
-        self.find_bound();
+        self.asked.entry(shard).or_default().under_way = None;
+        self.bound = if self.feeds.len() == 1 { whole(begin) } else { self.bound.min(whole(begin)) };
+        self.stirred = true;
+        #[cfg(test)]
+        self.be_impatient();
         feed
     }
 
@@ -151,6 +179,7 @@ impl Confluence {
         let Some(gone) = self.feeds.remove(&feed) else { return false };
         self.turns.retain(|Reverse((.., of))| *of != feed);
         self.find_bound();
+        self.stirred = true;
         let last = self.feeds.values().all(|one| one.shard != gone.shard);
         if last {
             self.asked.remove(&gone.shard);
@@ -189,6 +218,7 @@ impl Confluence {
         self.peek()?;
         let Reverse((.., at)) = self.turns.pop()?;
         let feed = self.feeds.get_mut(&at)?;
+        self.stirred = true;
         let told = feed.rows.pop_front();
         match feed.rows.front() {
             Some(next) => self.turns.push(Reverse((next.found.tx, next.found.n, feed.slot, at))),
@@ -203,27 +233,37 @@ impl Confluence {
     pub fn asks(&mut self, least: Tx) -> Vec<(u16, Ask)> {
         let waits = self.turns.peek().is_some_and(|Reverse((tx, n, ..))| (*tx, *n) > self.bound);
         let until = if waits { self.newest.max(least) } else { least };
+        if !std::mem::take(&mut self.stirred) && until == self.waits_for {
+            return Vec::new();
+        }
+        self.waits_for = until;
         let page = (ROWS_WAITING / self.feeds.len().max(1)).clamp(PAGE_ROWS.0, PAGE_ROWS.1);
-        let mut asks = Vec::new();
-        for (shard, asked) in &mut self.asked {
-            if asked.is_some_and(|until| until > Tx::ZERO) {
+        let mut low: BTreeMap<u16, [Low<'_>; 3]> = BTreeMap::new();
+        for (id, feed) in &mut self.feeds {
+            let Some(asking) = self.asked.get(&feed.shard) else { continue };
+            let is_answered = asking.under_way.is_some_and(|until| until > Tx::ZERO);
+            if is_answered || feed.rows.len() * 2 >= page {
                 continue;
             }
-            let of_shard = self.feeds.iter_mut().filter(|(_, feed)| feed.shard == *shard);
-            let mut low: Vec<_> = of_shard.filter(|(_, feed)| feed.rows.len() * 2 < page).collect();
-            low.sort_by_key(|(_, feed)| !feed.rows.is_empty());
+            // Those that are waited for come first, and of them first those from the one on whose turn it is.
+            let place = if !feed.rows.is_empty() { 2 } else { usize::from(*id < asking.turn) };
+            low.entry(feed.shard).or_default()[place].push((*id, feed));
+        }
+        let mut asks = Vec::new();
+        for (shard, low) in low {
+            let mut low: Low<'_> = low.into_iter().flatten().collect();
             let late = low.iter().any(|(_, feed)| feed.rows.is_empty() && feed.closed < whole(until));
             let unheard = low.iter().filter(|(_, feed)| !feed.heard).map(|(_, feed)| feed.begin).max();
             let until = unheard.unwrap_or(Tx::ZERO).max(if late { until } else { Tx::ZERO });
+            let Some(asking) = self.asked.get_mut(&shard) else { continue };
             // What waits for rows of all of them waits on.
-            let waits_on = asked.is_some() && until == Tx::ZERO && low.iter().all(|(_, feed)| feed.asked);
-            if low.is_empty() || waits_on {
+            if asking.under_way.is_some() && until == Tx::ZERO && low.iter().all(|(_, feed)| feed.asked) {
                 continue;
             }
-            *asked = Some(until);
+            asking.under_way = Some(until);
             low.iter_mut().for_each(|(_, feed)| feed.asked = true);
-            let feeds = low.iter().map(|(id, feed)| (**id, feed.from.clone())).collect();
-            asks.push((*shard, Ask { until, page, feeds }));
+            let feeds = low.iter().map(|(id, feed)| (*id, feed.from.clone())).collect();
+            asks.push((shard, Ask { until, page, feeds }));
         }
         asks
     }
@@ -231,8 +271,10 @@ impl Confluence {
     /// An answer of a shard. What lies before a market's beginning goes to `prime`; gives the transaction behind which all
     /// rows are there, when some that were wanted are gone.
     pub fn told(&mut self, shard: u16, tell: &Tell, mut prime: impl FnMut(&Told)) -> Option<Tx> {
-        if let Some(asked) = self.asked.get_mut(&shard) {
-            *asked = None;
+        self.stirred = true;
+        if let Some(asking) = self.asked.get_mut(&shard) {
+            let last = tell.feeds.last().map_or(asking.turn, |said| FeedId(said.feed.0 + 1));
+            *asking = Asking { under_way: None, turn: last };
         }
         self.feeds.values_mut().filter(|feed| feed.shard == shard).for_each(|feed| feed.asked = false);
         let mut last = BTreeMap::new();
@@ -255,6 +297,12 @@ impl Confluence {
         let mut gone = None;
         for said in &tell.feeds {
             let Some(feed) = self.feeds.get_mut(&said.feed) else { continue };
+            if let Some(seek) = said.seek {
+                if !matches!(feed.from, From::Row { .. }) {
+                    feed.from = From::Price { market: said.market, seek };
+                }
+                continue;
+            }
             feed.heard = true;
             gone = gone.max((said.gone != Tx::ZERO).then_some(said.gone));
             if said.market != EntityId::NONE {

@@ -19,11 +19,12 @@ mod tests;
 use super::confluence::{Ask, Confluence, FeedId, FeedTold, Tell, Told};
 use super::lane::Struck;
 use super::react::ACROSS;
-use super::{Now, Shard, ShardError};
+use super::{Now, Shard};
 use crate::reflex::{Limits, MarketIx, ReflexId, Reflexes, Registration, Scope, Spec, Spread};
 use myelin_datom::{EntityId, MarketName, Slot, Tx, flags};
 use myelin_wire::SlotRange;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use telling::Parked;
 
 /// Rows that are merged in one slice: about 250 µs.
 const ROWS_PER_SLICE: usize = 2048;
@@ -56,14 +57,6 @@ pub enum Words {
     Forget,
 }
 
-/// A question that waits for rows or for a moment. **Bound:** per home one, and one for each replay there.
-#[derive(Debug)]
-struct Parked {
-    from: u16,
-    key: u64,
-    ask: Ask,
-}
-
 /// A shard's part in spreads over two shards.
 #[derive(Debug)]
 pub struct Crossing {
@@ -81,7 +74,11 @@ pub struct Crossing {
     keys: u64,
     /// Which merge over history has asked which shard.
     asked: BTreeSet<(u64, u16)>,
-    parked: Vec<Parked>,
+    /// Answers that are not merged yet. **Bound:** one question of each shard is under way, at most two.
+    inbox: VecDeque<(u16, Tell)>,
+    /// In the order of their turns.
+    parked: VecDeque<Parked>,
+    turn_units_max: u32,
     /// Homes that merge our rows live: for them timelines are remembered.
     homes: BTreeSet<u16>,
     timelines: VecDeque<(Tx, i64, i64)>,
@@ -105,7 +102,9 @@ impl Crossing {
             markets: BTreeMap::new(),
             keys: LIVE,
             asked: BTreeSet::new(),
-            parked: Vec::new(),
+            inbox: VecDeque::new(),
+            parked: VecDeque::new(),
+            turn_units_max: 0,
             homes: BTreeSet::new(),
             timelines: VecDeque::new(),
             outbox: VecDeque::new(),
@@ -128,6 +127,12 @@ impl Crossing {
     /// The next letter to another shard, or to this one.
     pub fn poll_letter(&mut self) -> Option<Letter> {
         self.outbox.pop_front()
+    }
+
+    /// The most that the answers of one turn cost. **Units:** those of `turn.rs`.
+    #[must_use]
+    pub const fn turn_units_max(&self) -> u32 {
+        self.turn_units_max
     }
 
     /// Spreads that live here.
@@ -277,18 +282,17 @@ impl Shard {
         self.crossing.unfeed(self.number, &spread.b);
     }
 
-    /// A letter from a shard of this node.
-    pub fn letter(&mut self, now: Now, letter: Letter) -> Result<(), ShardError> {
+    /// A letter from a shard of this node. It is put down; what comes of it is the next turn's.
+    pub fn letter(&mut self, now: Now, letter: Letter) {
         self.now = now;
         let Letter { from, key, words, .. } = letter;
         match words {
             Words::Ask(ask) => {
                 self.crossing.parked.retain(|one| (one.from, one.key) != (from, key));
-                self.crossing.parked.push(Parked { from, key, ask });
+                self.crossing.parked.push_back(Parked::new(from, key, ask));
                 if key == LIVE {
                     self.crossing.homes.insert(from);
                 }
-                self.answer_asks()?;
             }
             Words::Forget => {
                 self.crossing.parked.retain(|one| (one.from, one.key) != (from, key));
@@ -299,23 +303,27 @@ impl Shard {
                     self.crossing.timelines.clear();
                 }
             }
-            Words::Tell(tell) if key == LIVE => self.told_live(from, &tell),
+            Words::Tell(tell) if key == LIVE => self.crossing.inbox.push_back((from, tell)),
             Words::Tell(tell) => self.subscribers.told(key, from, &tell),
         }
-        Ok(())
+    }
+
+    /// Takes what was told, about a slice of it. What fired before is written down first: a new market and a price are known
+    /// from one place on.
+    fn read_tells(&mut self) {
+        let mut read = 0;
+        while read < ROWS_PER_SLICE && !self.crossing.reflexes.pending() {
+            let Some((from, tell)) = self.crossing.inbox.pop_front() else { break };
+            read += tell.rows.len() + tell.feeds.len();
+            self.told_live(from, &tell);
+        }
     }
 
     fn told_live(&mut self, from: u16, tell: &Tell) {
-        let fresh =
-            |said: &FeedTold| said.market != EntityId::NONE && !self.crossing.markets.contains_key(&said.market);
         let mut primes: Vec<Told> = Vec::new();
-        let news = tell.feeds.iter().any(fresh);
         let gone = self.crossing.confluence.told(from, tell, |told| primes.push(*told));
         if let Some(gone) = gone {
             tracing::warn!(shard = from, %gone, "rows that a spread would have seen were dropped: it goes on without them");
-        }
-        if news || !primes.is_empty() {
-            self.drain_crossing();
         }
         tell.feeds.iter().for_each(|said| self.crossing.know(said));
         for Told { found, .. } in primes {
@@ -343,6 +351,7 @@ impl Shard {
 
     /// Merges and reacts to a slice of what is there, and asks for more. True when there is more to do at once.
     pub(super) fn merge_slice(&mut self) -> bool {
+        self.read_tells();
         let Self { crossing, subscribers, .. } = self;
         let lane = &mut subscribers.lanes[ACROSS];
         let mut last = None;
@@ -365,7 +374,7 @@ impl Shard {
         if crossing.reflexes.pending() {
             self.counters.firings += lane.drain_slice(&mut crossing.reflexes, self.now.unix_ns);
         }
-        let more = crossing.reflexes.pending() || crossing.confluence.peek().is_some();
+        let more = crossing.reflexes.pending() || crossing.confluence.peek().is_some() || !crossing.inbox.is_empty();
         let asks = crossing.confluence.asks(subscribers.waits_for());
         crossing.ask(self.number, LIVE, asks);
         more

@@ -13,7 +13,7 @@
 
 use super::turn::{MEMORY_PAGE, SEALED_PAGE, Work};
 use myelin_datom::Tx;
-use myelin_index::{ColumnRow, Columns, Filter, Found, IndexError, MarketIx};
+use myelin_index::{ColumnRow, Columns, Filter, Found, IndexError, MarketIx, MarketView};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::ops::ControlFlow;
@@ -143,21 +143,7 @@ impl<R: ColumnRow> Interleave<R> {
         // Refused only where retention took rows that were still to come.
         let view = columns.view_from(feed.market, feed.next_row, self.basis)?;
         if feed.next_row < view.end_row() {
-            let (in_memory, page) = (view.is_in_memory(feed.next_row), self.page_rows);
-            if in_memory && page <= ONE_BY_ONE {
-                let upto = view.end_row().min(feed.next_row.saturating_add(page as u32));
-                for number in feed.next_row..upto {
-                    work.spend(1);
-                    feed.rows.extend(view.row(number)?);
-                }
-            } else {
-                work.spend(if in_memory { MEMORY_PAGE } else { SEALED_PAGE });
-                let filter = Filter { from_row: feed.next_row, ..Filter::default() };
-                view.rows(&filter, |found| {
-                    feed.rows.push_back(found);
-                    if feed.rows.len() < page { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-                })?;
-            }
+            read_page(&view, feed.next_row, self.page_rows, work, |found| feed.rows.push_back(found))?;
             feed.next_row = feed.rows.back().map_or(feed.next_row, |found| found.number + 1);
         }
         if let Some(first) = feed.rows.front() {
@@ -165,4 +151,30 @@ impl<R: ColumnRow> Interleave<R> {
         }
         Ok(())
     }
+}
+
+/// Visits up to `page` rows of a market from one on that is there. **Cost:** a page of memory or of a block.
+pub fn read_page<R: ColumnRow>(
+    view: &MarketView<'_, R>,
+    from_row: u32,
+    page: usize,
+    work: &mut Work,
+    mut visit: impl FnMut(Found<R>),
+) -> Result<(), IndexError> {
+    let in_memory = view.is_in_memory(from_row);
+    if in_memory && page <= ONE_BY_ONE {
+        let upto = view.end_row().min(from_row.saturating_add(page as u32));
+        for number in from_row..upto {
+            work.spend(1);
+            view.row(number)?.into_iter().for_each(&mut visit);
+        }
+        return Ok(());
+    }
+    work.spend(if in_memory { MEMORY_PAGE } else { SEALED_PAGE });
+    let mut left = page;
+    view.rows(&Filter { from_row, ..Filter::default() }, |found| {
+        visit(found);
+        left -= 1;
+        if left > 0 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    })
 }

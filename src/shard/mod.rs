@@ -41,6 +41,7 @@ pub mod replay;
 pub mod replicate;
 pub mod reply;
 pub mod seal;
+pub mod seek;
 pub mod session;
 pub mod tail;
 pub mod tidying;

@@ -185,8 +185,8 @@ impl Shard {
         if self.reflexes.pending() {
             self.drain_slice();
         }
-        self.answer_asks()?;
-        let mut more = self.merge_slice() || self.reflexes.pending();
+        let mut more = self.answer_asks()?;
+        more |= self.merge_slice() || self.reflexes.pending();
         let mut at = 0;
         while at < self.subscribers.list.len() {
             match self.push_page(at) {

@@ -20,6 +20,8 @@ pub const SEARCH: u32 = 64;
 pub const LOG_SEEK: u32 = 64;
 /// A fact, and what its attribute was called: 0.3 µs.
 pub const FACT: u32 = 3;
+/// Something that is only asked whether there is news of it, a market or a listener: so many for one unit.
+pub const LOOKS: usize = 8;
 /// Bytes that one unit copies.
 const UNIT_BYTES: usize = 128;
 
@@ -27,14 +29,14 @@ const UNIT_BYTES: usize = 128;
 #[derive(Debug)]
 pub struct Work {
     left: u32,
-    given: u32,
+    done: u32,
 }
 
 impl Work {
     /// A whole turn.
     #[must_use]
     pub const fn turn() -> Self {
-        Self { left: UNITS_PER_TURN, given: UNITS_PER_TURN }
+        Self { left: UNITS_PER_TURN, done: 0 }
     }
 
     /// True when the turn is over.
@@ -46,6 +48,13 @@ impl Work {
     /// So much was done.
     pub const fn spend(&mut self, units: u32) {
         self.left = self.left.saturating_sub(units);
+        self.done = self.done.saturating_add(units);
+    }
+
+    /// What is left of the turn.
+    #[must_use]
+    pub const fn left(&self) -> u32 {
+        self.left
     }
 
     /// So many bytes were written.
@@ -53,9 +62,9 @@ impl Work {
         self.spend((bytes / UNIT_BYTES) as u32);
     }
 
-    /// What was done so far, up to a whole turn.
+    /// What was done so far: a turn, and what its last step came to beyond it.
     #[must_use]
     pub const fn spent(&self) -> u32 {
-        self.given - self.left
+        self.done
     }
 }

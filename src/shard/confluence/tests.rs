@@ -36,25 +36,28 @@ impl Fake {
     fn is_due(&self, ask: &Ask) -> bool {
         let due = |from: &From| match from {
             From::Behind { tx, .. } => *tx <= self.applied,
+            From::Price { .. } => true,
             From::Row { market, row } => self.shown(*market).len() > *row as usize,
         };
         ask.until != Tx::ZERO && ask.until <= self.applied || ask.feeds.iter().any(|(_, from)| due(from))
     }
 
-    fn answer(&mut self) {
+    /// Speaks of so many of the markets that it was asked about.
+    fn answer(&mut self, markets: usize) {
         let Some(ask) = self.parked.take() else { return };
         if !self.is_due(&ask) {
             self.parked = Some(ask);
             return;
         }
         let mut tell = Tell { closed: self.applied, ..Tell::default() };
-        for (feed, from) in &ask.feeds {
+        for (feed, from) in ask.feeds.iter().take(markets) {
             let (market, row) = match from {
                 From::Behind { tx, .. } if *tx > self.applied => continue,
                 From::Behind { name, tx } => {
                     let market = id_of(MARKETS.iter().position(|one| *one.1 == **name).unwrap());
                     (market, self.shown(market).partition_point(|row| row.tx <= *tx).saturating_sub(1))
                 }
+                From::Price { .. } => unreachable!("it finds what it seeks at once"),
                 From::Row { market, row } => (*market, *row as usize),
             };
             let shown = self.shown(market);
@@ -63,7 +66,14 @@ impl Fake {
             tell.rows.extend(some.iter().map(told));
             let next_row = row + some.len();
             let whole = next_row == shown.len();
-            tell.feeds.push(FeedTold { feed: *feed, market, next_row: next_row as u32, whole, gone: Tx::ZERO });
+            tell.feeds.push(FeedTold {
+                feed: *feed,
+                market,
+                next_row: next_row as u32,
+                seek: None,
+                whole,
+                gone: Tx::ZERO,
+            });
         }
         self.told.push_back(tell);
     }
@@ -73,8 +83,8 @@ impl Fake {
 enum Op {
     /// A shard applies so many milliseconds more.
     Apply(usize, u64),
-    /// A shard answers, if what it was asked is due.
-    Answer(usize),
+    /// A shard answers, if what it was asked is due, and speaks of so many markets.
+    Answer(usize, usize),
     /// Its oldest answer arrives.
     Deliver(usize),
     /// So many rows are taken.
@@ -87,7 +97,7 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
     let shard = 0..SHARDS;
     let op = prop_oneof![
         3 => (shard.clone(), 0..6_u64).prop_map(|(shard, more)| Op::Apply(shard, more)),
-        3 => shard.clone().prop_map(Op::Answer),
+        3 => (shard.clone(), 1..3_usize).prop_map(|(shard, markets)| Op::Answer(shard, markets)),
         3 => shard.prop_map(Op::Deliver),
         2 => (0..40_usize).prop_map(Op::Take),
         3 => Just(Op::Ask),
@@ -155,9 +165,9 @@ fn check(streams: &[Stream], begin: u64, ops: &[Op], impatient: bool) -> Result<
     let mut primed: BTreeMap<FeedId, Found<Tick>> = BTreeMap::new();
     let mut given: Vec<Found<Tick>> = Vec::new();
     let end = Tx::at_millis(1_000);
-    let rounds = 60;
+    let rounds = 120;
     let last = (0..rounds).flat_map(|_| {
-        let of_shard = |shard| [Op::Apply(shard, 1_000), Op::Answer(shard), Op::Deliver(shard)];
+        let of_shard = |shard| [Op::Apply(shard, 1_000), Op::Answer(shard, 1), Op::Deliver(shard)];
         [Op::Ask].into_iter().chain((0..SHARDS).flat_map(of_shard)).chain([Op::Take(usize::MAX)])
     });
     for op in ops.iter().cloned().chain(last) {
@@ -166,7 +176,7 @@ fn check(streams: &[Stream], begin: u64, ops: &[Op], impatient: bool) -> Result<
                 let fake = &mut fakes[shard];
                 fake.applied = Tx::at_millis(fake.applied.millis() + more).min(end);
             }
-            Op::Answer(shard) => fakes[shard].answer(),
+            Op::Answer(shard, markets) => fakes[shard].answer(markets),
             Op::Deliver(shard) => {
                 if let Some(tell) = fakes[shard].told.pop_front() {
                     let gone = confluence.told(shard as u16, &tell, |told| _ = primed.insert(told.feed, told.found));
@@ -228,6 +238,14 @@ fn a_merge_that_does_not_wait_for_who_has_not_closed_is_seen() {
     assert!(result.is_err(), "the planted bug is not seen");
 }
 
+/// A shard that has rows of its first market all the time, and a turn for one market only.
+#[test]
+fn answers_that_speak_of_one_market_come_to_every_market() {
+    let rows: Vec<(bool, u8)> = (0..600).map(|n| (n % 300 == 299, (n % 5) as u8)).collect();
+    let streams = vec![vec![(40, vec![(false, 1)])], (0..40).map(|_| (1, rows.clone())).collect()];
+    assert_eq!(check(&streams, 0, &[], false), Ok(()));
+}
+
 #[test]
 fn a_page_that_ends_within_a_transaction_does_not_stop_the_merge() {
     // Far more rows of one transaction than a page holds, on both sides.
@@ -245,7 +263,7 @@ fn rows_that_two_shards_stamp_alike_come_together_where_a_page_ends_between_them
     let tell = |feed, market, whole| {
         let row = Tick { market: id_of(market), price: 1.0, ..bytemuck::Zeroable::zeroed() };
         let found = Found { number: 0, tx, n: 0, row };
-        let said = FeedTold { feed, market: row.market, next_row: 1, whole, gone: Tx::ZERO };
+        let said = FeedTold { feed, market: row.market, next_row: 1, seek: None, whole, gone: Tx::ZERO };
         Tell { closed: tx, feeds: vec![said], rows: vec![Told { feed, found, received_ns: 0, durable_ns: 0 }] }
     };
     // More of this transaction follows on either side.
@@ -264,7 +282,14 @@ fn a_question_that_waits_for_rows_alone_gives_way_to_one_that_waits_for_a_moment
     assert_eq!(asked.len(), 2);
     let tell = |feed, market, closed, rows: Vec<Told>| Tell {
         closed: Tx::at_millis(closed),
-        feeds: vec![FeedTold { feed, market: id_of(market), next_row: rows.len() as u32, whole: true, gone: Tx::ZERO }],
+        feeds: vec![FeedTold {
+            feed,
+            market: id_of(market),
+            next_row: rows.len() as u32,
+            seek: None,
+            whole: true,
+            gone: Tx::ZERO,
+        }],
         rows,
     };
     confluence.told(1, &tell(right, 1, 5, vec![]), |_| {});

@@ -4,130 +4,198 @@
 //!   ask --> parked --rows are applied, or the moment is closed--> tell
 //!             \--nothing under way closes it--> Close, 2 ms apart at the least --> applied: closed
 //! ```
-//! Invariants: what is told is applied, and complete up to `closed`; a `Close` is appended only while somebody waits for it, so an
-//! idle node writes nothing. Deliberately absent: timers (`driver/letters.rs`).
+//! All questions share one budget a turn. An answer ends with it: it speaks of the first markets of its question, and who asked
+//! asks again about the others. Invariants: what is told is applied, and of each market that is spoken of complete up to
+//! `closed`; a `Close` is appended only while somebody waits for it, so an idle node writes nothing. Deliberately absent: timers (`driver/letters.rs`).
 
-use super::{Letter, Parked, Words};
+use super::{Letter, Words};
 use crate::shard::append::Appender;
 use crate::shard::confluence::{Ask, FeedTold, From, Tell, Told};
 use crate::shard::entry::EntryKind;
+use crate::shard::interleave::read_page;
+use crate::shard::seek::{Price, Seek};
+use crate::shard::turn::{LOOKS, Work};
 use crate::shard::{Now, Shard, ShardError};
-use myelin_datom::{EntityId, Tx, flags};
-use myelin_index::{Filter, IndexError, MarketIx};
-use std::ops::ControlFlow;
+use myelin_datom::{EntityId, Tx};
+use myelin_index::IndexError;
 
 /// A shard that is waited for closes so far apart. **Units:** microseconds.
 const CLOSE_EVERY_US: u64 = 2_000;
 /// Rows in one letter at most: about 200 KiB.
 const ROWS_PER_TELL: usize = 2048;
 
+/// A question that waits for rows or for a moment. **Bound:** per home one, and one for each replay there.
+#[derive(Debug)]
+pub(super) struct Parked {
+    pub(super) from: u16,
+    pub(super) key: u64,
+    pub(super) ask: Ask,
+    /// What was applied when the last look at its markets began, and how many of them were looked at.
+    seen: Tx,
+    looked: usize,
+}
+
+impl Parked {
+    pub(super) const fn new(from: u16, key: u64, ask: Ask) -> Self {
+        Self { from, key, ask, seen: Tx::ZERO, looked: 0 }
+    }
+}
+
+/// What a look at a question came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Due {
+    Now,
+    /// Nothing that is applied answers it.
+    NotYet,
+    /// The turn is over.
+    Later,
+}
+
+/// What is known of a market that was asked about.
+enum Start {
+    /// It is not spoken of.
+    Unknown,
+    /// There is none of this name.
+    NoMarket,
+    /// Where its rows begin is not found yet.
+    Sought(EntityId, Seek),
+    /// From this row on; behind the transaction there are all.
+    Row(EntityId, u32, Tx),
+}
+
 impl Shard {
-    /// Answers the questions that have waited long enough.
-    pub(in crate::shard) fn answer_asks(&mut self) -> Result<(), ShardError> {
-        let mut at = 0;
-        while at < self.crossing.parked.len() {
-            if !self.is_due(&self.crossing.parked[at].ask)? {
-                at += 1;
-                continue;
+    /// Answers the questions that have waited long enough, as far as a turn reaches; who is not come to has the next one.
+    /// True when there is more to do.
+    pub(in crate::shard) fn answer_asks(&mut self) -> Result<bool, ShardError> {
+        let (mut work, mut more) = (Work::turn(), false);
+        for _ in 0..self.crossing.parked.len() {
+            let Some(mut one) = self.crossing.parked.pop_front() else { break };
+            match self.look(&mut one, &mut work)? {
+                Due::NotYet => self.crossing.parked.push_back(one),
+                Due::Later => {
+                    self.crossing.parked.push_front(one);
+                    more = true;
+                    break;
+                }
+                Due::Now => {
+                    let Parked { from: to, key, ask, .. } = one;
+                    let words = Words::Tell(self.tell(&ask, &mut work)?);
+                    self.crossing.outbox.push_back(Letter { from: self.number, to, key, words });
+                }
             }
-            let Parked { from: to, key, ask } = self.crossing.parked.swap_remove(at);
-            let words = Words::Tell(self.tell(&ask)?);
-            self.crossing.outbox.push_back(Letter { from: self.number, to, key, words });
         }
-        Ok(())
+        self.crossing.turn_units_max = self.crossing.turn_units_max.max(work.spent());
+        Ok(more)
     }
 
-    fn is_due(&self, ask: &Ask) -> Result<bool, IndexError> {
+    /// Whether a question is due. Each of its markets is looked at once for everything that is applied.
+    fn look(&self, one: &mut Parked, work: &mut Work) -> Result<Due, IndexError> {
         let applied = self.group.applied_tx();
-        if ask.until != Tx::ZERO && ask.until <= applied {
-            return Ok(true);
+        if work.is_spent() {
+            return Ok(Due::Later);
         }
-        for (_, from) in &ask.feeds {
-            let due = match from {
-                From::Behind { name, tx } => *tx <= applied && self.markets.named(name).is_some(),
-                From::Row { market, row } => match self.ticks.market_ix(*market) {
-                    Some(ix) => {
-                        self.ticks.kept(ix).dropped > *row || self.ticks.view_from(ix, *row, applied)?.end_row() > *row
-                    }
-                    None => false,
-                },
-            };
-            if due {
-                return Ok(true);
+        if one.ask.until != Tx::ZERO && one.ask.until <= applied {
+            return Ok(Due::Now);
+        }
+        loop {
+            if one.looked == one.ask.feeds.len() || one.seen == Tx::ZERO {
+                if one.seen == applied {
+                    return Ok(Due::NotYet);
+                }
+                (one.looked, one.seen) = (0, applied);
             }
+            if work.is_spent() {
+                return Ok(Due::Later);
+            }
+            work.spend(1);
+            let some = one.ask.feeds[one.looked..].iter().take(LOOKS);
+            let some_len = some.len();
+            for (_, from) in some {
+                if self.has_news(from)? {
+                    return Ok(Due::Now);
+                }
+            }
+            one.looked += some_len;
         }
-        Ok(false)
     }
 
-    /// What there is for a question.
-    fn tell(&self, ask: &Ask) -> Result<Tell, IndexError> {
+    fn has_news(&self, from: &From) -> Result<bool, IndexError> {
+        let applied = self.group.applied_tx();
+        Ok(match from {
+            From::Behind { name, tx } => *tx <= applied && self.markets.named(name).is_some(),
+            From::Price { .. } => true,
+            From::Row { market, row } => match self.ticks.market_ix(*market) {
+                Some(ix) => {
+                    self.ticks.kept(ix).dropped > *row || self.ticks.view_from(ix, *row, applied)?.end_row() > *row
+                }
+                None => false,
+            },
+        })
+    }
+
+    /// What there is for a question, as far as the turn reaches; of its first market in any case.
+    fn tell(&self, ask: &Ask, work: &mut Work) -> Result<Tell, IndexError> {
         let closed = self.group.applied_tx();
         let mut tell = Tell { closed, ..Tell::default() };
         for (feed, from) in &ask.feeds {
-            if tell.rows.len() >= ROWS_PER_TELL {
+            if tell.rows.len() >= ROWS_PER_TELL || work.is_spent() {
                 break;
             }
-            let (market, row, gone) = match from {
-                From::Behind { tx, .. } if *tx > closed => continue,
-                From::Behind { name, tx } => {
-                    let Some(market) = self.markets.named(name) else {
-                        let none =
-                            FeedTold { feed: *feed, market: EntityId::NONE, next_row: 0, whole: true, gone: Tx::ZERO };
-                        tell.feeds.push(none);
-                        continue;
-                    };
-                    let Some(ix) = self.ticks.market_ix(market.id) else { continue };
-                    let (row, gone) = self.row_of_price(ix, *tx)?;
-                    (market.id, row, gone)
+            work.spend(1);
+            let said =
+                FeedTold { feed: *feed, market: EntityId::NONE, next_row: 0, seek: None, whole: true, gone: Tx::ZERO };
+            match self.start(from, work)? {
+                Start::Unknown => {}
+                Start::NoMarket => tell.feeds.push(said),
+                Start::Sought(market, seek) => {
+                    tell.feeds.push(FeedTold { market, seek: Some(seek), whole: false, ..said });
                 }
-                From::Row { market, row } => {
-                    let Some(ix) = self.ticks.market_ix(*market) else { continue };
-                    let kept = self.ticks.kept(ix);
-                    if *row < kept.dropped { (*market, kept.dropped, kept.gone) } else { (*market, *row, Tx::ZERO) }
+                Start::Row(market, row, gone) => {
+                    let Some(ix) = self.ticks.market_ix(market) else { continue };
+                    let view = self.ticks.view_from(ix, row, closed)?;
+                    let mut next_row = row;
+                    if row < view.end_row() {
+                        let room = ask.page.min(ROWS_PER_TELL - tell.rows.len()).max(1);
+                        read_page(&view, row, room, work, |found| {
+                            let (received_ns, durable_ns) = self.crossing.timeline(found.tx);
+                            next_row = found.number + 1;
+                            tell.rows.push(Told { feed: *feed, found, received_ns, durable_ns });
+                        })?;
+                    }
+                    let whole = next_row >= view.end_row();
+                    tell.feeds.push(FeedTold { market, next_row, whole, gone, ..said });
                 }
-            };
-            let Some(ix) = self.ticks.market_ix(market) else { continue };
-            let view = self.ticks.view_from(ix, row, closed)?;
-            let room = ask.page.min(ROWS_PER_TELL - tell.rows.len()).max(1);
-            let (mut next_row, before) = (row, tell.rows.len());
-            if row < view.end_row() {
-                view.rows(&Filter { from_row: row, ..Filter::default() }, |found| {
-                    let (received_ns, durable_ns) = self.crossing.timeline(found.tx);
-                    next_row = found.number + 1;
-                    tell.rows.push(Told { feed: *feed, found, received_ns, durable_ns });
-                    if tell.rows.len() - before < room { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-                })?;
             }
-            tell.feeds.push(FeedTold { feed: *feed, market, next_row, whole: next_row >= view.end_row(), gone });
         }
         Ok(tell)
     }
 
-    /// The row of a market's price at a moment, else its first one after it; and, where that price may have been dropped, the
-    /// transaction behind which one is there.
-    fn row_of_price(&self, ix: MarketIx, at: Tx) -> Result<(u32, Tx), IndexError> {
-        let view = self.ticks.view(ix, Tx::MAX)?;
-        let first = self.ticks.row_after(ix, at)?.max(view.first_row());
-        let mut row = first;
-        while row > view.first_row() {
-            row -= 1;
-            match view.row(row)? {
-                Some(found) if found.row.flags & flags::CORRECTION != 0 => {}
-                _ => return Ok((row, Tx::ZERO)),
+    /// Where a market's rows begin.
+    fn start(&self, from: &From, work: &mut Work) -> Result<Start, IndexError> {
+        let applied = self.group.applied_tx();
+        let (market, ix, mut seek) = match from {
+            From::Behind { tx, .. } if *tx > applied => return Ok(Start::Unknown),
+            From::Behind { name, tx } => {
+                let Some(market) = self.markets.named(name) else { return Ok(Start::NoMarket) };
+                let Some(ix) = self.ticks.market_ix(market.id) else { return Ok(Start::Unknown) };
+                (market.id, ix, Seek::behind(&self.ticks, ix, *tx, work)?)
             }
-        }
-        if self.ticks.kept(ix).gone == Tx::ZERO {
-            return Ok((first, Tx::ZERO));
-        }
-        let mut oldest = self.group.applied_tx();
-        view.rows(&Filter::default(), |found| {
-            if found.row.flags & flags::CORRECTION != 0 {
-                return ControlFlow::Continue(());
+            From::Price { market, seek } => {
+                let Some(ix) = self.ticks.market_ix(*market) else { return Ok(Start::Unknown) };
+                (*market, ix, *seek)
             }
-            oldest = found.tx.next();
-            ControlFlow::Break(())
-        })?;
-        Ok((first, oldest))
+            From::Row { market, row } => {
+                let Some(ix) = self.ticks.market_ix(*market) else { return Ok(Start::Unknown) };
+                let kept = self.ticks.kept(ix);
+                let (row, gone) = if *row < kept.dropped { (kept.dropped, kept.gone) } else { (*row, Tx::ZERO) };
+                return Ok(Start::Row(*market, row, gone));
+            }
+        };
+        Ok(match seek.go_on(&self.ticks, ix, applied, work)? {
+            None => Start::Sought(market, seek),
+            Some(Price::Row(row) | Price::Never(row)) => Start::Row(market, row, Tx::ZERO),
+            Some(Price::Gone { first, oldest }) => Start::Row(market, first, oldest),
+        })
     }
 
     /// True when some shard wants a moment that is not closed.

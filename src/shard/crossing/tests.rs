@@ -6,8 +6,9 @@ use crate::reflex::{Scope, Spec};
 use crate::shard::campaign::{Log, NOW, tick, written};
 use crate::shard::replay::Place;
 use crate::shard::reply::{Reply, Said};
+use crate::shard::turn::{SEALED_PAGE, UNITS_PER_TURN};
 use crate::shard::{ConnId, Now, Shard};
-use myelin_datom::{EntityId, MarketName, SLOTS, Tick, Tx};
+use myelin_datom::{EntityId, MarketName, SLOTS, Tick, Tx, flags};
 use myelin_wire::{Code, FiringRow, Header, Kind, MarketFlags, MarketSpec, SlotRange, decode, markets_body};
 use std::collections::VecDeque;
 
@@ -79,6 +80,29 @@ impl Rig {
         EntityId::from_bits(u64::from_le_bytes(body[..8].try_into().unwrap()))
     }
 
+    fn markets(&mut self, shard: usize, names: &[String]) -> Vec<EntityId> {
+        let mut body = Vec::new();
+        markets_body(&mut body, names.iter().map(|name| MarketSpec { flags: MarketFlags(0), name }));
+        let Said::Answer { body, .. } = self.write(shard, Kind::Markets, names.len(), &body).said else {
+            panic!("no ids")
+        };
+        body.chunks_exact(8).map(|id| EntityId::from_bits(u64::from_le_bytes(id.try_into().unwrap()))).collect()
+    }
+
+    /// Two shards count their transactions on from the clock, each by itself.
+    fn a_second_later(&mut self) {
+        self.now.unix_ns += 1_000_000_000;
+    }
+
+    /// Corrections of a market's last row.
+    fn correct(&mut self, shard: usize, market: EntityId, count: usize) {
+        let row = |n: usize| Tick { flags: flags::CORRECTION, ..tick(market, self.id, 100.0 + n as f64) };
+        let rows: Vec<Tick> = (0..count).map(row).collect();
+        for rows in rows.chunks(1000) {
+            self.write(shard, Kind::Ticks, rows.len(), bytemuck::cast_slice(rows));
+        }
+    }
+
     fn register(&mut self, id: u64, spec: &str, scope: &str) {
         let mut body = id.to_le_bytes().to_vec();
         spec.parse::<Spec>().unwrap().encode(&mut body);
@@ -127,7 +151,7 @@ impl Rig {
                     continue;
                 }
                 more = true;
-                self.shards[usize::from(letter.to)].letter(self.now, letter).unwrap();
+                self.shards[usize::from(letter.to)].letter(self.now, letter);
             }
             self.now.mono_us += 10_000;
             if !more {
@@ -260,11 +284,66 @@ fn what_two_shards_stamp_alike_fires_in_the_order_of_the_reflexes_at_the_edge_of
         rig.ticks(1, &[(ids_there[n], 1.0); 250]);
     }
     rig.ticks(1, &[(ids_there[6], 1.0); super::ROWS_PER_SLICE - 2001]);
-    rig.now.unix_ns += 1_000_000_000;
+    rig.a_second_later();
     rig.ticks(0, &[(ids_here[0], 9.0)]);
     rig.ticks(1, &[(ids_there[1], 9.0)]);
     let tx = rig.shards[0].group().applied_tx();
     assert_eq!(tx, rig.shards[1].group().applied_tx(), "stamped alike");
     rig.settle();
     assert_eq!(rig.heard(LIVE_LISTENER), [(tx.bits(), 0, 3), (tx.bits(), 0, 9)]);
+}
+
+/// Three thousand markets there are compared with a dozen here; each has one row before and one after its spread stands.
+#[test]
+fn a_question_about_thousands_of_markets_is_answered_a_turn_at_a_time_and_each_spread_fires_once() {
+    const MARKETS: usize = 3000;
+    let mut rig = Rig::new(10_000);
+    let here: Vec<_> = names(0).take(12).collect();
+    let there: Vec<_> = names(1).take(MARKETS).collect();
+    let ids_here = rig.markets(0, &here);
+    let ids_there = rig.markets(1, &there);
+    let rows = |ids: &[EntityId], price: f64| ids.iter().map(|id| (*id, price)).collect::<Vec<_>>();
+    rig.ticks(0, &rows(&ids_here, 1.0));
+    rig.ticks(1, &rows(&ids_there, 1.0));
+    for (n, there) in there.iter().enumerate() {
+        rig.register(n as u64 + 1, &format!("spread {} {there} 3", here[n % 12]), "all");
+    }
+    rig.subscribe(LIVE_LISTENER, 0, (0, 0, 0), false);
+    rig.settle();
+    rig.a_second_later();
+    rig.ticks(1, &rows(&ids_there, 9.0));
+    rig.settle();
+    rig.ticks(1, &rows(&ids_there, 8.0));
+    rig.settle();
+    let mut fired: Vec<_> = rig.heard(LIVE_LISTENER).iter().map(|place| place.2).collect();
+    fired.sort_unstable();
+    assert_eq!(fired.len(), MARKETS, "once each: it held before, at 8");
+    assert!(fired.iter().copied().eq(1..=MARKETS as u64));
+    let most = rig.shards[1].crossing.turn_units_max();
+    assert!(most > UNITS_PER_TURN / 2, "it was much to do: {most}");
+    assert!(most <= UNITS_PER_TURN + SEALED_PAGE, "{most} units in a turn");
+}
+
+/// The price a spread begins with lies before thousands of corrections.
+#[test]
+fn the_way_back_over_corrections_takes_as_many_turns_as_it_needs_and_finds_the_price() {
+    let mut rig = Rig::new(100);
+    let (here, there) = (names(0).next().unwrap(), names(1).next().unwrap());
+    let (a, b) = (rig.market(0, &here), rig.market(1, &there));
+    rig.ticks(0, &[(a, 1.0)]);
+    // It holds before the spread is registered, so the next row finds that it held already.
+    rig.ticks(1, &[(b, 9.0)]);
+    rig.correct(1, b, 20_000);
+    rig.a_second_later();
+    rig.register(SPREAD, &format!("spread {here} {there} 3"), "all");
+    rig.subscribe(LIVE_LISTENER, 0, (0, 0, 0), false);
+    rig.settle();
+    let primed = rig.shards[0].crossing.markets[&b];
+    assert_eq!(rig.shards[0].crossing.reflexes.latest(primed).map(|(_, price)| price), Some(9.0));
+    rig.ticks(0, &[(a, 2.0)]);
+    rig.settle();
+    assert_eq!(rig.heard(LIVE_LISTENER).len(), 1);
+    let most = rig.shards[1].crossing.turn_units_max();
+    assert!(most > UNITS_PER_TURN / 2, "it was much to do: {most}");
+    assert!(most <= UNITS_PER_TURN + SEALED_PAGE, "{most} units in a turn");
 }

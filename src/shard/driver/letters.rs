@@ -46,9 +46,8 @@ impl Core {
         if self.failed {
             return;
         }
-        let Some(shard) = self.shards.iter_mut().find(|shard| shard.number() == letter.to) else { return };
-        if let Err(error) = shard.letter(now, letter) {
-            self.fail(&error);
+        if let Some(shard) = self.shards.iter_mut().find(|shard| shard.number() == letter.to) {
+            shard.letter(now, letter);
         }
     }
 

@@ -54,8 +54,9 @@ impl Core {
                 self.ring_react_bell();
             }
             Parcel::Letter(letter) => {
+                // What comes of it is a turn's work: letters that came together share it.
                 self.hand_over(now, letter);
-                self.push_firings();
+                self.ring_react_bell();
             }
         }
         self.turn();

@@ -3,7 +3,7 @@
 use crate::config::Limits;
 use crate::shard::campaign::{Log, NOW, body, tick, written};
 use crate::shard::reply::{Reply, Said};
-use crate::shard::turn::UNITS_PER_TURN;
+use crate::shard::turn::{SEALED_PAGE, UNITS_PER_TURN};
 use crate::shard::{ConnId, Shard};
 use myelin_datom::{AttributeName, Entity, EntityId, Given, MarketName, Op, Tick, Transaction, Tx, Value};
 use myelin_wire::{
@@ -129,7 +129,7 @@ fn a_tail_over_ten_thousand_markets_begins_a_turn_at_a_time_and_what_is_written_
         turns += 1;
         let came: usize = pages.iter().map(|(_, page)| page.len()).sum();
         assert!(came <= UNITS_PER_TURN as usize, "{came} entries in one turn");
-        assert!(rig.shard.tails.spent <= UNITS_PER_TURN);
+        assert!(rig.shard.tails.spent <= UNITS_PER_TURN + SEALED_PAGE, "a turn, and its last page");
         turns_before += u32::from(entries.is_empty() && came == 0);
         entries.extend(pages.into_iter().flat_map(|(_, page)| page));
         if turns % 10 == 0 {
