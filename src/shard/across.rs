@@ -6,12 +6,10 @@
 //! The same rows in the same order as what is merged live (`crossing.rs`), from another beginning. Deliberately absent: pages,
 //! credit, and the reflexes of one shard (`replay.rs`).
 
-use super::Refusal;
 use super::confluence::{Ask, Confluence, FeedId, FeedTold, Tell, Told};
 use super::replay::{Evaluator, Place, ReplayError, compacted};
 use crate::reflex::Firing;
 use myelin_datom::{EntityId, Tx, flags};
-use myelin_wire::Code;
 use std::collections::BTreeMap;
 
 /// Who asks about a market, and on which side of its spread it stands.
@@ -21,6 +19,8 @@ type Asking = Vec<(usize, usize)>;
 #[derive(Debug)]
 pub struct Across {
     key: u64,
+    /// Its markets are merged from behind here on.
+    begin: Tx,
     /// History goes to here at least; what comes later may be at hand.
     until: Tx,
     evaluators: Vec<Evaluator>,
@@ -32,10 +32,11 @@ pub struct Across {
 }
 
 impl Across {
-    /// Over no market yet, up to `until` at least; answers to its questions carry `key`.
-    pub fn new(key: u64, until: Tx) -> Self {
+    /// Over no market yet, from behind `begin` up to `until` at least; answers to its questions carry `key`.
+    pub fn new(key: u64, begin: Tx, until: Tx) -> Self {
         Self {
             key,
+            begin,
             until,
             evaluators: Vec::new(),
             confluence: Confluence::default(),
@@ -49,15 +50,15 @@ impl Across {
         self.key
     }
 
-    /// Adds a spread over two markets, each with its shard, that are merged from behind `begin` on.
-    pub fn add(&mut self, evaluator: Evaluator, markets: [(u16, &str); 2], begin: Tx) {
+    /// Adds a spread over two markets, each with its shard.
+    pub fn add(&mut self, evaluator: Evaluator, markets: [(u16, &str); 2]) {
         let number = self.evaluators.len();
         self.evaluators.push(evaluator);
         for (side, (shard, name)) in markets.into_iter().enumerate() {
             let feed = match self.feeds.get(name) {
                 Some(feed) => *feed,
                 None => {
-                    let feed = self.confluence.add(shard, name, begin);
+                    let feed = self.confluence.add(shard, name, self.begin);
                     self.feeds.insert(name.into(), feed);
                     feed
                 }
@@ -97,15 +98,17 @@ impl Across {
         self.confluence.merged().unwrap_or(Tx::MAX)
     }
 
-    /// Evaluates the next row; what fires behind `after` goes out with its tick.
-    pub fn step(&mut self, after: Place, mut fired: impl FnMut(Firing, &Told)) {
-        let Some(told) = self.confluence.take() else { return };
-        for (evaluator, _) in self.asking.get(&told.feed).into_iter().flatten() {
+    /// Evaluates the next row; what fires behind `after` goes out with its tick. Gives how many evaluators saw it.
+    pub fn step(&mut self, after: Place, mut fired: impl FnMut(Firing, &Told)) -> usize {
+        let Some(told) = self.confluence.take() else { return 0 };
+        let asking = self.asking.get(&told.feed).map_or(&[][..], Vec::as_slice);
+        for (evaluator, _) in asking {
             let firing = self.evaluators[*evaluator].react(told.found.tx, told.found.n, &told.found.row);
             if let Some(firing) = firing.filter(|one| (one.tx.bits(), one.n, one.reflex.0) > after) {
                 fired(firing, &told);
             }
         }
+        asking.len()
     }
 
     /// True when it has come to its end, and to `least`.
@@ -116,10 +119,5 @@ impl Across {
     /// What is to be asked, to come to its end and to `least`.
     pub fn asks(&mut self, least: Tx) -> Vec<(u16, Ask)> {
         self.confluence.asks(if self.is_through(least) { Tx::ZERO } else { self.until.max(least) })
-    }
-
-    /// **Errors:** `TooMany` with more evaluators than this.
-    pub fn check(&self, max: usize) -> Result<(), ReplayError> {
-        if self.evaluators.len() > max { Err(Refusal::of(Code::TooMany).into()) } else { Ok(()) }
     }
 }

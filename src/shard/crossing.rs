@@ -14,7 +14,7 @@
 
 mod telling;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use super::confluence::{Ask, Confluence, FeedId, FeedTold, Tell, Told};
 use super::lane::Struck;

@@ -9,6 +9,7 @@
 //! What fires is what is stated, so a firing can be derived again from the facts, which retention does not take. A gap's `n`
 //! lies behind those of all ticks and names no row. Deliberately absent: which ids are missing (the columns know).
 
+use super::turn::{FACT, LOG_SEEK, Work};
 use myelin_datom::{EntityId, Tx, Value};
 use myelin_index::facts::born;
 use myelin_index::{Components, Facts, FactsView, Gap, IndexError, Order};
@@ -19,8 +20,8 @@ use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 const ONE_BY_ONE: usize = 64;
 /// Gaps of a market that wait in memory.
 const PAGE: usize = 64;
-/// Keys of facts that are looked at for a page, those of other moments included: a slice of some hundred microseconds.
-const KEYS_PER_PAGE: u64 = 1024;
+/// Keys of facts that are looked at for a page, those of other moments included: about a third of a turn.
+const KEYS_PER_PAGE: u64 = 256;
 const MARKET_BITS: u32 = 20;
 const NTH_BITS: u32 = 11;
 const _: () = assert!(1 + MARKET_BITS + NTH_BITS == 32);
@@ -88,6 +89,8 @@ pub struct Skips {
     turns: BinaryHeap<Reverse<(Tx, u32, usize)>>,
     since: Tx,
     basis: Tx,
+    /// Feeds before this one were begun in this stretch.
+    begun: usize,
 }
 
 /// What comes next.
@@ -100,7 +103,7 @@ pub enum Next {
 }
 
 impl Skips {
-    /// Of these markets, each with its number, behind a transaction. Nothing is read before [`Skips::go_on`].
+    /// Of these markets, each with its number, behind a transaction. Nothing is read before [`Skips::begin`].
     pub fn new(markets: impl Iterator<Item = (EntityId, u32)>, since: Tx) -> Self {
         let feed = |(market, number)| Feed {
             market,
@@ -109,41 +112,55 @@ impl Skips {
             read_to: Vec::new(),
             counted: (Tx::ZERO, 0),
         };
-        Self { feeds: markets.map(feed).collect(), turns: BinaryHeap::new(), since, basis: Tx::ZERO }
+        Self { feeds: markets.map(feed).collect(), turns: BinaryHeap::new(), since, basis: Tx::ZERO, begun: 0 }
     }
 
-    /// Opens the stretch up to `basis`.
-    pub fn go_on(&mut self, facts: &Facts, basis: Tx) -> Result<(), IndexError> {
-        self.basis = basis;
-        let waiting: Vec<usize> = (0..self.feeds.len()).filter(|at| self.feeds[*at].at_hand.is_empty()).collect();
+    /// Opens the stretch up to `basis`. Nothing is read yet.
+    pub fn open(&mut self, basis: Tx) {
+        (self.basis, self.begun) = (basis, 0);
         self.turns.retain(|Reverse((tx, ..))| *tx != Tx::ZERO);
-        waiting.into_iter().try_for_each(|at| self.fill(facts, at))
     }
 
-    /// The place of what comes next in this stretch.
+    /// Begins the markets that were not yet in this stretch. False when the turn is over before.
+    pub fn begin(&mut self, facts: &Facts, work: &mut Work) -> Result<bool, IndexError> {
+        while self.begun < self.feeds.len() {
+            if work.is_spent() {
+                return Ok(false);
+            }
+            work.spend(1);
+            if self.feeds[self.begun].at_hand.is_empty() {
+                self.fill(facts, self.begun, work)?;
+            }
+            self.begun += 1;
+        }
+        Ok(true)
+    }
+
+    /// The place of what comes next in this stretch, all of whose markets were begun.
     #[must_use]
     pub fn peek(&self) -> Option<(Tx, u32)> {
         self.turns.peek().map(|Reverse((tx, n, _))| (*tx, *n)).filter(|(tx, _)| *tx <= self.basis)
     }
 
     /// What stands there. **Panics** when there is nothing.
-    pub fn next(&mut self, facts: &Facts) -> Result<Next, IndexError> {
+    pub fn next(&mut self, facts: &Facts, work: &mut Work) -> Result<Next, IndexError> {
         let Some(Reverse((_, _, at))) = self.turns.pop() else { unreachable!("the caller looked") };
         let Some(skip) = self.feeds[at].at_hand.pop_front() else {
-            self.fill(facts, at)?;
+            self.fill(facts, at, work)?;
             return Ok(Next::Later);
         };
         match self.feeds[at].at_hand.front() {
             Some(next) => self.turns.push(Reverse((next.tx, next.n, at))),
-            None => self.fill(facts, at)?,
+            None => self.fill(facts, at, work)?,
         }
         Ok(Next::Gap(at, skip))
     }
 
     /// Brings a feed's next page, and gives it its turn. Entities of a slot are numbered in the order of the log, so a
     /// market's gaps come in it.
-    fn fill(&mut self, facts: &Facts, at: usize) -> Result<(), IndexError> {
+    fn fill(&mut self, facts: &Facts, at: usize, work: &mut Work) -> Result<(), IndexError> {
         let feed = &mut self.feeds[at];
+        work.spend(LOG_SEEK);
         // Up to whatever is there: what lies behind the stretch waits at hand.
         let view = facts.view(Tx::MAX);
         let market = Value::Ref(feed.market);
@@ -154,11 +171,18 @@ impl Skips {
             assert!(resumed, "the place is one of this order");
         }
         while feed.at_hand.len() < PAGE && datoms.visited() < KEYS_PER_PAGE {
+            // What is at hand is of use, however little it is.
+            if work.is_spent() && !feed.at_hand.is_empty() {
+                break;
+            }
+            let before = datoms.visited();
             let found = datoms.next_within(KEYS_PER_PAGE - datoms.visited())?;
+            work.spend(FACT * (datoms.visited() - before) as u32);
             if let Some(place) = datoms.place() {
                 feed.read_to = place.to_vec();
             }
             let Some(datom) = found else { break };
+            work.spend(LOG_SEEK);
             let Some((first, last)) = of_ticks(&view, datom.e)? else { continue };
             if feed.counted.0 != datom.tx {
                 feed.counted = (datom.tx, 0);

@@ -90,12 +90,17 @@ impl<R: ColumnRow> Interleave<R> {
         self.page_rows = (self.rows_max / self.feeds.len().max(1)).clamp(PAGE_ROWS.0, PAGE_ROWS.1);
     }
 
-    /// The same, and begins every market at once. **Errors:** as [`Interleave::step`].
-    pub fn go_on(&mut self, columns: &Columns<R>, basis: Tx) -> Result<(), IndexError> {
-        self.open(basis);
-        (0..self.feeds.len()).try_for_each(|at| self.fill(columns, at, &mut Work::turn()))?;
-        self.begun = self.feeds.len();
-        Ok(())
+    /// Begins the markets that were not yet in this stretch. False when the turn is over before. **Errors:** as
+    /// [`Interleave::step`].
+    pub fn begin(&mut self, columns: &Columns<R>, work: &mut Work) -> Result<bool, IndexError> {
+        while self.begun < self.feeds.len() {
+            if work.is_spent() {
+                return Ok(false);
+            }
+            self.fill(columns, self.begun, work)?;
+            self.begun += 1;
+        }
+        Ok(true)
     }
 
     /// The place of the next row of this stretch, all of whose markets were begun.
@@ -104,25 +109,9 @@ impl<R: ColumnRow> Interleave<R> {
         self.turns.peek().map(|Reverse((tx, n, _))| (*tx, *n))
     }
 
-    /// The next row and the number of its feed; `None` at the end of the stretch, all of whose markets were begun.
-    /// **Errors:** as [`Interleave::step`].
-    pub fn next(&mut self, columns: &Columns<R>) -> Result<Option<(usize, Found<R>)>, IndexError> {
-        Ok(match self.step(columns, &mut Work::turn())? {
-            Next::Row(at, found) => Some((at, found)),
-            Next::End | Next::Later => None,
-        })
-    }
-
     /// The next row. **Errors:** [`IndexError::BelowHorizon`] when rows that were still to come are gone.
     pub fn step(&mut self, columns: &Columns<R>, work: &mut Work) -> Result<Next<R>, IndexError> {
-        while self.begun < self.feeds.len() {
-            if work.is_spent() {
-                return Ok(Next::Later);
-            }
-            self.fill(columns, self.begun, work)?;
-            self.begun += 1;
-        }
-        if work.is_spent() {
+        if !self.begin(columns, work)? || work.is_spent() {
             return Ok(Next::Later);
         }
         let Some(Reverse((_, _, at))) = self.turns.pop() else { return Ok(Next::End) };

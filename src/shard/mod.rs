@@ -372,7 +372,7 @@ impl Shard {
     /// `End`: the stream that began with this session and request. What was said of it stands before its last frame.
     fn end(&mut self, from: ConnId, header: &Header) {
         let (session, request) = (header.session, header.request);
-        let ended = self.subscribers.leave(from, session, request) || self.end_tail(from, session, request);
+        let ended = self.end_subscription(from, session, request) || self.end_tail(from, session, request);
         if ended {
             self.say(from, session, request, self.group.applied_tx(), Said::Ended { code: None, oldest: 0 });
         }

@@ -16,6 +16,7 @@ use super::gaps::{self, Stated};
 use super::lane::{Lane, Struck, place_of};
 use super::replay::{Place, ReplayError, Replaying, Step};
 use super::reply::Said;
+use super::turn::{LOOKS, Work};
 use super::{ConnId, Now, Refusal, Shard, ShardError};
 use crate::config::Limits;
 use crate::reflex::{self, MarketIx, ReflexId, Spec};
@@ -28,7 +29,7 @@ const REPLAYS_MAX: usize = 16;
 /// Firings in one push at most: 64 KiB.
 const FIRINGS_PER_PAGE: usize = 512;
 /// The lane of reflexes that the shard decides by itself.
-const OWN: usize = 0;
+pub(super) const OWN: usize = 0;
 /// The lane of those that wait for other shards.
 pub(super) const ACROSS: usize = 1;
 const LANES: [usize; 2] = [OWN, ACROSS];
@@ -47,6 +48,8 @@ struct Subscriber {
     /// 0 = every reflex.
     reflex: u64,
     credit: u32,
+    /// Its request was answered: nothing behind its place is missed.
+    begun: bool,
     /// Which lanes it listens to.
     hears: [bool; 2],
     /// The next firing of each lane to look at, counted from the first since the start.
@@ -65,7 +68,12 @@ struct Subscriber {
 #[derive(Debug)]
 pub struct Subscribers {
     list: Vec<Subscriber>,
+    /// Whose turn it is.
+    turn: usize,
+    /// How many go through history, as far as this turn knows.
+    under_way: usize,
     max: usize,
+    turn_units_max: u32,
     pub(super) lanes: [Lane; 2],
 }
 
@@ -75,7 +83,10 @@ impl Subscribers {
     pub fn new(limits: &Limits) -> Self {
         Self {
             list: Vec::new(),
+            turn: 0,
+            under_way: 0,
             max: limits.subscriptions_per_shard,
+            turn_units_max: 0,
             lanes: LANES.map(|_| Lane::new(limits.firings_at_hand)),
         }
     }
@@ -93,11 +104,10 @@ impl Subscribers {
         }
     }
 
-    /// Ends the subscription that began with this session and request. False when there is none.
-    pub fn leave(&mut self, conn: ConnId, session: u64, request: u64) -> bool {
-        let is_it = |one: &Subscriber| one.conn == conn && one.session == session && one.request == request;
-        let at = self.list.iter().position(is_it);
-        at.map(|at| self.list.swap_remove(at)).is_some()
+    /// The most that all of them cost in one turn. **Units:** those of `turn.rs`.
+    #[must_use]
+    pub const fn turn_units_max(&self) -> u32 {
+        self.turn_units_max
     }
 
     /// The connection is gone.
@@ -187,28 +197,80 @@ impl Shard {
         }
         let mut more = self.answer_asks()?;
         more |= self.merge_slice() || self.reflexes.pending();
-        let mut at = 0;
-        while at < self.subscribers.list.len() {
-            match self.push_page(at) {
-                Ok(further) => {
-                    more |= further;
-                    at += 1;
-                }
-                Err(ReplayError::Failed(error)) => return Err(error),
-                Err(ReplayError::Refused(refusal)) => {
-                    let one = self.subscribers.list.swap_remove(at);
-                    let said = Said::Ended { code: Some(refusal.code), oldest: refusal.aux };
-                    self.say(one.conn, one.session, one.request, Tx::ZERO, said);
-                    more = true;
-                }
-            }
-        }
+        more |= self.push_pages()?;
         self.forget_replays();
         Ok(self.push_tails()? || more)
     }
 
+    /// A page for each subscriber, as far as the turn reaches; who is not come to has the next one.
+    fn push_pages(&mut self) -> Result<bool, ShardError> {
+        let (mut work, mut more) = (Work::turn(), false);
+        self.subscribers.under_way = self.subscribers.list.iter().filter(|one| one.replaying.is_some()).count();
+        for nth in 0..self.subscribers.list.len() {
+            if work.is_spent() {
+                more = true;
+                break;
+            }
+            work.spend(u32::from(nth % LOOKS == 0));
+            let at = if self.subscribers.turn < self.subscribers.list.len() { self.subscribers.turn } else { 0 };
+            self.subscribers.turn = at + 1;
+            match self.push_page(at, &mut work) {
+                Ok(further) => more |= further,
+                Err(ReplayError::Failed(error)) => return Err(error),
+                Err(ReplayError::Refused(refusal)) => {
+                    self.give_up(at, refusal);
+                    more = true;
+                }
+            }
+        }
+        self.subscribers.turn_units_max = self.subscribers.turn_units_max.max(work.spent());
+        Ok(more)
+    }
+
+    /// Nothing more comes of it: refused when it has not begun, else ended.
+    fn give_up(&mut self, at: usize, refusal: Refusal) {
+        let Subscriber { conn, session, request, begun, .. } = self.subscribers.list.swap_remove(at);
+        self.subscribers.turn = at;
+        if begun {
+            let said = Said::Ended { code: Some(refusal.code), oldest: refusal.aux };
+            self.say(conn, session, request, Tx::ZERO, said);
+        } else {
+            self.refuse(conn, &Header { session, request, ..bytemuck::Zeroable::zeroed() }, refusal);
+        }
+    }
+
+    /// Nothing is missed from its place on.
+    fn say_listens(&mut self, at: usize) {
+        let subscriber = &mut self.subscribers.list[at];
+        if !std::mem::replace(&mut subscriber.begun, true) {
+            let (to, session, request) = (subscriber.conn, subscriber.session, subscriber.request);
+            let said = Said::Answer { count: 0, aux: 0, more: false, body: Vec::new() };
+            self.say(to, session, request, self.group.applied_tx(), said);
+        }
+    }
+
+    /// Ends the subscription that began with this session and request. False when there is none.
+    pub(super) fn end_subscription(&mut self, conn: ConnId, session: u64, request: u64) -> bool {
+        let is_it = |one: &Subscriber| one.conn == conn && one.session == session && one.request == request;
+        let Some(at) = self.subscribers.list.iter().position(is_it) else { return false };
+        // Its request is answered, whatever becomes of it.
+        self.say_listens(at);
+        self.subscribers.list.swap_remove(at);
+        true
+    }
+
     /// A page from history for one subscriber; at its end it is live.
-    fn push_replayed(&mut self, at: usize, mut replaying: Box<Replaying>) -> Result<bool, ReplayError> {
+    fn push_replayed(
+        &mut self,
+        at: usize,
+        mut replaying: Box<Replaying>,
+        work: &mut Work,
+    ) -> Result<bool, ReplayError> {
+        if !self.open_replay(&mut replaying, work)? {
+            self.subscribers.list[at].replaying = Some(replaying);
+            return Ok(true);
+        }
+        self.say_listens(at);
         let subscriber = &self.subscribers.list[at];
         let (to, session, request) = (subscriber.conn, subscriber.session, subscriber.request);
         let room = (subscriber.credit as usize).min(FIRINGS_PER_PAGE);
@@ -222,17 +284,14 @@ impl Shard {
             self.subscribers.list[at].replaying = Some(replaying);
             return Ok(false);
         }
-        let step = self.replay_slice(&mut replaying, room)?;
+        let step = self.replay_on(&mut replaying, room, work)?;
         if step != Step::Done {
             self.ask_for(&mut replaying);
         }
         let rows: Vec<FiringRow> = replaying.ready.drain(..room.min(replaying.ready.len())).collect();
         let seen_all = step == Step::Done && replaying.ready.is_empty();
-        if seen_all {
-            // What was applied and has fired is at hand, so that the first live firing is the next one.
-            self.drain_reflexes();
-        }
-        let seen = (replaying.seen_to(self.group.applied_tx()).bits(), u32::MAX, u64::MAX);
+        // What fired up to there and is not written down yet comes to a lane later, and is passed over.
+        let seen = (replaying.seen_to().bits(), u32::MAX, u64::MAX);
         let live_at = LANES.map(|lane| {
             let lane = &self.subscribers.lanes[lane];
             lane.behind(seen).unwrap_or(lane.end())
@@ -248,26 +307,27 @@ impl Shard {
         let more = step != Step::Waiting || !rows.is_empty();
         if let Some(last) = rows.last() {
             let tx = Tx::from_bits(last.tx);
+            work.spend_bytes(size_of_val(&*rows));
             self.say(to, session, request, tx, Said::Firings { rows, replayed: true });
         }
         Ok(more)
     }
 
     /// One page for one subscriber. True when another could follow at once.
-    fn push_page(&mut self, at: usize) -> Result<bool, ReplayError> {
+    fn push_page(&mut self, at: usize, work: &mut Work) -> Result<bool, ReplayError> {
         if let Some(replaying) = self.subscribers.list[at].replaying.take() {
-            return self.push_replayed(at, replaying);
+            return self.push_replayed(at, replaying, work);
         }
         let (one, lanes) = (&self.subscribers.list[at], &self.subscribers.lanes);
         let fell_out = LANES.iter().any(|lane| one.hears[*lane] && one.next[*lane] < lanes[*lane].first());
         if one.behind || fell_out {
             let (reflex, last) = (one.reflex, one.last);
             // Without credit, or while others go through history, it waits where it is: its place is kept.
-            if one.credit == 0 || self.room_for_a_replay().is_err() {
+            if one.credit == 0 || self.subscribers.under_way >= REPLAYS_MAX {
                 return Ok(false);
             }
-            let mut replaying = self.replay_from(reflex, last, false)?;
-            self.ask_for(&mut replaying);
+            let replaying = self.replay_from(reflex, last, false);
+            self.subscribers.under_way += 1;
             self.subscribers.list[at].behind = false;
             self.subscribers.list[at].replaying = Some(Box::new(replaying));
             return Ok(true);
@@ -278,7 +338,7 @@ impl Shard {
         let (to, session, request) = (subscriber.conn, subscriber.session, subscriber.request);
         let room = (subscriber.credit as usize).min(FIRINGS_PER_PAGE);
         let mut rows = Vec::new();
-        while rows.len() < room {
+        while rows.len() < room && !work.is_spent() {
             let heard = LANES.iter().filter(|lane| subscriber.hears[**lane]);
             let next = heard.filter_map(|lane| Some((lanes[*lane].get(subscriber.next[*lane])?, *lane)));
             let Some((row, lane)) = next.min_by_key(|(row, _)| place_of(row)) else { break };
@@ -286,6 +346,7 @@ impl Shard {
                 break;
             }
             subscriber.next[lane] += 1;
+            work.spend(1);
             if place_of(row) <= subscriber.seen {
                 continue;
             }
@@ -295,7 +356,8 @@ impl Shard {
             }
         }
         subscriber.credit -= rows.len() as u32;
-        let more = !rows.is_empty() && rows.len() == room && subscriber.credit > 0;
+        work.spend_bytes(size_of_val(&*rows));
+        let more = work.is_spent() || !rows.is_empty() && rows.len() == room && subscriber.credit > 0;
         if let Some(last) = rows.last() {
             let tx = Tx::from_bits(last.tx);
             self.say(to, session, request, tx, Said::Firings { rows, replayed: false });
@@ -309,13 +371,9 @@ impl Shard {
         [self.crossing.settled().unwrap_or(Tx::MAX), own]
     }
 
-    fn room_for_a_replay(&self) -> Result<(), ReplayError> {
-        let under_way = self.subscribers.list.iter().filter(|one| one.replaying.is_some()).count();
-        if under_way < REPLAYS_MAX { Ok(()) } else { Err(Refusal::of(Code::TooMany).into()) }
-    }
-
     /// `Subscribe`: body `reflex:8 | after tx:8 | after n:4 | zero:4 | after reflex:8`, `count` the first credit; `after`
-    /// all zero = from now on, too far ahead = `Future`. Flag `REPLAYED` = a back-test: the reflex is asked from `after` on, also before it was
+    /// all zero = from now on, too far ahead = `Future`. The answer says that nothing behind `after` is missed; where that is
+    /// history it comes when its markets were looked at, which may take some turns. Flag `REPLAYED` = a back-test: the reflex is asked from `after` on, also before it was
     /// registered.
     pub(super) fn subscribe(&mut self, from: ConnId, frame: &Frame<'_>) -> Result<(), ShardError> {
         let header: &Header = &frame.header;
@@ -346,20 +404,13 @@ impl Shard {
         let end = LANES.map(|lane| self.subscribers.lanes[lane].end());
         let behind = LANES.map(|lane| self.subscribers.lanes[lane].behind(after).filter(|_| hears[lane]));
         let known = LANES.iter().all(|lane| !hears[*lane] || behind[*lane].is_some()) && !back_test;
-        let replaying = match known || (after == (0, 0, 0) && !back_test) {
-            true => None,
-            false => match self.room_for_a_replay().and_then(|()| self.replay_from(reflex, after, back_test)) {
-                Ok(mut replaying) => {
-                    self.ask_for(&mut replaying);
-                    Some(Box::new(replaying))
-                }
-                Err(ReplayError::Failed(error)) => return Err(error),
-                Err(ReplayError::Refused(refusal)) => {
-                    self.refuse(from, header, refusal);
-                    return Ok(());
-                }
-            },
-        };
+        let from_history = !(known || (after == (0, 0, 0) && !back_test));
+        let under_way = self.subscribers.list.iter().filter(|one| one.replaying.is_some()).count();
+        if from_history && under_way >= REPLAYS_MAX {
+            self.refuse(from, header, Refusal::of(Code::TooMany));
+            return Ok(());
+        }
+        let replaying = from_history.then(|| Box::new(self.replay_from(reflex, after, back_test)));
         let next = LANES.map(|lane| behind[lane].filter(|_| after != (0, 0, 0)).unwrap_or(end[lane]));
         let from_now = (self.group.applied_tx().bits(), u32::MAX, u64::MAX);
         self.subscribers.list.push(Subscriber {
@@ -368,6 +419,7 @@ impl Shard {
             request: header.request,
             reflex,
             credit: header.count,
+            begun: false,
             hears,
             next,
             seen: (0, 0, 0),
@@ -375,9 +427,9 @@ impl Shard {
             replaying,
             behind: false,
         });
-        let basis = self.group.applied_tx();
-        let said = Said::Answer { count: 0, aux: 0, more: false, body: Vec::new() };
-        self.say(from, header.session, header.request, basis, said);
+        if !from_history {
+            self.say_listens(self.subscribers.list.len() - 1);
+        }
         Ok(())
     }
 

@@ -10,32 +10,29 @@
 //! as well, as if the reflex had been registered there; from the registration on it is the live reflex again, so the
 //! stream goes over into live firings without a gap. Where rows that
 //! this takes were pruned, the answer is `Compacted` with the oldest place that does without them, never fewer firings.
-//! Deliberately absent: look-ahead; an evaluator sees a tick when it is its turn.
+//! All who go through history share one budget a turn with those who listen (`react.rs`). Deliberately absent: look-ahead, an
+//! evaluator sees a tick when it is its turn; and how a way is opened (`replay/opening.rs`).
+
+mod opening;
+#[cfg(test)]
+mod tests;
 
 use super::across::Across;
-use super::gaps::{Next, Skips};
-use super::interleave::Interleave;
+use super::gaps::{self, Skips};
+use super::interleave::{self, Interleave};
 use super::lane::derived_row;
-use super::react::ACROSS;
+use super::react::{ACROSS, OWN};
+use super::turn::Work;
 use super::{Refusal, Shard, ShardError};
-use crate::reflex::{Firing, Kind, ReflexId, Registration, Replay, Spec, Spread};
-use myelin_datom::{EntityId, Tick, Tx, flags};
-use myelin_index::{Filter, Gap, MarketIx};
-use myelin_wire::{Code, FiringRow, MarketFlags};
+use crate::reflex::{Firing, Registration, Replay};
+use myelin_datom::{EntityId, Tick, Tx};
+use myelin_index::{Gap, MarketIx};
+use myelin_wire::{Code, FiringRow};
+use opening::Opening;
 use std::collections::VecDeque;
-use std::ops::ControlFlow;
 
-/// Reflexes one replay evaluates at most.
-const EVALUATORS_MAX: usize = 4096;
-/// Markets one replay reads at most.
-const FEEDS_MAX: usize = 10_000;
-/// Pairs of a reflex and a market in one replay at most: each costs a search at its start, all together some ten
-/// milliseconds.
-const PAIRS_MAX: usize = 20_000;
-/// Rows that wait in memory, over all feeds.
-const BUFFERED_ROWS: usize = 1 << 16;
-/// Rows looked at in one slice: about 250 µs.
-const ROWS_PER_SLICE: usize = 2048;
+/// Evaluators that see a row for one unit: one of them costs 30 to 60 ns.
+const EVALUATORS_PER_UNIT: usize = 2;
 
 /// A firing's place: `(tx, n, reflex)`.
 pub type Place = (u64, u32, u64);
@@ -51,6 +48,13 @@ pub(super) struct Evaluator {
 }
 
 impl Evaluator {
+    /// A reflex from `after` on; `make` makes one that was registered at a moment.
+    fn new(of: &Registration, after: Place, back_test: bool, make: impl Fn(Tx) -> Option<Replay>) -> Option<Self> {
+        let start = Tx::from_bits(after.0);
+        let before = if back_test && start < of.registered_at { Some(make(start)?) } else { None };
+        Some(Self { registered_at: of.registered_at, before, since: make(of.registered_at)? })
+    }
+
     /// A spread's market of a side was told of.
     pub fn named(&mut self, side: usize, market: EntityId) {
         self.before.iter_mut().chain([&mut self.since]).for_each(|one| one.named(side, market));
@@ -89,9 +93,17 @@ struct Feed {
     first_row: u32,
 }
 
+impl Feed {
+    fn begins_at(&mut self, row: u32) {
+        self.first_row = self.first_row.min(row);
+    }
+}
+
 /// A subscriber's way through history.
 #[derive(Debug)]
 pub struct Replaying {
+    /// What is not opened yet.
+    opening: Option<Box<Opening>>,
     evaluators: Vec<Evaluator>,
     feeds: Vec<Feed>,
     /// The rows of the feeds, up to a basis; then the next stretch, until nothing new was applied.
@@ -118,11 +130,11 @@ impl Replaying {
         !self.back_test
     }
 
-    /// How far everything was seen, once it is done; `applied` by this shard.
-    pub(super) fn seen_to(&self, applied: Tx) -> Tx {
+    /// How far everything was seen, once it is done.
+    pub(super) fn seen_to(&self) -> Tx {
         match &self.across {
             Some(across) if !self.is_mixed() => across.merged(),
-            _ => applied,
+            _ => self.rows.basis(),
         }
     }
 
@@ -139,117 +151,35 @@ pub enum Step {
     More,
     /// Another shard has to say how it goes on.
     Waiting,
-    /// Every row that is applied was seen: the rest is live.
+    /// What was seen reaches what is at hand: the rest is live.
     Done,
 }
 
 impl Shard {
-    /// Prepares the way from `after` through history for one reflex, or for all (0).
-    pub(super) fn replay_from(&mut self, reflex: u64, after: Place, back_test: bool) -> Result<Replaying, ReplayError> {
-        let mut asked_pairs = 0;
-        let mut oldest = None;
-        let mut evaluators = Vec::new();
-        let mut feeds: Vec<Feed> = Vec::new();
-        let (mut skipping, mut skip_evaluators): (Vec<(EntityId, u32)>, Vec<Vec<usize>>) = (Vec::new(), Vec::new());
-        let across = self.across(reflex, after, back_test)?;
-        let mut feed_of: Vec<Option<usize>> = vec![None; self.markets.len()];
-        let mut skip_of = feed_of.clone();
-        for registration in self.reflexes.list(None).filter(|one| reflex == 0 || one.id.0 == reflex) {
-            if matches!(&registration.spec, Spec::Spread(spread) if self.crosses(spread)) {
-                continue;
-            }
-            let Some(evaluator) = self.evaluator(&registration, after, back_test) else { continue };
-            evaluators.push(evaluator);
-            if evaluators.len() > EVALUATORS_MAX {
-                return Err(Refusal::of(Code::TooMany).into());
-            }
-            for (number, market) in self.markets.iter().enumerate() {
-                let asked = match &registration.spec {
-                    Spec::Spread(spread) => *spread.a == *market.name || *spread.b == *market.name,
-                    _ => registration.scope.matches(&market.name),
-                };
-                let Some(ix) = self.ticks.market_ix(market.id).filter(|_| asked) else { continue };
-                asked_pairs += 1;
-                if asked_pairs > PAIRS_MAX {
-                    return Err(Refusal::of(Code::TooMany).into());
-                }
-                if registration.spec.kind() == Kind::Gap {
-                    if market.flags.has(MarketFlags::DENSE) {
-                        let at = *skip_of[number].get_or_insert_with(|| {
-                            skipping.push((market.id, ix.number()));
-                            skip_evaluators.push(Vec::new());
-                            skipping.len() - 1
-                        });
-                        skip_evaluators[at].push(evaluators.len() - 1);
-                    }
-                    continue;
-                }
-                let feed = *feed_of[number].get_or_insert_with(|| {
-                    feeds.push(Feed { market: ix, evaluators: Vec::new(), first_row: u32::MAX });
-                    feeds.len() - 1
-                });
-                if feeds.len() > FEEDS_MAX {
-                    return Err(Refusal::of(Code::TooMany).into());
-                }
-                feeds[feed].evaluators.push(evaluators.len() - 1);
-                match self.first_row(ix, &registration, after, back_test)? {
-                    Begin::Row(from) => feeds[feed].first_row = feeds[feed].first_row.min(from),
-                    Begin::Behind(tx) => oldest = oldest.max(Some(tx)),
-                }
-            }
-        }
-        if let Some(oldest) = oldest {
-            return Err(compacted(oldest).into());
-        }
-        let mut rows = Interleave::new(feeds.iter().map(|feed| (feed.market, feed.first_row)), BUFFERED_ROWS);
-        rows.go_on(&self.ticks, self.group.applied_tx())?;
-        // A place in the middle of a transaction: it is read again from its beginning.
-        let mut skips = Skips::new(skipping.into_iter(), Tx::from_bits(after.0.saturating_sub(1)));
-        skips.go_on(&self.facts, self.group.applied_tx())?;
-        Ok(Replaying {
-            evaluators,
-            feeds,
-            rows,
-            skips,
-            skip_evaluators,
-            across,
+    /// The way from `after` through history for one reflex, or for all (0). It is opened as it is gone.
+    pub(super) fn replay_from(&self, reflex: u64, after: Place, back_test: bool) -> Replaying {
+        Replaying {
+            opening: Some(Box::new(Opening::new(self.group.applied_tx(), self.markets.len()))),
+            evaluators: Vec::new(),
+            feeds: Vec::new(),
+            rows: Interleave::new(std::iter::empty(), 0),
+            skips: Skips::new(std::iter::empty(), Tx::ZERO),
+            skip_evaluators: Vec::new(),
+            across: None,
             after,
             reflex,
             back_test,
             markets: self.markets.len(),
             registrations: self.reflexes.version(),
             ready: VecDeque::new(),
-        })
-    }
-
-    /// The way through history of the spreads that live here and cross; none when there are none.
-    fn across(&mut self, reflex: u64, after: Place, back_test: bool) -> Result<Option<Box<Across>>, ReplayError> {
-        let crosses = |one: &Registration| matches!(&one.spec, Spec::Spread(spread) if self.crosses(spread));
-        let asked: Vec<_> = if reflex == 0 {
-            self.reflexes.spreads().filter(crosses).collect()
-        } else {
-            self.reflexes.get(ReflexId(reflex)).filter(crosses).into_iter().collect()
-        };
-        // What came before a reflex was registered it never saw, but for the price there was.
-        let first = asked.iter().map(|one| one.registered_at.bits()).min();
-        let Some(first) = first else { return Ok(None) };
-        let place = if back_test { after.0 } else { after.0.max(first) };
-        // Other shards are asked for no moment that this one has not come to: what is asked for they close, for good.
-        let begin = Tx::from_bits(place.saturating_sub(1)).min(self.group.applied_tx());
-        let mut across = Box::new(Across::new(self.crossing.key(), self.group.applied_tx()));
-        for registration in asked {
-            let Spec::Spread(spread) = &registration.spec else { continue };
-            let shard = |name: &str| self.crossing.shard_of(name).unwrap_or(self.number);
-            let markets = [(shard(&spread.a), &*spread.a), (shard(&spread.b), &*spread.b)];
-            let Some(evaluator) = spread_evaluator(&registration, spread, after, back_test) else { continue };
-            across.add(evaluator, markets, begin);
-            across.check(EVALUATORS_MAX)?;
         }
-        Ok(Some(across))
     }
 
     /// Puts what a way through history has to ask other shards into the outbox.
     pub(super) fn ask_for(&mut self, replaying: &mut Replaying) {
+        if replaying.opening.is_some() {
+            return;
+        }
         let mixed = replaying.is_mixed();
         let basis = replaying.rows.basis();
         let Some(across) = &mut replaying.across else { return };
@@ -258,79 +188,20 @@ impl Shard {
         self.crossing.ask(self.number, across.key(), asks);
     }
 
-    fn evaluator(&self, registration: &Registration, after: Place, back_test: bool) -> Option<Evaluator> {
-        let make = |registered_at: Tx| match &registration.spec {
-            Spec::Spread(spread) => {
-                let (a, b) = (self.markets.named(&spread.a)?.id, self.markets.named(&spread.b)?.id);
-                Replay::spread(registration.id, (**spread).clone(), registered_at, a, b).ok()
-            }
-            spec => Replay::new(registration.id, spec.clone(), registered_at).ok(),
-        };
-        let start = Tx::from_bits(after.0);
-        let before = if back_test && start < registration.registered_at { Some(make(start)?) } else { None };
-        Some(Evaluator { registered_at: registration.registered_at, before, since: make(registration.registered_at)? })
-    }
-
-    /// Where an evaluator's rows begin in a market: what it must have seen before `after` to be in its state there.
-    fn first_row(&self, ix: MarketIx, of: &Registration, after: Place, back_test: bool) -> Result<Begin, ReplayError> {
-        let start = Tx::from_bits(after.0);
-        let gone = self.ticks.kept(ix).gone;
-        // A band's and a spread's state is the last price.
-        let by_price = matches!(of.spec.kind(), Kind::Above | Kind::Below | Kind::Enters | Kind::Leaves | Kind::Spread);
-        let view = self.ticks.view(ix, self.group.applied_tx())?;
-        if back_test && start < of.registered_at && of.spec.kind() != Kind::Spread {
-            return if start < gone { Ok(Begin::Behind(gone)) } else { self.row_after(ix, start).map(Begin::Row) };
-        }
-        if !by_price {
-            // A window's state is all it saw: without its first rows nothing behind them can be derived.
-            let from = of.registered_at.min(start);
-            let now = self.group.applied_tx();
-            return if from < gone { Ok(Begin::Behind(now)) } else { self.row_after(ix, from).map(Begin::Row) };
-        }
-        // The newest row before the place that is no correction; before its registration a reflex has no place.
-        let place = if back_test { after.0 } else { after.0.max(of.registered_at.bits()) };
-        let mut row = self.row_after(ix, Tx::from_bits(place.saturating_sub(1)))?;
-        while row > view.first_row() {
-            row -= 1;
-            match view.row(row)? {
-                Some(found) if found.row.flags & flags::CORRECTION != 0 => {}
-                _ => return Ok(Begin::Row(row)),
-            }
-        }
-        if gone == Tx::ZERO { Ok(Begin::Row(row)) } else { self.oldest_price(ix).map(Begin::Behind) }
-    }
-
-    /// The first transaction that left a price which was not pruned; now when there is none.
-    fn oldest_price(&self, ix: MarketIx) -> Result<Tx, ReplayError> {
-        let mut oldest = self.group.applied_tx();
-        self.ticks.view(ix, oldest)?.rows(&Filter::default(), |found| {
-            if found.row.flags & flags::CORRECTION != 0 {
-                return ControlFlow::Continue(());
-            }
-            // A place in the middle of a transaction takes the row before it: its own is not enough.
-            oldest = found.tx.next();
-            ControlFlow::Break(())
-        })?;
-        Ok(oldest)
-    }
-
-    /// The first row of a market after a transaction.
-    fn row_after(&self, ix: MarketIx, tx: Tx) -> Result<u32, ReplayError> {
-        let view = self.ticks.view(ix, self.group.applied_tx())?;
-        let mut first = view.end_row();
-        view.rows(&Filter { since: tx, ..Filter::default() }, |found| {
-            first = found.number;
-            ControlFlow::Break(())
-        })?;
-        Ok(first)
-    }
-
-    /// Goes on by a slice; stops early when a page of firings is ready.
-    pub(super) fn replay_slice(&mut self, replaying: &mut Replaying, page: usize) -> Result<Step, ReplayError> {
+    /// Goes on until the turn is over, or a page of firings is ready.
+    pub(super) fn replay_on(
+        &mut self,
+        replaying: &mut Replaying,
+        page: usize,
+        work: &mut Work,
+    ) -> Result<Step, ReplayError> {
         let mut fired: Vec<(Firing, Tick)> = Vec::new();
-        for _ in 0..ROWS_PER_SLICE {
-            if replaying.ready.len() >= page {
-                return Ok(Step::More);
+        while replaying.ready.len() < page {
+            let is_begun = self.open_replay(replaying, work)?
+                && replaying.rows.begin(&self.ticks, work)?
+                && replaying.skips.begin(&self.facts, work)?;
+            if !is_begun || work.is_spent() {
+                break;
             }
             let across =
                 replaying.across.as_ref().map(|across| Ok::<_, ReplayError>((across.peek()?, across.merged())));
@@ -346,26 +217,34 @@ impl Shard {
                 return self.catch_up(replaying);
             }
             // All that stands at one place fires in the order of the reflexes.
-            if skip == Some(place) && !self.replay_skip(replaying, &mut fired)? {
-                return Ok(Step::More);
+            if skip == Some(place) && !self.replay_skip(replaying, &mut fired, work)? {
+                continue;
             }
             if row == Some(place) {
-                self.replay_row(replaying, &mut fired)?;
+                self.replay_row(replaying, &mut fired, work)?;
             }
             let after = replaying.after;
             while let Some(across) = &mut replaying.across
                 && across.peek()? == Some(place)
             {
-                across.step(after, |firing, told| fired.push((firing, told.found.row)));
+                let saw = across.step(after, |firing, told| fired.push((firing, told.found.row)));
+                work.spend(1 + (saw / EVALUATORS_PER_UNIT) as u32);
             }
             fired.sort_by_key(|(firing, _)| firing.reflex);
+            work.spend(fired.len() as u32);
             replaying.ready.extend(fired.drain(..).map(|(firing, tick)| derived_row(&firing, &tick)));
         }
         Ok(Step::More)
     }
 
-    fn replay_row(&self, replaying: &mut Replaying, fired: &mut Vec<(Firing, Tick)>) -> Result<(), ReplayError> {
-        let Some((at, found)) = replaying.rows.next(&self.ticks)? else { return Ok(()) };
+    fn replay_row(
+        &self,
+        replaying: &mut Replaying,
+        fired: &mut Vec<(Firing, Tick)>,
+        work: &mut Work,
+    ) -> Result<(), ReplayError> {
+        let interleave::Next::Row(at, found) = replaying.rows.step(&self.ticks, work)? else { return Ok(()) };
+        work.spend((replaying.feeds[at].evaluators.len() / EVALUATORS_PER_UNIT) as u32);
         for evaluator in &replaying.feeds[at].evaluators {
             let firing = replaying.evaluators[*evaluator].react(found.tx, found.n, &found.row);
             let firing = firing.filter(|one| (one.tx.bits(), one.n, one.reflex.0) > replaying.after);
@@ -375,8 +254,14 @@ impl Shard {
     }
 
     /// False when facts had to be read first.
-    fn replay_skip(&self, replaying: &mut Replaying, fired: &mut Vec<(Firing, Tick)>) -> Result<bool, ReplayError> {
-        let Next::Gap(at, skip) = replaying.skips.next(&self.facts)? else { return Ok(false) };
+    fn replay_skip(
+        &self,
+        replaying: &mut Replaying,
+        fired: &mut Vec<(Firing, Tick)>,
+        work: &mut Work,
+    ) -> Result<bool, ReplayError> {
+        let gaps::Next::Gap(at, skip) = replaying.skips.next(&self.facts, work)? else { return Ok(false) };
+        work.spend((replaying.skip_evaluators[at].len() / EVALUATORS_PER_UNIT) as u32);
         let tick = Tick { market: skip.gap.market, ..bytemuck::Zeroable::zeroed() };
         for evaluator in &replaying.skip_evaluators[at] {
             let firing = replaying.evaluators[*evaluator].gap(skip.tx, skip.n, &skip.gap);
@@ -386,10 +271,14 @@ impl Shard {
         Ok(true)
     }
 
-    /// The stretch is at its end: goes on with what was applied meanwhile, if anything was.
+    /// The stretch is at its end: goes on with what was applied meanwhile, unless its firings are at hand. Over thousands of
+    /// markets a stretch takes many turns, and under load history never ends.
     fn catch_up(&mut self, replaying: &mut Replaying) -> Result<Step, ReplayError> {
         let (seen, applied) = (replaying.rows.basis(), self.group.applied_tx());
-        if seen == applied || !replaying.is_mixed() && replaying.across.is_some() {
+        let lanes = if replaying.is_mixed() { &[OWN, ACROSS][..] } else { &[OWN] };
+        let end = (seen.bits(), u32::MAX, u64::MAX);
+        let met = lanes.iter().all(|lane| self.subscribers.lanes[*lane].known_from() <= end);
+        if met || !replaying.is_mixed() && replaying.across.is_some() {
             let at_hand = Tx::from_bits(self.subscribers.lanes[ACROSS].known_from().0);
             let wanted = if replaying.is_mixed() { seen.max(at_hand) } else { at_hand };
             let through = replaying.across.as_ref().is_none_or(|across| across.is_through(wanted));
@@ -403,32 +292,16 @@ impl Shard {
         if grown {
             // Markets or reflexes that came meanwhile have a say behind this stretch.
             let behind = replaying.after.max((seen.bits(), u32::MAX, u64::MAX));
-            let mut further = self.replay_from(replaying.reflex, behind, false)?;
+            let mut further = self.replay_from(replaying.reflex, behind, false);
             further.back_test = replaying.back_test;
             further.ready = std::mem::take(&mut replaying.ready);
             *replaying = further;
             return Ok(Step::More);
         }
-        replaying.rows.go_on(&self.ticks, applied)?;
-        replaying.skips.go_on(&self.facts, applied)?;
+        replaying.rows.open(applied);
+        replaying.skips.open(applied);
         Ok(Step::More)
     }
-}
-
-/// Where a market's rows begin for an evaluator.
-enum Begin {
-    /// At this row.
-    Row(u32),
-    /// They were pruned: it can begin behind this transaction, if its rows stay.
-    Behind(Tx),
-}
-
-/// A spread whose markets are told of later.
-fn spread_evaluator(of: &Registration, spread: &Spread, after: Place, back_test: bool) -> Option<Evaluator> {
-    let make = |at: Tx| Replay::spread(of.id, spread.clone(), at, EntityId::NONE, EntityId::NONE).ok();
-    let start = Tx::from_bits(after.0);
-    let before = if back_test && start < of.registered_at { Some(make(start)?) } else { None };
-    Some(Evaluator { registered_at: of.registered_at, before, since: make(of.registered_at)? })
 }
 
 pub(super) fn compacted(oldest: Tx) -> Refusal {

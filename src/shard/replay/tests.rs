@@ -1,0 +1,107 @@
+//! Ways through history, and who listens: how much of them one turn does, and that nothing is missed by it.
+
+use crate::shard::ConnId;
+use crate::shard::crossing::tests::{LISTENER, Rig, names};
+use crate::shard::reply::{Reply, Said};
+use crate::shard::turn::{SEALED_PAGE, UNITS_PER_TURN};
+use myelin_datom::EntityId;
+use myelin_wire::{Header, Kind};
+use std::collections::BTreeMap;
+
+const REFLEX: u64 = 5;
+/// What one listener is given at once.
+const PAGE: usize = 512;
+
+fn listener(index: u32) -> ConnId {
+    ConnId { index: 100 + index, ..LISTENER }
+}
+
+fn all_at(ids: &[EntityId], price: f64) -> Vec<(EntityId, f64)> {
+    ids.iter().map(|id| (*id, price)).collect()
+}
+
+/// Each of these markets has been at 1 and at 9.
+fn rig_of(markets: usize) -> (Rig, Vec<EntityId>) {
+    let mut rig = Rig::new(1 << 16);
+    let names: Vec<_> = names(0).take(markets).collect();
+    let ids: Vec<_> = names.chunks(1000).flat_map(|names| rig.markets(0, names)).collect();
+    for price in [1.0, 9.0] {
+        ids.chunks(1000).for_each(|ids| rig.ticks(0, &all_at(ids, price)));
+    }
+    (rig, ids)
+}
+
+fn is_answer(reply: &Reply) -> bool {
+    reply.to == LISTENER && matches!(reply.said, Said::Answer { .. })
+}
+
+#[test]
+fn history_of_ten_thousand_markets_is_opened_over_many_turns_and_what_is_written_meanwhile_is_acked() {
+    let (mut rig, ids) = rig_of(10_000);
+    rig.register(REFLEX, "above 5", "all");
+    rig.subscribe(LISTENER, REFLEX, (1, 0, 0), true);
+    let (mut turns, mut turns_before, mut written) = (0, 0, 0);
+    while rig.turn() {
+        turns += 1;
+        turns_before += u32::from(!rig.said.iter().any(is_answer));
+        if turns % 10 == 0 {
+            // It is acknowledged before the next turn, and it fires live: 9 was the price.
+            written += 1;
+            rig.ticks(0, &[(ids[7], 1.0), (ids[7], 9.0)]);
+        }
+        assert!(turns < 100_000, "under load history meets what is at hand");
+    }
+    assert!(turns_before >= 20, "10,000 markets were looked at in {turns_before} turns");
+    assert!(written > 5, "{written}");
+    assert_eq!(rig.said.iter().filter(|reply| is_answer(reply)).count(), 1);
+    let heard = rig.heard(LISTENER);
+    assert_eq!(heard.len(), 10_000 + written, "each market once, and what fired meanwhile");
+    assert!(heard.is_sorted() && heard.windows(2).all(|two| two[0] != two[1]));
+    let most = rig.shards[0].subscribers.turn_units_max();
+    assert!((UNITS_PER_TURN..=UNITS_PER_TURN + SEALED_PAGE).contains(&most), "{most} units in a turn");
+}
+
+#[test]
+fn many_listeners_share_a_turn_and_each_has_its_own() {
+    const LISTENERS: u32 = 200;
+    let (mut rig, ids) = rig_of(1000);
+    rig.register(REFLEX, "above 5", "all");
+    (0..LISTENERS).for_each(|index| rig.subscribe(listener(index), 0, (0, 0, 0), false));
+    rig.settle();
+    rig.said.clear();
+    for price in [1.0, 9.0, 1.0, 9.0] {
+        rig.ticks(0, &all_at(&ids, price));
+    }
+    let (mut heard, mut more, mut turns) = (BTreeMap::new(), true, 0);
+    while more {
+        more = rig.turn();
+        turns += 1;
+        for reply in std::mem::take(&mut rig.said) {
+            if let Said::Firings { rows, .. } = reply.said {
+                *heard.entry(reply.to).or_insert(0) += rows.len();
+            }
+        }
+        if heard.len() == LISTENERS as usize {
+            let (least, most) = (heard.values().min().unwrap(), heard.values().max().unwrap());
+            assert!(most - least <= 2 * PAGE, "they take turns: {least} to {most}");
+        }
+    }
+    assert!(heard.values().all(|count| *count == 2000), "{heard:?}");
+    assert!(turns > LISTENERS, "{turns} turns");
+    let most = rig.shards[0].subscribers.turn_units_max();
+    // A page may be given behind the last unit.
+    assert!((UNITS_PER_TURN..=UNITS_PER_TURN + PAGE as u32).contains(&most), "{most} units in a turn");
+}
+
+#[test]
+fn a_listener_that_ends_before_its_history_is_open_is_answered_first() {
+    let (mut rig, _) = rig_of(2_500);
+    rig.register(REFLEX, "above 5", "all");
+    rig.said.clear();
+    rig.subscribe(LISTENER, REFLEX, (1, 0, 0), true);
+    assert!(rig.turn(), "it is not open yet");
+    assert!(rig.said.is_empty(), "so it is not answered yet: {:?}", rig.said);
+    rig.frame(0, LISTENER, Header { session: 7, request: 1, ..Header::new(Kind::End) }, &[]);
+    let said: Vec<_> = rig.said.iter().map(|reply| &reply.said).collect();
+    assert!(matches!(said[..], [Said::Answer { .. }, Said::Ended { code: None, .. }]), "{said:?}");
+}
