@@ -274,16 +274,8 @@ impl CorePlan {
 }
 
 /// Hands every item of a ring to the core.
-async fn each<T>(core: Rc<RefCell<Core>>, mut items: Consumer<T>, handle: impl Fn(&mut Core, T)) {
-    let mut in_a_row = 0;
-    while let Some(item) = items.pop().await {
-        handle(&mut core.borrow_mut(), item);
-        in_a_row += 1;
-        if in_a_row % 32 == 0 {
-            // A ring that never runs dry must not keep the others waiting.
-            future::yield_now().await;
-        }
-    }
+async fn each<T>(core: Rc<RefCell<Core>>, items: Consumer<T>, handle: impl Fn(&mut Core, T)) {
+    items.each(|item| handle(&mut core.borrow_mut(), item)).await;
 }
 
 /// Every 20 ms: what is due without an event. Asks for segments ahead of need, and for a note of how far the log is durable.
