@@ -98,7 +98,7 @@ pub struct CoreHealth {
     /// Firings since the start.
     pub firings: Gauge,
     stages: [Histogram; Stage::ALL.len()],
-    failed: Mutex<Option<String>>,
+    failed: Mutex<Vec<String>>,
     seal_error: Mutex<Option<String>>,
     spare_error: Mutex<Option<String>>,
 }
@@ -121,8 +121,14 @@ impl CoreHealth {
     }
 
     /// The core's shards stopped, for this reason.
-    pub fn set_failed(&self, reason: String) {
-        set(&self.failed, Some(reason));
+    pub fn set_failed(&self, core: u16, shards: &[u16], reason: &str) {
+        let shards = shards.iter().map(u16::to_string).collect::<Vec<_>>().join(", ");
+        let stopped = format!("shards stopped: {reason}");
+        let waits = format!(
+            "core {core} failed, shards {shards} with it: spreads and subscriptions that need one of them stand still, on \
+             other cores too, until it is started again"
+        );
+        *self.failed() = vec![stopped, waits];
     }
 
     /// Sealing fails for this reason, or works again.
@@ -142,7 +148,7 @@ impl CoreHealth {
         if !self.ready.load(Relaxed) {
             reasons.push("not serving yet".to_owned());
         }
-        reasons.extend(get(&self.failed).map(|reason| format!("shards stopped: {reason}")));
+        reasons.extend(self.failed().iter().cloned());
         reasons.extend(get(&self.seal_error).map(|reason| format!("sealing fails: {reason}")));
         reasons.extend(get(&self.spare_error).map(|reason| format!("no segment can be prepared: {reason}")));
         reasons
@@ -151,7 +157,11 @@ impl CoreHealth {
     /// True when the core serves and nothing stopped it.
     #[must_use]
     pub fn serves(&self) -> bool {
-        self.ready.load(Relaxed) && get(&self.failed).is_none()
+        self.ready.load(Relaxed) && self.failed().is_empty()
+    }
+
+    fn failed(&self) -> std::sync::MutexGuard<'_, Vec<String>> {
+        self.failed.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 
@@ -174,3 +184,20 @@ pub struct Health {
 
 /// Shared between a core and the gateway.
 pub type CoreHealthRef = std::sync::Arc<CoreHealth>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_core_that_failed_says_which_shards_are_waited_for_in_vain() {
+        let health = CoreHealth::default();
+        health.set_ready();
+        assert_eq!((health.serves(), health.reasons()), (true, vec![]));
+        health.set_failed(1, &[1, 3], "the disk is gone");
+        let [stopped, waits] = &health.reasons()[..] else { panic!("two reasons") };
+        assert_eq!(stopped, "shards stopped: the disk is gone");
+        assert!(waits.starts_with("core 1 failed, shards 1, 3 with it: spreads and subscriptions"), "{waits}");
+        assert!(!health.serves());
+    }
+}

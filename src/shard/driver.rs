@@ -428,7 +428,8 @@ impl Core {
         let chain = describe(error);
         tracing::error!(core = self.station, error = %chain, "the core's shards stop");
         self.failed = true;
-        self.health.set_failed(chain);
+        let shards: Vec<u16> = self.shards.iter().map(Shard::number).collect();
+        self.health.set_failed(self.station, &shards, &chain);
         self.shards.iter_mut().for_each(Shard::stop);
         self.turn();
         self.wake_readers();
