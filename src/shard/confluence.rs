@@ -56,6 +56,8 @@ pub enum From {
     Price {
         /// The market.
         market: EntityId,
+        /// The transaction.
+        tx: Tx,
         /// Where the way is.
         seek: Seek,
     },
@@ -104,7 +106,8 @@ pub struct Tell {
     /// The markets it speaks of: of those asked for the first ones, as many as there was room for, and a turn. Of the others
     /// it says nothing; they are asked about again.
     pub feeds: Vec<FeedTold>,
-    /// Their rows, ascending for each.
+    /// Their rows, ascending for each. Where the row of a market's price was dropped and its price is known, one stands in its
+    /// place that has market, price and transaction, and nothing else.
     pub rows: Vec<Told>,
 }
 
@@ -299,7 +302,7 @@ impl Confluence {
             let Some(feed) = self.feeds.get_mut(&said.feed) else { continue };
             if let Some(seek) = said.seek {
                 if !matches!(feed.from, From::Row { .. }) {
-                    feed.from = From::Price { market: said.market, seek };
+                    feed.from = From::Price { market: said.market, tx: feed.begin, seek };
                 }
                 continue;
             }

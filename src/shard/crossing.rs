@@ -7,7 +7,8 @@
 //! ```
 //! The home of a spread is the shard of the market that it names first. Its own market is asked for in the same words as the
 //! other, so there is one way for rows to come. What is kept here is the leader's, in memory, and follows from the log: a start
-//! begins at what was applied then, takes both markets' latest prices of that moment, and leaves what fired before to history.
+//! begins behind everything that was applied before it, takes both markets' latest prices of that moment, dropped or not, and
+//! leaves what fired before to history.
 //!
 //! Invariants: a firing depends on rows that are closed on both shards, so it is the same whenever and by whomever it is
 //! derived. Deliberately absent: how questions are answered (`telling.rs`), and how letters travel (`driver/letters.rs`).
@@ -57,6 +58,9 @@ pub enum Words {
     Forget,
 }
 
+/// A price, and the transaction that left it.
+type Latest = (Tx, f64);
+
 /// A shard's part in spreads over two shards.
 #[derive(Debug)]
 pub struct Crossing {
@@ -79,6 +83,8 @@ pub struct Crossing {
     /// In the order of their turns.
     parked: VecDeque<Parked>,
     turn_units_max: u32,
+    /// Prices of this shard's markets whose rows were dropped, as long as nobody knows a later one that was.
+    stood: BTreeMap<EntityId, Latest>,
     /// Homes that merge our rows live: for them timelines are remembered.
     homes: BTreeSet<u16>,
     timelines: VecDeque<(Tx, i64, i64)>,
@@ -105,6 +111,7 @@ impl Crossing {
             inbox: VecDeque::new(),
             parked: VecDeque::new(),
             turn_units_max: 0,
+            stood: BTreeMap::new(),
             homes: BTreeSet::new(),
             timelines: VecDeque::new(),
             outbox: VecDeque::new(),
@@ -237,15 +244,15 @@ impl Shard {
         self.crossing.shard_of(&spread.a) == Some(self.number) && other.is_some_and(|shard| shard != self.number)
     }
 
-    /// The log was replayed: spreads that stand go on from what is applied.
-    pub(super) fn lead_crossing(&mut self) {
+    /// The log was replayed: spreads that stand go on from `begin`, behind everything that was applied on any shard before.
+    pub(super) fn lead_crossing(&mut self, begin: Tx) {
         self.crossing.leads = true;
-        let applied = self.group.applied_tx();
+        self.keep_prices();
         let standing: Vec<_> = self.reflexes.spreads().collect();
         if !standing.is_empty() {
-            self.subscribers.lanes[ACROSS].begin_behind(applied);
+            self.subscribers.lanes[ACROSS].begin_behind(begin);
         }
-        standing.into_iter().for_each(|one| self.cross(one, applied));
+        standing.into_iter().for_each(|one| self.cross(one, begin));
     }
 
     /// A spread was registered.

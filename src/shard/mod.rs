@@ -413,8 +413,8 @@ impl Shard {
 
     /// A leader's first entry in its term: nothing older is committed by counting.
     pub fn take_the_lead(&mut self, now: Now, log: &mut Appender) -> Result<(), NoRoom> {
-        self.lead_crossing();
         let tx = Tx::stamp(now.millis(), self.group.appended_tx());
+        self.lead_crossing(tx);
         log.note(&mut self.group, EntryKind::Lead, tx)
     }
 

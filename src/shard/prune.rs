@@ -193,6 +193,7 @@ impl Shard {
         self.pruner.sealed_rows += raise(&mut self.ticks, &rows, tx, &mut gone);
         self.pruner.sealed_rows += raise(&mut self.quotes, &rows, tx, &mut gone);
         self.counters.rows_dropped += gone.iter().map(|dropped| u64::from(dropped.rows)).sum::<u64>();
+        gone.iter().for_each(|dropped| self.keep_price(dropped.market));
         self.state_dropped(tx, &gone)
     }
 

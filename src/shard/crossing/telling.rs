@@ -8,7 +8,8 @@
 //! asks again about the others. Invariants: what is told is applied, and of each market that is spoken of complete up to
 //! `closed`; a `Close` is appended only while somebody waits for it, so an idle node writes nothing. Deliberately absent: timers (`driver/letters.rs`).
 
-use super::{Letter, Words};
+use super::{Latest, Letter, Words};
+use crate::reflex;
 use crate::shard::append::Appender;
 use crate::shard::confluence::{Ask, FeedTold, From, Tell, Told};
 use crate::shard::entry::EntryKind;
@@ -16,8 +17,8 @@ use crate::shard::interleave::read_page;
 use crate::shard::seek::{Price, Seek};
 use crate::shard::turn::{LOOKS, Work};
 use crate::shard::{Now, Shard, ShardError};
-use myelin_datom::{EntityId, Tx};
-use myelin_index::IndexError;
+use myelin_datom::{EntityId, Tick, Tx};
+use myelin_index::{Found, IndexError};
 
 /// A shard that is waited for closes so far apart. **Units:** microseconds.
 const CLOSE_EVERY_US: u64 = 2_000;
@@ -61,6 +62,8 @@ enum Start {
     Sought(EntityId, Seek),
     /// From this row on; behind the transaction there are all.
     Row(EntityId, u32, Tx),
+    /// From this row on, after a price whose row was dropped.
+    Dropped(EntityId, u32, Latest),
 }
 
 impl Shard {
@@ -151,38 +154,56 @@ impl Shard {
                     tell.feeds.push(FeedTold { market, seek: Some(seek), whole: false, ..said });
                 }
                 Start::Row(market, row, gone) => {
-                    let Some(ix) = self.ticks.market_ix(market) else { continue };
-                    let view = self.ticks.view_from(ix, row, closed)?;
-                    let mut next_row = row;
-                    if row < view.end_row() {
-                        let room = ask.page.min(ROWS_PER_TELL - tell.rows.len()).max(1);
-                        read_page(&view, row, room, work, |found| {
-                            let (received_ns, durable_ns) = self.crossing.timeline(found.tx);
-                            next_row = found.number + 1;
-                            tell.rows.push(Told { feed: *feed, found, received_ns, durable_ns });
-                        })?;
-                    }
-                    let whole = next_row >= view.end_row();
-                    tell.feeds.push(FeedTold { market, next_row, whole, gone, ..said });
+                    self.tell_rows(ask, FeedTold { market, gone, ..said }, row, &mut tell, work)?
+                }
+                Start::Dropped(market, row, (tx, price)) => {
+                    let stood = Tick { market, price, ..bytemuck::Zeroable::zeroed() };
+                    let found = Found { number: row.saturating_sub(1), tx, n: 0, row: stood };
+                    tell.rows.push(Told { feed: *feed, found, received_ns: 0, durable_ns: 0 });
+                    self.tell_rows(ask, FeedTold { market, ..said }, row, &mut tell, work)?;
                 }
             }
         }
         Ok(tell)
     }
 
+    /// A page of a market's rows.
+    fn tell_rows(
+        &self,
+        ask: &Ask,
+        said: FeedTold,
+        row: u32,
+        tell: &mut Tell,
+        work: &mut Work,
+    ) -> Result<(), IndexError> {
+        let Some(ix) = self.ticks.market_ix(said.market) else { return Ok(()) };
+        let view = self.ticks.view_from(ix, row, tell.closed)?;
+        let mut next_row = row;
+        if row < view.end_row() {
+            let room = ask.page.min(ROWS_PER_TELL.saturating_sub(tell.rows.len())).max(1);
+            read_page(&view, row, room, work, |found| {
+                let (received_ns, durable_ns) = self.crossing.timeline(found.tx);
+                next_row = found.number + 1;
+                tell.rows.push(Told { feed: said.feed, found, received_ns, durable_ns });
+            })?;
+        }
+        tell.feeds.push(FeedTold { next_row, whole: next_row >= view.end_row(), ..said });
+        Ok(())
+    }
+
     /// Where a market's rows begin.
     fn start(&self, from: &From, work: &mut Work) -> Result<Start, IndexError> {
         let applied = self.group.applied_tx();
-        let (market, ix, mut seek) = match from {
+        let (market, ix, behind, mut seek) = match from {
             From::Behind { tx, .. } if *tx > applied => return Ok(Start::Unknown),
             From::Behind { name, tx } => {
                 let Some(market) = self.markets.named(name) else { return Ok(Start::NoMarket) };
                 let Some(ix) = self.ticks.market_ix(market.id) else { return Ok(Start::Unknown) };
-                (market.id, ix, Seek::behind(&self.ticks, ix, *tx, work)?)
+                (market.id, ix, *tx, Seek::behind(&self.ticks, ix, *tx, work)?)
             }
-            From::Price { market, seek } => {
+            From::Price { market, tx, seek } => {
                 let Some(ix) = self.ticks.market_ix(*market) else { return Ok(Start::Unknown) };
-                (*market, ix, *seek)
+                (*market, ix, *tx, *seek)
             }
             From::Row { market, row } => {
                 let Some(ix) = self.ticks.market_ix(*market) else { return Ok(Start::Unknown) };
@@ -194,8 +215,32 @@ impl Shard {
         Ok(match seek.go_on(&self.ticks, ix, applied, work)? {
             None => Start::Sought(market, seek),
             Some(Price::Row(row) | Price::Never(row)) => Start::Row(market, row, Tx::ZERO),
-            Some(Price::Gone { first, oldest }) => Start::Row(market, first, oldest),
+            Some(Price::Gone { first, oldest }) => match self.crossing.stood.get(&market) {
+                // Nothing that came later was dropped.
+                Some(latest) if self.ticks.kept(ix).gone <= behind => Start::Dropped(market, first, *latest),
+                _ => Start::Row(market, first, oldest),
+            },
         })
+    }
+
+    /// Rows of a market were dropped. Its latest price still stands, whether its row is there or not.
+    pub(in crate::shard) fn keep_price(&mut self, market: EntityId) {
+        let Some(ix) = self.ticks.market_ix(market) else { return };
+        let gone = self.ticks.kept(ix).gone;
+        match self.reflexes.latest(reflex::MarketIx(ix.number())) {
+            Some(latest) if latest.0 <= gone => _ = self.crossing.stood.insert(market, latest),
+            // A row that is there has a later one; what stood before it is not known.
+            _ => _ = self.crossing.stood.remove(&market),
+        }
+    }
+
+    /// The same of all markets, at a start: what stood is in the checkpoint.
+    pub(super) fn keep_prices(&mut self) {
+        let markets: Vec<_> = self.markets.iter().map(|market| market.id).collect();
+        let dropped =
+            |market: &EntityId| self.ticks.market_ix(*market).is_some_and(|ix| self.ticks.kept(ix).dropped > 0);
+        let dropped: Vec<_> = markets.into_iter().filter(dropped).collect();
+        dropped.into_iter().for_each(|market| self.keep_price(market));
     }
 
     /// True when some shard wants a moment that is not closed.

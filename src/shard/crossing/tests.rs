@@ -89,6 +89,32 @@ impl Rig {
         body.chunks_exact(8).map(|id| EntityId::from_bits(u64::from_le_bytes(id.try_into().unwrap()))).collect()
     }
 
+    /// Every tick of a market is dropped by policy.
+    fn drop_all(&mut self, shard: usize, market: EntityId) {
+        let shard = &mut self.shards[shard];
+        let end = shard.ticks.view(shard.ticks.market_ix(market).unwrap(), Tx::MAX).unwrap().end_row();
+        let (applied, mut body) = (shard.group().applied_tx(), vec![0; 8]);
+        body.extend([market.bits(), 0, applied.bits()].map(u64::to_le_bytes).concat());
+        body.extend([&end.to_le_bytes()[..], &[myelin_datom::Kind::Tick as u8, 0, 0, 0]].concat());
+        shard.apply_horizon(applied.next(), &body).unwrap();
+        let kept = shard.ticks.kept(shard.ticks.market_ix(market).unwrap());
+        assert_eq!((kept.rows, kept.dropped), (0, end));
+    }
+
+    /// What crosses is the leader's, in memory: a start has nothing of it.
+    fn start_again(&mut self) {
+        let limits = Limits { firings_at_hand: 100, ..Limits::lean() };
+        self.letters.clear();
+        for (shard, log) in self.shards.iter_mut().zip(&mut self.logs) {
+            let placed = std::mem::take(&mut shard.crossing.placed);
+            shard.crossing = super::Crossing::new(crate::shard::react::limits(&limits));
+            shard.crossing.place(placed);
+            shard.subscribers = crate::shard::Subscribers::new(&limits);
+            shard.take_the_lead(self.now, &mut log.log).unwrap();
+            log.apply(shard);
+        }
+    }
+
     /// Two shards count their transactions on from the clock, each by itself.
     fn a_second_later(&mut self) {
         self.now.unix_ns += 1_000_000_000;
@@ -354,4 +380,35 @@ fn the_way_back_over_corrections_takes_as_many_turns_as_it_needs_and_finds_the_p
     let most = rig.shards[1].crossing.turn_units_max();
     assert!(most > UNITS_PER_TURN / 2, "it was much to do: {most}");
     assert!(most <= UNITS_PER_TURN + SEALED_PAGE, "{most} units in a turn");
+}
+
+/// A policy drops the row of the last price; the spread held there, and a start does not forget that it did.
+#[test]
+fn a_spread_that_held_at_a_price_whose_row_was_dropped_fires_no_second_time_after_a_start() {
+    let mut rig = Rig::new(100);
+    let (here, there) = (names(0).next().unwrap(), names(1).next().unwrap());
+    let (a, b) = (rig.market(0, &here), rig.market(1, &there));
+    rig.register(SPREAD, &format!("spread {here} {there} 3"), "all");
+    rig.subscribe(LIVE_LISTENER, 0, (0, 0, 0), false);
+    rig.ticks(0, &[(a, 1.0)]);
+    rig.a_second_later();
+    rig.ticks(1, &[(b, 9.0)]);
+    rig.correct(1, b, 3);
+    rig.settle();
+    assert_eq!(rig.heard(LIVE_LISTENER).len(), 1);
+    for dropped in [vec![(1, b)], vec![(0, a), (1, b)], vec![]] {
+        rig.a_second_later();
+        dropped.into_iter().for_each(|(shard, market)| rig.drop_all(shard, market));
+        rig.a_second_later();
+        rig.start_again();
+        rig.subscribe(LIVE_LISTENER, 0, (0, 0, 0), false);
+        rig.settle();
+        // It holds on; then it does not; then it does again.
+        for (price, firings) in [(8.5, 0), (2.0, 0), (9.0, 1)] {
+            rig.said.clear();
+            rig.ticks(1, &[(b, price)]);
+            rig.settle();
+            assert_eq!(rig.heard(LIVE_LISTENER).len(), firings, "at {price}");
+        }
+    }
 }
