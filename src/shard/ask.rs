@@ -219,6 +219,8 @@ impl Shard {
         line("tails", self.tails.count() as u64);
         line("unsealed_rows", self.unsealed_rows());
         line("read_turn_rows_max", self.readings.turn_rows_max());
+        line("told_turn_units_max", self.crossing.turn_units_max().into());
+        line("listen_turn_units_max", self.subscribers.turn_units_max().into());
         for (code, count) in &self.counters.refused {
             line(&format!("refused_{}", code.name()), *count);
         }

@@ -198,7 +198,7 @@ impl Shard {
                 let (wanted, market, filter) = self.wanted(read)?;
                 let markets = self.markets.count_as_of(read.basis) as u32;
                 let to_come = if market == EntityId::NONE { ToCome::numbered(0..markets) } else { ToCome::one(market) };
-                Ok(Walk::Sums(Sums::new(read.basis, wanted, to_come, filter)))
+                Ok(Walk::Sums(Box::new(Sums::new(read.basis, wanted, to_come, filter))))
             }
         }
     }

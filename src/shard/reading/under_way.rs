@@ -107,7 +107,7 @@ impl ToCome {
 /// What it is after.
 pub enum Walk {
     /// Sums over rows.
-    Sums(Sums),
+    Sums(Box<Sums>),
     /// Numbers of rows.
     Counts(Counts),
     /// Rows of one market.

@@ -273,7 +273,7 @@ fn reading(world: &World, ask: Asked, basis: Tx) -> Result<Reading, Unanswered> 
     let all = 0..world.markets.len() as u32;
     let to_come = if market == EntityId::NONE { ToCome::numbered(all.clone()) } else { ToCome::one(market) };
     let walk = match form {
-        Form::Sums(wanted) => Walk::Sums(Sums::new(basis, wanted, to_come, filter)),
+        Form::Sums(wanted) => Walk::Sums(Box::new(Sums::new(basis, wanted, to_come, filter))),
         Form::Count => Walk::Counts(Counts::of(basis, Counted::Ticks, to_come)),
         Form::Each => Walk::Counts(Counts::each(basis, all.clone(), all.end)),
         Form::Page(limit) => Walk::Rows(Rows::page(&world.here(), basis, Attribute::Tick, market, filter, limit)?),
