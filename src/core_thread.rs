@@ -14,7 +14,7 @@ use crate::config::Limits;
 use crate::endpoint;
 use crate::guard::Guard;
 use crate::health::{CoreHealth, Stage};
-use crate::identity::{Identity, make_folder};
+use crate::identity::{Identity, IdentityError, birth, make_folder};
 use crate::line;
 use crate::recovery;
 use crate::runtime::awake::Keeper;
@@ -22,12 +22,12 @@ use crate::runtime::net::Listener;
 use crate::runtime::ring::{self, Consumer, Producer};
 use crate::runtime::threads::{self, Role};
 use crate::runtime::{self, Executor, clock, spawn_local};
+use crate::shard::Shard;
 use crate::shard::append::Appender;
 use crate::shard::driver::{Core, Parcel, Parts, Synced, describe};
 use crate::shard::manifest::{Manifest, runs_dir};
 use crate::shard::reading::{Reader, Trip, UNDER_WAY_MAX};
 use crate::shard::seal::{OpenRuns, Sealed, Sealer};
-use crate::shard::{Shard, ShardError};
 use crate::upkeep::{Chore, Kept, Upkeep};
 use futures_lite::future;
 use myelin_wal::{Directory, Disk, HardState, HardStateFile, Recovered, Start, WalError};
@@ -97,11 +97,15 @@ impl CorePlan {
     }
 
     fn restore(&self) -> anyhow::Result<Restored> {
-        make_folder(&self.dir)?;
+        // The folder itself was made at the directory's birth; one that is gone since is not made again.
         make_folder(&runs_dir(&self.dir))?;
         let disk: Arc<dyn Disk> = Arc::new(Directory::open(&self.dir)?);
         let wal = self.identity.wal_config(self.number, &self.limits);
         let (mut hard_state_file, mut hard_state) = HardStateFile::open(&*disk, &wal)?;
+        // The directory's birth stored one, so a core that holds none has lost its term and its watermark.
+        if hard_state.groups.is_empty() {
+            return Err(IdentityError::Gone { path: self.dir.join("hard-state"), what: birth::HARD_STATE_HOLDS }.into());
+        }
         let manifest = Manifest::newest(&self.dir)?;
         let mut restoring: BTreeMap<u16, _> = manifest
             .as_ref()
@@ -127,12 +131,6 @@ impl CorePlan {
         let start =
             Start { from: manifest.as_ref().map_or_else(Default::default, Manifest::lsn), synced: hard_state.synced };
         let recovered = recovery::replay_tail(&disk, &wal, start, &mut shards)?;
-        // It is stored before anything is served, so a core that remembers anything has one.
-        if hard_state.groups.is_empty() && (manifest.is_some() || recovered.report.records > 0) {
-            return Err(
-                ShardError::Checkpoint("the hard state is gone: its term and watermark are lost".to_owned()).into()
-            );
-        }
         tracing::info!(
             core = self.number,
             records = recovered.report.records,

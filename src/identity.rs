@@ -1,11 +1,14 @@
 //! What a data directory is, for life: the file `node` in it.
 //!
 //! ```text
-//!   node    JSON: format, node id, shards, cores, segment size, the bounds that `apply` depends on, and a checksum
+//!   node    JSON: format, node id, shards, cores, segment size, the bounds that `apply` depends on, whether every core's
+//!           folder was made (`identity/birth.rs`), and a checksum
 //! ```
 //!
 //! Shards and cores decide which folder holds what; the bounds decide what an entry does when it is applied, so a replay
 //! must find the ones it was written under. Everything else may change from one start to the next.
+
+pub mod birth;
 
 use crate::config::{Config, Limits};
 use crate::runtime::{entropy, threads};
@@ -37,17 +40,23 @@ pub struct Identity {
     pub markets_per_shard: usize,
     /// [`Limits::reflexes_per_shard`].
     pub reflexes_per_shard: usize,
+    /// Every core's folder was made, and may hold facts: what is missing is damage from now on.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub born: bool,
     check: u32,
 }
 
 /// The format that is written and read here.
 pub const FORMAT: u32 = 1;
+/// Shards of a node at most: a shard has a slot at least, and what a node does not need costs memory. Groups of one core's
+/// hard state at most are 125.
+pub const SHARDS_MAX: u16 = 64;
 
 /// Why there is no identity.
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
     /// The operating system.
-    #[error("{path}: {source}")]
+    #[error("{} cannot be used", path.display())]
     Io {
         /// The file or folder.
         path: PathBuf,
@@ -55,7 +64,7 @@ pub enum IdentityError {
         source: io::Error,
     },
     /// It is not what was written there.
-    #[error("{path} is damaged at byte {offset}: {what}")]
+    #[error("{} is damaged at byte {offset}: {what}", path.display())]
     Damaged {
         /// The file.
         path: PathBuf,
@@ -64,8 +73,19 @@ pub enum IdentityError {
         /// What is wrong.
         what: String,
     },
+    /// It was there once, with what it held.
+    #[error(
+        "{} is gone, {what}: is a file system not mounted? It is not made again; put it back, or take a backup",
+        path.display()
+    )]
+    Gone {
+        /// The file or folder.
+        path: PathBuf,
+        /// What goes with it.
+        what: &'static str,
+    },
     /// Another version's.
-    #[error("{path} has format {found}, this build reads {FORMAT}")]
+    #[error("{} has format {found}, this build reads {FORMAT}", path.display())]
     Format {
         /// The file.
         path: PathBuf,
@@ -86,17 +106,32 @@ pub enum IdentityError {
 }
 
 impl Identity {
-    /// Reads it, or makes the directory.
+    /// Reads it, or makes the directory. What `node` says is durable when this returns, and every core has its folder.
+    ///
+    /// **Errors:** a folder of a core without the file `node`, or the other way round, is [`IdentityError::Gone`], before
+    /// anything is drawn or written.
     pub fn open(config: &Config) -> Result<Self, IdentityError> {
-        make_folder(&config.data_dir).map_err(io_error(&config.data_dir))?;
-        match Self::read(&config.data_dir) {
+        let dir = &config.data_dir;
+        make_folder(dir).map_err(io_error(dir))?;
+        let mut identity = match Self::read(dir) {
             Ok(identity) => match config.shards {
-                Some(asked) if asked != identity.shards => Err(IdentityError::Shards { made: identity.shards, asked }),
-                _ => Ok(identity),
+                Some(asked) if asked != identity.shards => {
+                    return Err(IdentityError::Shards { made: identity.shards, asked });
+                }
+                _ => identity,
             },
-            Err(IdentityError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Self::make(config),
-            Err(error) => Err(error),
-        }
+            Err(IdentityError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                if has_cores(dir).map_err(io_error(dir))? {
+                    let what = "and the folders of its cores are there";
+                    return Err(IdentityError::Gone { path: dir.join("node"), what });
+                }
+                Self::make(config)?
+            }
+            Err(error) => return Err(error),
+        };
+        let limits = identity.limits(&config.limits);
+        birth::settle(dir, &mut identity, &limits)?;
+        Ok(identity)
     }
 
     /// Reads it. Never writes.
@@ -126,31 +161,41 @@ impl Identity {
     }
 
     fn make(config: &Config) -> Result<Self, IdentityError> {
-        let path = config.data_dir.join("node");
         let cpus = if config.lean { 1 } else { threads::cpus() };
-        let shards = config.shards.unwrap_or(cpus.min(64) as u16).clamp(1, 64);
-        let limits = &config.limits;
-        let mut identity = Self {
+        let shards = config.shards.unwrap_or(cpus.min(usize::from(SHARDS_MAX)) as u16);
+        let identity = Self::drawn(shards, usize::from(shards).min(cpus) as u16, &config.limits);
+        identity.write(&config.data_dir)?;
+        Ok(identity)
+    }
+
+    /// A new one.
+    pub(crate) fn drawn(shards: u16, cores: u16, limits: &Limits) -> Self {
+        Self {
             format: FORMAT,
             node: entropy::nonzero_u64(),
             shards,
-            cores: usize::from(shards).min(cpus) as u16,
+            cores,
             segment_bytes: limits.segment_bytes,
             sessions_per_shard: limits.sessions_per_shard,
             markets_per_shard: limits.markets_per_shard,
             reflexes_per_shard: limits.reflexes_per_shard,
+            born: false,
             check: 0,
-        };
-        identity.check = identity.checksum();
+        }
+    }
+
+    /// Puts it in the place of what is there, whole or not at all.
+    fn write(&self, dir: &Path) -> Result<(), IdentityError> {
+        let path = dir.join("node");
         let temporary = path.with_extension("new");
+        let sealed = Self { check: self.checksum(), ..self.clone() };
         let write = || -> io::Result<()> {
-            fs::write(&temporary, serde_json::to_vec_pretty(&identity)?)?;
+            fs::write(&temporary, serde_json::to_vec_pretty(&sealed)?)?;
             File::open(&temporary)?.sync_all()?;
             fs::rename(&temporary, &path)?;
-            File::open(&config.data_dir)?.sync_all()
+            File::open(dir)?.sync_all()
         };
-        write().map_err(io_error(&path))?;
-        Ok(identity)
+        write().map_err(io_error(&path))
     }
 
     /// CRC-32 of the other fields' JSON, in their order.
@@ -210,6 +255,20 @@ impl Identity {
     }
 }
 
+/// True when a core left its folder in this directory, so that it is no new one.
+///
+/// **Errors:** the folder cannot be listed.
+pub fn has_cores(dir: &Path) -> io::Result<bool> {
+    for entry in fs::read_dir(dir)? {
+        let name = entry?.file_name();
+        let number = name.to_str().and_then(|name| name.strip_prefix("core-"));
+        if number.is_some_and(|number| number.len() == 4 && number.bytes().all(|byte| byte.is_ascii_digit())) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// A core's folder.
 #[must_use]
 pub fn core_dir(data_dir: &Path, core: u16) -> PathBuf {
@@ -243,17 +302,7 @@ mod tests {
     #[test]
     fn campaign_no_bytes_break_the_reader_of_identities() {
         let limits = Limits::default();
-        let mut sound = Identity {
-            format: FORMAT,
-            node: 0x1234_5678_9abc_def0,
-            shards: 5,
-            cores: 2,
-            segment_bytes: limits.segment_bytes,
-            sessions_per_shard: limits.sessions_per_shard,
-            markets_per_shard: limits.markets_per_shard,
-            reflexes_per_shard: limits.reflexes_per_shard,
-            check: 0,
-        };
+        let mut sound = Identity { born: true, ..Identity::drawn(5, 2, &limits) };
         sound.check = sound.checksum();
         let corpus = [serde_json::to_vec_pretty(&sound).unwrap()];
         campaign("identities", 10_000, 1, |dice| {

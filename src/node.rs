@@ -145,7 +145,7 @@ fn announce(dir: &Path, listen: &[SocketAddr], http: SocketAddr) -> anyhow::Resu
 /// True for an error that says: what is on disk is not what was written there.
 #[must_use]
 pub fn is_damage(error: &(dyn std::error::Error + 'static)) -> bool {
-    matches!(error.downcast_ref(), Some(IdentityError::Damaged { .. }))
+    matches!(error.downcast_ref(), Some(IdentityError::Damaged { .. } | IdentityError::Gone { .. }))
         || matches!(error.downcast_ref(), Some(WalError::Corrupt { .. } | WalError::Missing { .. }))
         || matches!(error.downcast_ref(), Some(ManifestError::Corrupt { .. } | ManifestError::WrongRun { .. }))
         || matches!(error.downcast_ref(), Some(IndexError::Corrupt { .. }))

@@ -20,6 +20,7 @@ mod reflexes;
 mod retention;
 mod sessions;
 mod spreads;
+mod starting;
 mod tail;
 mod tls;
 mod top;

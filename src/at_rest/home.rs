@@ -9,7 +9,7 @@
 
 use super::{Damage, Fault};
 use crate::config::Limits;
-use crate::identity::{Identity, IdentityError};
+use crate::identity::{self, Identity, IdentityError, birth};
 use std::fs::{File, TryLockError};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -19,6 +19,8 @@ use std::path::{Path, PathBuf};
 pub(super) struct Home {
     pub(super) dir: PathBuf,
     pub(super) identity: Identity,
+    /// Every core's folder was made once, so one that is missing is gone with its facts.
+    pub(super) born: bool,
     _locks: Vec<File>,
 }
 
@@ -29,6 +31,11 @@ impl Home {
             IdentityError::Io { source, .. }
                 if matches!(source.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) =>
             {
+                // Cores without it are damage: who they are is lost.
+                if identity::has_cores(dir).unwrap_or(false) {
+                    let what = "gone, and the folders of cores are there".to_owned();
+                    return Fault::Damaged(Damage { file: "node".to_owned(), offset: 0, what });
+                }
                 Fault::Usage(format!("{} is no data directory: it has no file named node", dir.display()))
             }
             IdentityError::Io { path, source } => Fault::Io { path, source },
@@ -37,7 +44,12 @@ impl Home {
             }
             other => Fault::Unreadable(other.to_string()),
         })?;
-        let mut home = Self { dir: dir.to_owned(), identity, _locks: Vec::new() };
+        let led = birth::was_led(dir, &identity).map_err(|error| match error {
+            IdentityError::Io { path, source } => Fault::Io { path, source },
+            other => Fault::Unreadable(other.to_string()),
+        })?;
+        let born = identity.born || led;
+        let mut home = Self { dir: dir.to_owned(), identity, born, _locks: Vec::new() };
         home.wal_config(0).check().map_err(|error| {
             Fault::Damaged(Damage { file: "node".to_owned(), offset: 0, what: format!("no log of ours: {error}") })
         })?;
@@ -51,6 +63,12 @@ impl Home {
     /// The folder of a core.
     pub(super) fn core_dir(&self, core: u16) -> PathBuf {
         self.dir.join(core_name(core))
+    }
+
+    /// What is missing when a core's folder is.
+    pub(super) fn gone(&self, core: u16) -> Option<Damage> {
+        let what = "the folder of a core is gone, with its facts".to_owned();
+        (self.born && !self.core_dir(core).is_dir()).then(|| Damage { file: core_name(core), offset: 0, what })
     }
 
     /// The shards of a core.

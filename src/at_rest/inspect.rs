@@ -166,6 +166,7 @@ fn look(home: &Home, core: u16, records: usize, damage: &mut Vec<Damage>) -> Res
     let dir = home.core_dir(core);
     let mut this = CoreTold { core, shards: home.shards_of(core).collect(), ..CoreTold::default() };
     if !dir.is_dir() {
+        damage.extend(home.gone(core));
         this.append_path = append_path(&dir, None);
         return Ok(this);
     }
@@ -173,14 +174,7 @@ fn look(home: &Home, core: u16, records: usize, damage: &mut Vec<Damage>) -> Res
     let config = home.wal_config(core);
     this.segments = segments::list(&dir, config.segment_bytes).map_err(Fault::io(&dir))?;
     this.append_path = append_path(&dir, this.segments.first().map(|one| one.file.as_str()));
-    let begun = this.segments.iter().any(|one| one.epoch > 0);
-    let hard_state = match hard_state(&still, &config, begun) {
-        Ok(state) => state,
-        Err(error) => {
-            damage.push(told::of_log(core, error)?);
-            HardState::default()
-        }
-    };
+    let hard_state = hard_state(home, core, &still, damage)?;
     let mut census = Census::new(records);
     let start = Start { synced: hard_state.synced, ..Start::default() };
     let read = myelin_wal::inspect(&still, &config, start, &mut |record| {
@@ -231,12 +225,27 @@ fn look(home: &Home, core: u16, records: usize, damage: &mut Vec<Damage>) -> Res
     Ok(this)
 }
 
-/// The hard state of a core; before a log has `begun` there may be none.
-pub(super) fn hard_state(still: &Still, config: &myelin_wal::Config, begun: bool) -> Result<HardState, WalError> {
-    match HardStateFile::open(still, config) {
-        Ok((_, state)) => Ok(state),
-        Err(WalError::Io { source, .. }) if source.kind() == ErrorKind::NotFound && !begun => Ok(HardState::default()),
-        Err(error) => Err(error),
+/// The hard state of a core; before the directory's first start came to its end there may be none.
+pub(super) fn hard_state(home: &Home, core: u16, still: &Still, damage: &mut Vec<Damage>) -> Result<HardState, Fault> {
+    match HardStateFile::open(still, &home.wal_config(core)) {
+        Ok((_, state)) => {
+            if home.born && state.groups.is_empty() {
+                let what = "it holds no term and no watermark, and once did".to_owned();
+                damage.push(Damage { file: told::in_core(core, "hard-state"), offset: 0, what });
+            }
+            Ok(state)
+        }
+        Err(WalError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
+            if home.born {
+                let what = "gone: its term and its watermark are lost".to_owned();
+                damage.push(Damage { file: told::in_core(core, "hard-state"), offset: 0, what });
+            }
+            Ok(HardState::default())
+        }
+        Err(error) => {
+            damage.push(told::of_log(core, error)?);
+            Ok(HardState::default())
+        }
     }
 }
 

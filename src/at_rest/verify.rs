@@ -21,7 +21,7 @@ use crate::shard::Shard;
 use checkpoints::Checkpoints;
 use digest::ShardDigest;
 use log::LogCheck;
-use myelin_wal::{HardState, Lsn};
+use myelin_wal::Lsn;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -70,14 +70,12 @@ pub(super) fn run(args: &VerifyArgs) -> Result<Exit, Fault> {
     let home = Home::open(&args.dir)?;
     let mut report =
         Report { directory: args.dir.display().to_string(), node: home.identity.node, ..Report::default() };
-    let there = (0..home.identity.cores).filter(|core| home.core_dir(*core).is_dir()).count();
     let mut whole = true;
     for core in 0..home.identity.cores {
         if home.core_dir(core).is_dir() {
             whole &= check_core(&home, core, &mut report)?;
-        } else if there > 0 {
-            let what = "the folder of a core is gone while others are there".to_owned();
-            report.damage.push(Damage { file: core_name(core), offset: 0, what });
+        } else if let Some(gone) = home.gone(core) {
+            report.damage.push(gone);
             whole = false;
         }
     }
@@ -94,13 +92,7 @@ fn check_core(home: &Home, core: u16, report: &mut Report) -> Result<bool, Fault
     let config = home.wal_config(core);
     let slots = segments::list(&dir, config.segment_bytes).map_err(Fault::io(&dir))?;
     let still = Still::new(&dir);
-    let hard_state = match hard_state(&still, &config, slots.iter().any(|one| one.epoch > 0)) {
-        Ok(state) => state,
-        Err(error) => {
-            report.damage.push(told::of_log(core, error)?);
-            HardState::default()
-        }
-    };
+    let hard_state = hard_state(home, core, &still, &mut report.damage)?;
     if still.unwritten() > 0 {
         let name = core_name(core);
         report

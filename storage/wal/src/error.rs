@@ -68,7 +68,7 @@ pub enum WalError {
         found: u64,
     },
     /// The operating system refused. After a write this is final: whoever reported it is poisoned.
-    #[error("{file}: {during} at byte {offset} failed: {source}")]
+    #[error("{file}: {during} at byte {offset} failed")]
     Io {
         /// `list`, `allocate`, `open`, `read`, `write`, `settle`, `discard` or `map`.
         during: &'static str,
