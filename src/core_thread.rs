@@ -28,6 +28,7 @@ use crate::shard::driver::{Core, Parcel, Parts, Synced, describe};
 use crate::shard::manifest::{Manifest, runs_dir};
 use crate::shard::reading::{Reader, Trip, UNDER_WAY_MAX};
 use crate::shard::seal::{OpenRuns, Sealed, Sealer};
+use crate::stop::Bell;
 use crate::upkeep::{Chore, Kept, Upkeep};
 use futures_lite::future;
 use myelin_wal::{Directory, Disk, HardState, HardStateFile, Recovered, Start, WalError};
@@ -239,33 +240,43 @@ impl CorePlan {
         for parcels in self.incoming {
             spawn_local(each(Rc::clone(&core), parcels, Core::unpack));
         }
-        spawn_local(keep_house(Rc::clone(&core), Arc::clone(&self.health), chores, kept));
+        let ending = Rc::<Bell>::default();
+        spawn_local(keep_house(Rc::clone(&core), Arc::clone(&self.health), chores, kept, Rc::clone(&ending)));
         spawn_local(react(Rc::clone(&core)));
         spawn_local(close_in_time(Rc::clone(&core)));
         let listener = Listener::adopt(listener)?;
         let handshakes = Rc::default();
         self.health.set_ready();
         ready();
-        loop {
-            match listener.accept().await {
-                Ok((read, write)) => {
-                    let id = core.borrow_mut().connect();
-                    let Some(id) = id else { continue };
-                    match line::open(read, write, self.guard.tls.as_ref(), &handshakes) {
-                        Ok((source, sink)) => {
-                            spawn_local(endpoint::read(Rc::clone(&core), id, source));
-                            spawn_local(endpoint::write(Rc::clone(&core), id, sink));
-                        }
-                        Err(error) => {
-                            tracing::warn!(%error, "TLS could not be begun");
-                            core.borrow_mut().disconnect(id);
-                        }
+        let accepting = accept(&core, &listener, &self.guard, &handshakes);
+        future::or(accepting, ending.rung()).await;
+        // Whoever comes now finds the port closed, and goes to another node or waits.
+        drop(listener);
+        future::pending().await
+    }
+}
+
+/// Takes connections for ever.
+async fn accept(core: &Rc<RefCell<Core>>, listener: &Listener, guard: &Guard, handshakes: &Rc<line::Handshakes>) {
+    loop {
+        match listener.accept().await {
+            Ok((read, write)) => {
+                let id = core.borrow_mut().connect();
+                let Some(id) = id else { continue };
+                match line::open(read, write, guard.tls.as_ref(), handshakes) {
+                    Ok((source, sink)) => {
+                        spawn_local(endpoint::read(Rc::clone(core), id, source));
+                        spawn_local(endpoint::write(Rc::clone(core), id, sink));
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, "TLS could not be begun");
+                        core.borrow_mut().disconnect(id);
                     }
                 }
-                Err(error) => {
-                    tracing::warn!(%error, "a connection could not be accepted");
-                    runtime::sleep(Duration::from_millis(10)).await;
-                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                runtime::sleep(Duration::from_millis(10)).await;
             }
         }
     }
@@ -276,19 +287,26 @@ async fn each<T>(core: Rc<RefCell<Core>>, items: Consumer<T>, handle: impl Fn(&m
     items.each(|item| handle(&mut core.borrow_mut(), item)).await;
 }
 
-/// Every 20 ms: what is due without an event. Asks for segments ahead of need, and for a note of how far the log is durable.
+/// Every 20 ms, and every 60 ms while nothing happens: what is due without an event. Asks for segments ahead of need, and for a note of how far the log is durable.
 async fn keep_house(
     core: Rc<RefCell<Core>>,
     health: Arc<CoreHealth>,
     mut chores: ring::ThreadProducer<Chore>,
     mut kept: Consumer<Kept>,
+    ending: Rc<Bell>,
 ) {
     /// Segments that should be ready for a roll.
     const SPARES: usize = 3;
+    const BUSY: Duration = Duration::from_millis(20);
+    /// A wake-up costs 105 us of CPU, nearly all of it the executor's. Longer, and the spares of a small log could be used up
+    /// before the first look.
+    const IDLE: Duration = Duration::from_millis(60);
     let (mut asked, mut noting) = (0, false);
     let mut rest = 0_u32;
+    let mut quiet = false;
+    let mut pause = BUSY;
     loop {
-        runtime::sleep(Duration::from_millis(20)).await;
+        runtime::sleep(pause).await;
         while let Some(kept) = kept.try_pop() {
             match kept {
                 Kept::Spare(Ok(spare)) => {
@@ -310,6 +328,14 @@ async fn keep_house(
             }
         }
         core.borrow_mut().housekeeping();
+        if health.is_stopping() {
+            ending.ring();
+            // Twice, so that what left the outbox last has gone to the socket.
+            let ended = core.borrow_mut().come_to_an_end();
+            if std::mem::replace(&mut quiet, ended) && ended {
+                health.set_stopped();
+            }
+        }
         if !noting && let Some(watermark) = core.borrow_mut().note_due() {
             noting = chores.push(Chore::Watermark(watermark)).is_ok();
         }
@@ -322,6 +348,8 @@ async fn keep_house(
         if rest == 0 && ready + asked < SPARES && chores.push(Chore::Spare).is_ok() {
             asked += 1;
         }
+        let idle = asked == 0 && !noting && core.borrow_mut().is_idle();
+        pause = if idle { IDLE } else { BUSY };
     }
 }
 

@@ -5,18 +5,21 @@
 //!                                                        -> firings, the first of them printed
 //! ```
 //!
-//! The summary's figures are measured by the client, from the outside, and asked back from the node.
+//! The summary's figures are measured by the client, from the outside, and asked back from the node. Who stops it in the middle
+//! (Ctrl-C, SIGTERM) is told how far it came, and the folder goes all the same.
 
 use crate::config::{Config, Limits};
 use crate::node::Node;
 use crate::reflex::{Kind, Scope, Spec};
 use crate::runtime::{Wanted, clock};
+use crate::stop::Signals;
 use anyhow::{Context as _, bail};
 use myelin_client::{At, Client, Mode, News, Options, Outcome};
 use myelin_datom::{EntityId, Tick};
 use myelin_feed::{Batch, Reader, RowKind, Tape};
 use myelin_wire::{Attribute, FiringRow, MarketFlags, MarketSpec};
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 
 /// What the demo is told.
@@ -50,8 +53,16 @@ struct Folder(PathBuf);
 
 impl Drop for Folder {
     fn drop(&mut self) {
+        /// The node's threads go on until the process ends, and may make a file while we remove: again, then.
+        const TRIES: u32 = 20;
+        for _ in 0..TRIES {
+            match std::fs::remove_dir_all(&self.0) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {}
+                _ => break,
+            }
+            std::thread::park_timeout(std::time::Duration::from_millis(10));
+        }
         // A folder that cannot be removed is no reason to fail a demo that worked.
-        let _left = std::fs::remove_dir_all(&self.0);
     }
 }
 
@@ -62,14 +73,34 @@ struct Input {
     names: Vec<String>,
 }
 
-/// What was measured.
+/// What was measured. It grows while the tape plays, so that a demo that is stopped can tell how far it came.
+#[derive(Default)]
 struct Summary {
-    durable_ns: u64,
+    /// When the first tick was sent, and when the last ack came. **Units:** monotonic nanoseconds.
+    begun_ns: u64,
+    acked_ns: u64,
     accepted: u64,
-    counted: u64,
-    /// Firings, and for each how long after the last ack it came (negative: before). **Units:** nanoseconds.
-    firings: Vec<i64>,
-    firings_missing: usize,
+    counted: Option<u64>,
+    /// When each firing came. **Units:** monotonic nanoseconds.
+    firings: Vec<u64>,
+    wanted: usize,
+}
+
+impl Summary {
+    fn tell(&self) {
+        let seconds = self.acked_ns.saturating_sub(self.begun_ns) as f64 / 1e9;
+        let rate = if seconds > 0.0 { self.accepted as f64 / seconds } else { 0.0 };
+        println!();
+        println!("durable     {} ticks in {seconds:.3} s ({rate:.0} a second)", self.accepted);
+        if let Some(counted) = self.counted {
+            println!("counted     tick/id = {counted}");
+        }
+        let last = self.firings.iter().max().map_or(0.0, |at| at.saturating_sub(self.acked_ns) as f64 / 1e6);
+        println!(
+            "fired       {} firings, the last one {last:.2} ms after the last tick was acknowledged",
+            self.firings.len()
+        );
+    }
 }
 
 /// Runs the demo. **Errors:** whatever kept it from its end.
@@ -95,34 +126,33 @@ pub fn run(demo: &Demo) -> anyhow::Result<()> {
         realtime: false,
         limits: Limits::lean(),
     };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut signals = {
+        let _within = runtime.enter();
+        Signals::register()?
+    };
     let node = Node::start(&config)?;
     let source = demo.file.as_ref().map_or("a generated tape".to_owned(), |file| file.display().to_string());
     println!("a node of one shard on the {} executor, in {}", node.executor, folder.0.display());
     println!("{} ticks of {} markets from {source}", input.ticks.len(), input.names.len());
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let address = node.listen.first().context("the node listens nowhere")?.to_string();
-    let summary = runtime.block_on(play(demo, &address, input))?;
-    println!();
-    let seconds = summary.durable_ns as f64 / 1e9;
-    println!(
-        "durable     {} ticks in {seconds:.3} s ({:.0} a second)",
-        summary.accepted,
-        summary.accepted as f64 / seconds
-    );
-    println!("counted     tick/id = {}", summary.counted);
-    let latest = summary.firings.iter().copied().max().unwrap_or(0).max(0) as f64 / 1e6;
-    println!(
-        "fired       {} firings, the last one {latest:.2} ms after the last tick was acknowledged",
-        summary.firings.len()
-    );
+    let summary = RefCell::new(Summary::default());
+    let stopped = runtime.block_on(async {
+        tokio::select! {
+            played = play(demo, &address, input, &summary) => played.map(|()| None),
+            signal = signals.any() => Ok(Some(signal)),
+        }
+    })?;
+    let summary = summary.into_inner();
+    summary.tell();
     println!("ran         {:.2} s from start to here", (clock::monotonic_ns() - begun) as f64 / 1e9);
-    if summary.counted != summary.accepted || summary.firings_missing > 0 {
-        bail!(
-            "{} ticks accepted, {} counted, {} firings missing",
-            summary.accepted,
-            summary.counted,
-            summary.firings_missing
-        );
+    if let Some(signal) = stopped {
+        println!("stopped     by {signal}, before the end of the tape");
+        return Ok(());
+    }
+    let missing = summary.wanted - summary.firings.len();
+    if summary.counted != Some(summary.accepted) || missing > 0 {
+        bail!("{} ticks accepted, {:?} counted, {missing} firings missing", summary.accepted, summary.counted);
     }
     Ok(())
 }
@@ -177,7 +207,7 @@ fn expected(input: &Input) -> usize {
     fired
 }
 
-async fn play(demo: &Demo, address: &str, mut input: Input) -> anyhow::Result<Summary> {
+async fn play(demo: &Demo, address: &str, mut input: Input, summary: &RefCell<Summary>) -> anyhow::Result<()> {
     let client = Client::connect(address, Options::default()).await?;
     let specs: Vec<_> = input.names.iter().map(|name| MarketSpec { flags: MarketFlags(0), name }).collect();
     let ids = client.markets(&specs).await?;
@@ -190,51 +220,53 @@ async fn play(demo: &Demo, address: &str, mut input: Input) -> anyhow::Result<Su
     println!("{count} standing bands: each market above its first price; {wanted} firings are due");
     let mut subscription = client.subscribe(None, &[]).await?;
     let names: BTreeMap<EntityId, String> = ids.iter().copied().zip(input.names.iter().cloned()).collect();
-    let begun = clock::monotonic_ns();
+    {
+        let mut summary = summary.borrow_mut();
+        (summary.begun_ns, summary.wanted) = (clock::monotonic_ns(), wanted);
+    }
     let send = async {
-        let mut accepted = 0;
-        let mut sent = std::collections::VecDeque::new();
+        let mut sent = VecDeque::new();
         for frame in input.ticks.chunks(demo.batch.max(1)) {
             sent.push_back(client.send_ticks(frame, Mode::Whole).await?);
         }
         for one in sent {
             for part in one.wait().await {
                 match part.outcome {
-                    Outcome::Done(ack) => accepted += u64::from(ack.accepted),
+                    Outcome::Done(ack) => {
+                        let mut summary = summary.borrow_mut();
+                        summary.accepted += u64::from(ack.accepted);
+                        summary.acked_ns = clock::monotonic_ns();
+                    }
                     other => bail!("a frame was not stored: {other:?}"),
                 }
             }
         }
-        Ok((accepted, clock::monotonic_ns()))
+        Ok(())
     };
     let listen = async {
-        let mut seen = Vec::new();
-        while seen.len() < wanted {
+        let mut seen = 0;
+        while seen < wanted {
             let within = std::time::Duration::from_secs(10);
             let Ok(news) = tokio::time::timeout(within, subscription.next()).await else { break };
             match news? {
                 Some(News::Firing(firing)) => {
-                    if seen.len() < demo.show {
+                    if seen < demo.show {
                         print_firing(&firing.row, &names);
                     }
-                    seen.push(clock::monotonic_ns());
+                    seen += 1;
+                    summary.borrow_mut().firings.push(clock::monotonic_ns());
                 }
                 Some(News::Ended { why, .. }) => bail!("the subscription ended: {why:?}"),
                 None => break,
             }
         }
-        Ok(seen)
+        Ok(())
     };
     let (sent, seen) = tokio::join!(send, listen);
-    let ((accepted, acked_ns), seen) = (sent?, seen?);
+    sent.and(seen)?;
     let counted = client.count(Attribute::Tick, None, At::default()).await?.value;
-    Ok(Summary {
-        durable_ns: acked_ns - begun,
-        accepted,
-        counted,
-        firings_missing: wanted - seen.len(),
-        firings: seen.into_iter().map(|at| at as i64 - acked_ns as i64).collect(),
-    })
+    summary.borrow_mut().counted = Some(counted);
+    Ok(())
 }
 
 fn print_firing(row: &FiringRow, names: &BTreeMap<EntityId, String>) {

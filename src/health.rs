@@ -81,6 +81,9 @@ impl Histogram {
 pub struct CoreHealth {
     /// Set when the core serves.
     ready: AtomicBool,
+    /// A planned stop: asked for, and come to.
+    stop_asked: AtomicBool,
+    stopped: AtomicBool,
     /// Open connections.
     pub connections: Gauge,
     /// Connections ended by bytes that were no frame.
@@ -120,6 +123,28 @@ impl CoreHealth {
         self.ready.store(true, Relaxed);
     }
 
+    /// The core is to end what is under way, and nothing more.
+    pub fn ask_to_stop(&self) {
+        self.stop_asked.store(true, Relaxed);
+    }
+
+    /// True when it was asked to.
+    #[must_use]
+    pub fn is_stopping(&self) -> bool {
+        self.stop_asked.load(Relaxed)
+    }
+
+    /// Nothing is under way any more.
+    pub fn set_stopped(&self) {
+        self.stopped.store(true, Relaxed);
+    }
+
+    /// True when nothing is.
+    #[must_use]
+    pub fn has_stopped(&self) -> bool {
+        self.stopped.load(Relaxed)
+    }
+
     /// The core's shards stopped, for this reason.
     pub fn set_failed(&self, core: u16, shards: &[u16], reason: &str) {
         let shards = shards.iter().map(u16::to_string).collect::<Vec<_>>().join(", ");
@@ -148,6 +173,9 @@ impl CoreHealth {
         if !self.ready.load(Relaxed) {
             reasons.push("not serving yet".to_owned());
         }
+        if self.is_stopping() {
+            reasons.push("stopping".to_owned());
+        }
         reasons.extend(self.failed().iter().cloned());
         reasons.extend(get(&self.seal_error).map(|reason| format!("sealing fails: {reason}")));
         reasons.extend(get(&self.spare_error).map(|reason| format!("no segment can be prepared: {reason}")));
@@ -157,7 +185,7 @@ impl CoreHealth {
     /// True when the core serves and nothing stopped it.
     #[must_use]
     pub fn serves(&self) -> bool {
-        self.ready.load(Relaxed) && self.failed().is_empty()
+        self.ready.load(Relaxed) && !self.is_stopping() && self.failed().is_empty()
     }
 
     fn failed(&self) -> std::sync::MutexGuard<'_, Vec<String>> {

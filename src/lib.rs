@@ -24,4 +24,5 @@ pub mod retention;
 pub mod runtime;
 pub mod settings;
 pub mod shard;
+pub mod stop;
 pub mod upkeep;

@@ -10,6 +10,7 @@ use myelin::node::Node;
 use myelin::reflex::{Kind, Scope, Spec};
 use myelin::runtime::Wanted;
 use myelin::settings::{self, Layers};
+use myelin::stop::Signals;
 use std::io::IsTerminal as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -177,7 +178,12 @@ fn serve(arguments: Serve) -> anyhow::Result<()> {
         limits,
     };
     let node = Node::start(&config)?;
-    tracing::info!(listen = ?node.listen, http = %node.http, executor = %node.executor, "serving");
-    node.join();
-    Ok(())
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        // Before anybody is told where we are: from there on a stop is one that was planned.
+        let signals = Signals::register()?;
+        node.announce()?;
+        tracing::info!(listen = ?node.listen, http = %node.http, executor = %node.executor, "serving");
+        node.serve(signals).await
+    })
 }

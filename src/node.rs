@@ -23,12 +23,13 @@ use crate::runtime::{self, Chosen, Executor};
 use crate::shard::ShardError;
 use crate::shard::driver::Parcel;
 use crate::shard::manifest::ManifestError;
+use crate::stop::{self, Signals};
 use anyhow::{Context as _, bail};
 use myelin_index::IndexError;
 use myelin_wal::WalError;
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpListener};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -43,11 +44,14 @@ pub struct Node {
     pub http: SocketAddr,
     /// Who runs the data cores.
     pub executor: Executor,
+    data_dir: PathBuf,
     threads: Vec<JoinHandle<()>>,
+    /// Each thread holds the other end: when the last one is gone, so are all of them.
+    alive: tokio::sync::mpsc::Receiver<()>,
 }
 
 impl Node {
-    /// Starts everything; returns when every core serves.
+    /// Starts everything; returns when every core serves. Nobody is told yet where: see [`Node::announce`].
     pub fn start(config: &Config) -> anyhow::Result<Self> {
         // Ports first: a node that cannot listen leaves no directory behind.
         let first = open_or_next(config.listen, config.listen_moves, open_listener)?;
@@ -67,6 +71,7 @@ impl Node {
             degraded: degraded.into_iter().collect(),
         });
         let (mut outgoing, mut incoming) = mesh(cores, limits.ring_items);
+        let (life, alive) = tokio::sync::mpsc::channel(1);
         let (ready_tx, ready_rx) = std::sync::mpsc::channel::<anyhow::Result<()>>();
         let mut threads = Vec::new();
         let cpus = if config.pin { place::cpus(&config.data_dir) } else { Vec::new() };
@@ -85,8 +90,9 @@ impl Node {
                 outgoing: std::mem::take(&mut outgoing[number]),
                 incoming: std::mem::take(&mut incoming[number]),
             };
-            let ready = ready_tx.clone();
+            let (ready, life) = (ready_tx.clone(), life.clone());
             let body = move || {
+                let _life = life;
                 let served = plan.run(listener, || drop(ready.send(Ok(()))));
                 if let Err(error) = served.with_context(|| format!("core {number}")) {
                     drop(ready.send(Err(error)));
@@ -97,6 +103,7 @@ impl Node {
         drop(ready_tx);
         let (gateway, node, guard) = (Arc::clone(&health), listen[0], config.guard.clone());
         threads.push(threads::spawn(Role::Gateway, "myelin-gateway".to_owned(), move || {
+            let _life = life;
             if let Err(error) = crate::gateway::run(http, node, gateway, guard) {
                 tracing::error!(%error, "the gateway stopped");
             }
@@ -107,15 +114,37 @@ impl Node {
                 Err(_) => bail!("a core ended before it served"),
             }
         }
-        announce(&config.data_dir, &listen, http_address)?;
-        Ok(Self { health, listen, http: http_address, executor, threads })
+        let data_dir = config.data_dir.clone();
+        Ok(Self { health, listen, http: http_address, executor, data_dir, threads, alive })
     }
 
-    /// Waits until a thread of the node ends, which they do not while all is well.
-    pub fn join(self) {
-        for thread in self.threads {
-            drop(thread.join());
+    /// Writes where it listens.
+    pub fn announce(&self) -> anyhow::Result<()> {
+        announce(&self.data_dir, &self.listen, self.http)
+    }
+
+    /// Serves until it is asked to stop, and stops: nothing is left under way, if that can be had in some seconds.
+    ///
+    /// **Errors:** every thread ended, which they do not while all is well.
+    pub async fn serve(mut self, mut signals: Signals) -> anyhow::Result<()> {
+        let signal = tokio::select! {
+            signal = signals.any() => signal,
+            _ = self.alive.recv() => {
+                for thread in self.threads {
+                    drop(thread.join());
+                }
+                bail!("every thread of the node ended");
+            }
+        };
+        let quiet = stop::stop(&self.health, &mut signals).await;
+        // It names ports on which nobody answers from now on.
+        let _removed = std::fs::remove_file(self.data_dir.join("listening"));
+        if quiet {
+            tracing::info!(signal, "stopped: everything is answered, and the logs are marked");
+        } else {
+            tracing::warn!(signal, "stopped with requests under way: what was acknowledged is durable");
         }
+        Ok(())
     }
 }
 

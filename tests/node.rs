@@ -47,7 +47,7 @@ impl Setup {
         self
     }
 
-    fn command(&self) -> Command {
+    pub fn command(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_myelin"));
         command.args(["serve", "--http", "127.0.0.1:0", "--executor", &self.executor, "--listen"]);
         command.arg(self.listen.to_string());

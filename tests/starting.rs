@@ -1,9 +1,11 @@
 //! How a node starts and stops: what it refuses to begin with, and how it ends when it is asked to.
 
-use crate::node::{Setup, done, markets, run, tick};
+use crate::node::{Setup, done, markets, run, tick, wait_for};
 use myelin_client::Mode;
+use myelin_wire::Code;
+use serde_json::Value;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 /// Runs the binary; gives exit code, standard output, and what it said.
 fn myelin(arguments: &[&str]) -> (Option<i32>, String, String) {
@@ -68,4 +70,84 @@ fn cores_without_the_file_node_are_damage_and_nothing_is_drawn() {
     assert!(said.contains("node is gone"), "{said}");
     assert!(!dir.path().join("node").exists() && !dir.path().join("node.new").exists(), "it was drawn again");
     assert_eq!(verify(dir.path()).0, Some(6));
+}
+
+/// SIGTERM killed at once, without a word, and `listening` went on naming ports on which nobody was.
+#[test]
+fn a_planned_stop_answers_what_is_under_way_marks_the_log_and_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let setup = Setup::new(dir.path());
+    let (mut child, log) = logged(&setup);
+    let listening = std::fs::read(dir.path().join("listening")).unwrap();
+    let listening: Value = serde_json::from_slice(&listening).unwrap();
+    let address = listening["listen"][0].as_str().unwrap().parse().unwrap();
+    let (mut sent, mut refused) = (0, None);
+    run(async {
+        let client = crate::node::hasty_client(address).await.unwrap();
+        let ids = markets(&client, &["stop:A"]).await;
+        // Sent before the signal, answered after it or before: either way it is stored.
+        let mut waiting = Vec::new();
+        for id in 1..=2_000 {
+            waiting.push(client.send_ticks(&[tick(ids[0], id, 1.0)], Mode::Whole).await.unwrap());
+        }
+        signal(&child, "TERM");
+        for one in waiting {
+            for part in one.wait().await {
+                match part.outcome {
+                    myelin_client::Outcome::Done(ack) => sent += u64::from(ack.accepted),
+                    myelin_client::Outcome::Refused(refusal) => refused = refused.or(refusal.code),
+                    _ => {}
+                }
+            }
+        }
+    });
+    let status = wait_for("the node to stop", || child.try_wait().unwrap());
+    assert_eq!(status.code(), Some(0));
+    assert!(matches!(refused, None | Some(Code::Stopping)), "{refused:?}");
+    assert!(!dir.path().join("listening").exists(), "`listening` names ports that are closed");
+    let log = std::fs::read_to_string(log).unwrap();
+    assert!(log.contains("stopped: everything is answered") && log.contains("SIGTERM"), "{log}");
+    let (code, report, said) = verify(dir.path());
+    assert_eq!(code, Some(0), "{said}");
+    let report: Value = serde_json::from_str(&report).unwrap();
+    assert!(report["shards"][0]["ticks"].as_u64().unwrap() >= sent && sent > 0, "{report}");
+}
+
+/// A demo that was stopped left its folder of 75 MB, and no word.
+#[test]
+fn a_demo_that_is_stopped_takes_its_folder_along_and_tells_how_far_it_came() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_myelin"));
+    command.args(["demo", "--ticks", "2000000", "--batch", "1", "--dir", dir.path().to_str().unwrap()]);
+    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+    wait_for("the demo's node", || {
+        let entry = std::fs::read_dir(dir.path()).unwrap().next()?.unwrap();
+        entry.path().join("core-0000/hard-state").exists().then_some(())
+    });
+    signal(&child, "INT");
+    let output = child.wait_with_output();
+    let output = output.unwrap();
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(0), "{told}");
+    assert!(told.contains("durable") && told.contains("stopped     by SIGINT"), "{told}");
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "it left its folder behind");
+}
+
+/// A node whose log lies in the file given, at the level of what a person should see.
+fn logged(setup: &Setup) -> (Child, std::path::PathBuf) {
+    let log = setup.dir.join("node.log");
+    let mut command = setup.command();
+    command.env("MYELIN_LOG", "info").stderr(std::fs::File::create(&log).unwrap());
+    let _old = std::fs::remove_file(setup.dir.join("listening"));
+    let mut child = command.spawn().unwrap();
+    wait_for("the node to serve", || {
+        assert!(child.try_wait().unwrap().is_none(), "it ended: {}", std::fs::read_to_string(&log).unwrap());
+        setup.dir.join("listening").exists().then_some(())
+    });
+    (child, log)
+}
+
+fn signal(child: &Child, name: &str) {
+    let sent = Command::new("kill").args([&format!("-{name}"), &child.id().to_string()]).status().unwrap();
+    assert!(sent.success(), "the signal was not sent");
 }

@@ -12,6 +12,7 @@
 //! A failed sync stops every shard of the core, for good: the page cache may lie. What the core still does is say so.
 
 mod connections;
+mod ending;
 mod late;
 mod letters;
 mod parcels;
@@ -33,6 +34,7 @@ use crate::runtime::ring::{Producer, ThreadProducer};
 use crate::shard::replicate::LogIndex;
 use connections::Connection;
 pub use connections::Taken;
+use ending::is_write;
 use letters::Letters;
 use myelin_wal::{Batch, Lsn, Spare, WalError};
 use myelin_wire::{Code, Frame, Header, Kind, Welcome, write_frame};
@@ -117,6 +119,8 @@ pub struct Core {
     react_bell: Option<Waker>,
     letters: Letters,
     failed: bool,
+    /// A planned stop was asked for.
+    stopping: bool,
     /// The end of the log when it was last marked.
     marked: Lsn,
     /// The last watermark that went to the hard state, and the checkpoint there was then.
@@ -156,6 +160,7 @@ impl Core {
             react_bell: None,
             letters: Letters::default(),
             failed: false,
+            stopping: false,
             marked: Lsn::ZERO,
             noted: (parts.applied, parts.checkpoint),
             health: parts.health,
@@ -222,6 +227,9 @@ impl Core {
         }
         if self.failed {
             return self.refuse(from, &frame.header, Refusal::of(Code::Unavailable));
+        }
+        if self.stopping && is_write(frame.kind) {
+            return self.refuse(from, &frame.header, Refusal::of(Code::Stopping));
         }
         let Some(shard) = self.shards.iter_mut().find(|shard| shard.number() == frame.header.shard) else {
             return self.refuse(from, &frame.header, Refusal::of(Code::WrongShard));
