@@ -125,6 +125,7 @@ pub fn run(demo: &Demo) -> anyhow::Result<()> {
         guard: crate::guard::Guard::default(),
         realtime: false,
         limits: Limits::lean(),
+        said: Vec::new(),
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut signals = {

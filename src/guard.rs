@@ -26,10 +26,10 @@ const TOKEN_BYTES_MAX: usize = 4096;
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct GuardFiles {
     /// The node's certificate, and those above it: data and HTTP are spoken over TLS 1.3 only.
-    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    #[arg(long, value_name = "FILE")]
     pub tls_cert: Option<PathBuf>,
     /// Its key, which nobody else may read (mode 600).
-    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    #[arg(long, value_name = "FILE")]
     pub tls_key: Option<PathBuf>,
     /// A file with the token that every client must show (mode 600).
     #[arg(long, value_name = "FILE")]
@@ -94,11 +94,16 @@ impl Guard {
     /// Reads the files. **Errors:** one that will not do, named with its fix.
     pub fn read(files: &GuardFiles) -> anyhow::Result<Self> {
         let mut guard = Self::default();
-        if let (Some(certificate), Some(key)) = (&files.tls_cert, &files.tls_key) {
-            let own = Own::read(certificate, key)?;
-            guard.tls = Some(Arc::new(own.server()?));
-            guard.own = Some(Arc::new(own.client()?));
-            guard.certificate = Some(own);
+        match (&files.tls_cert, &files.tls_key) {
+            (Some(certificate), Some(key)) => {
+                let own = Own::read(certificate, key)?;
+                guard.tls = Some(Arc::new(own.server()?));
+                guard.own = Some(Arc::new(own.client()?));
+                guard.certificate = Some(own);
+            }
+            (None, None) => {}
+            // Each may be said elsewhere: by a flag, the environment, or the file.
+            _ => bail!("a certificate (tls_cert) and its key (tls_key) go together, and one of them is missing"),
         }
         guard.token = files.auth_token_file.as_deref().map(Token::read).transpose()?;
         Ok(guard)

@@ -215,6 +215,18 @@ impl Identity {
         }
     }
 
+    /// What was said of limits that stand otherwise here, each with what holds.
+    pub fn keeps(&self, said: &[(&'static str, u64, String)]) -> Vec<String> {
+        let here = self.limits(&Limits::default());
+        let (keys, values) = (Limits::about(), here.values());
+        let held = |key: &str| keys.iter().zip(&values).find(|(about, _)| about.key == key).map(|(_, value)| *value);
+        let differ = said.iter().filter_map(|(key, asked, place)| {
+            let held = held(key).filter(|held| held != asked)?;
+            Some(format!("{place}: `{key}` = {asked} changes nothing: the data directory was made with {held}"))
+        });
+        differ.collect()
+    }
+
     /// How the log of a core is written under these bounds.
     #[must_use]
     pub fn wal_config(&self, core: u16, limits: &Limits) -> myelin_wal::Config {

@@ -20,11 +20,13 @@ use crate::runtime::place;
 use crate::runtime::ring::{self, Consumer};
 use crate::runtime::threads::{self, Role};
 use crate::runtime::{self, Chosen, Executor};
+use crate::settings::SettingsError;
 use crate::shard::ShardError;
 use crate::shard::driver::Parcel;
 use crate::shard::manifest::ManifestError;
 use crate::stop::{self, Signals};
 use anyhow::{Context as _, bail};
+use myelin_feed::FeedError;
 use myelin_index::IndexError;
 use myelin_wal::WalError;
 use std::io::{self, ErrorKind};
@@ -57,6 +59,9 @@ impl Node {
         let first = open_or_next(config.listen, config.listen_moves, open_listener)?;
         let http = open_or_next(config.http, config.http_moves, TcpListener::bind)?;
         let identity = Identity::open(config)?;
+        for kept in identity.keeps(&config.said) {
+            tracing::warn!("{kept}");
+        }
         let limits = identity.limits(&config.limits);
         let cores = usize::from(identity.cores);
         let Chosen { executor, degraded } = runtime::choose(config.executor, cores).map_err(anyhow::Error::msg)?;
@@ -178,7 +183,16 @@ pub fn is_damage(error: &(dyn std::error::Error + 'static)) -> bool {
         || matches!(error.downcast_ref(), Some(WalError::Corrupt { .. } | WalError::Missing { .. }))
         || matches!(error.downcast_ref(), Some(ManifestError::Corrupt { .. } | ManifestError::WrongRun { .. }))
         || matches!(error.downcast_ref(), Some(IndexError::Corrupt { .. }))
+        || matches!(error.downcast_ref(), Some(FeedError::Corrupt { .. }))
         || matches!(error.downcast_ref(), Some(ShardError::Senseless(_) | ShardError::Checkpoint(_)))
+}
+
+/// True for an error that says: what was asked for will not do, on any host.
+#[must_use]
+pub fn is_usage(error: &(dyn std::error::Error + 'static)) -> bool {
+    error.is::<SettingsError>()
+        || matches!(error.downcast_ref(), Some(IdentityError::Shards { .. }))
+        || error.downcast_ref().is_some_and(|error| !matches!(error, FeedError::Corrupt { .. }))
 }
 
 /// Ports that are tried behind a default that is taken.

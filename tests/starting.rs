@@ -72,6 +72,127 @@ fn cores_without_the_file_node_are_damage_and_nothing_is_drawn() {
     assert_eq!(verify(dir.path()).0, Some(6));
 }
 
+/// What was out of range was a panic, or was served with, or was told under the log's name for it.
+#[test]
+fn what_was_said_and_will_not_do_is_a_usage_error_that_names_its_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("my.toml");
+    let data = dir.path().join("data");
+    let mut setup = Setup::new(&data);
+    setup.more = ["--config", file.to_str().unwrap()].map(str::to_owned).to_vec();
+    for (text, said) in [
+        ("[limits]\nsessions_per_shard = 0\n", "my.toml, line 2: `sessions_per_shard` takes 16 to 1048576, not 0"),
+        ("[limits]\nmarkets_per_shard = 0\n", "`markets_per_shard` takes 1 to"),
+        ("[limits]\n\nring_items = 1000000000000\n", "my.toml, line 3: `ring_items` takes 16 to"),
+        ("[limits]\nbatch_buffers = 0\n", "`batch_buffers` takes 2 to"),
+        ("[limits]\nfirings_at_hand = 7\n", "`firings_at_hand` takes 64 to"),
+        ("[limits]\nunsealed_rows_max = 5000\n", "`unsealed_rows_max` takes at least seal_rows"),
+        ("[serve]\nlistens = \"127.0.0.1:0\"\n", "did you mean `listen`?"),
+        ("[serve]\ntls_cert = \"a.crt\"\n", "go together"),
+    ] {
+        std::fs::write(&file, text).unwrap();
+        let (code, told) = setup.refuses_to_start();
+        assert_eq!(code, Some(2), "{text}: {told}");
+        assert!(told.contains(said) && !told.contains("panicked"), "{text}: {told}");
+        assert!(!data.exists(), "{text} left a directory behind");
+    }
+    let token = dir.path().join("token");
+    std::fs::write(&token, "0123456789abcdef0123456789abcdef").unwrap();
+    std::fs::set_permissions(&token, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+    let data = data.to_str().unwrap();
+    for (arguments, said) in [
+        (vec!["--shards", "0"], "flag --shards: `shards` takes auto, or 1 to 64, not 0"),
+        (vec!["--shards", "100"], "not 100"),
+        (vec!["--shards", "foo"], "not foo"),
+        (vec!["--listen", "0.0.0.0:0"], "flag --listen: 0.0.0.0:0 is reachable from other hosts"),
+        (vec!["--auth-token-file", token.to_str().unwrap()], "token"),
+        (vec!["--config", "/nowhere/my.toml"], "/nowhere/my.toml"),
+    ] {
+        let (code, _, told) = myelin(&[vec!["serve", "--data-dir", data], arguments.clone()].concat());
+        assert_eq!(code, Some(2), "{arguments:?}: {told}");
+        assert!(told.contains(said), "{arguments:?}: {told}");
+    }
+    let (code, _, told) = myelin(&["demo", "--file", "/nowhere/trades.csv"]);
+    assert_eq!(code, Some(2), "{told}");
+}
+
+/// What a start of another directory would have taken was ignored without a word.
+#[test]
+fn what_a_directory_keeps_for_life_is_said_when_it_is_asked_otherwise() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut setup = Setup::new(dir.path());
+    drop(setup.start());
+    let file = dir.path().join("my.toml");
+    std::fs::write(&file, "[limits]\nmarkets_per_shard = 5\n").unwrap();
+    setup.more.extend(["--config", file.to_str().unwrap()].map(str::to_owned));
+    let (mut node, log) = logged(&setup);
+    stop(&mut node);
+    let log = std::fs::read_to_string(log).unwrap();
+    assert!(log.contains("my.toml, line 2: `markets_per_shard` = 5 changes nothing"), "{log}");
+    assert!(log.contains("made with 100000"), "{log}");
+    setup.shards = 2;
+    setup.more.clear();
+    let (code, said) = setup.refuses_to_start();
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("made with 1 shards, not 2"), "{said}");
+}
+
+/// File, environment and flag, each over the one before, and `config explain` says which it was.
+#[test]
+fn a_node_is_told_where_to_listen_by_file_environment_or_flag() {
+    let dir = tempfile::tempdir().unwrap();
+    let (file, data) = (dir.path().join("my.toml"), dir.path().join("data"));
+    let text = "[serve]\nlisten = \"127.0.0.1:7999\"\nhttp = \"localhost:0\"\nshards = 1\nlean = true\n";
+    std::fs::write(&file, text).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_myelin"));
+    command.args(["serve", "--config", file.to_str().unwrap()]);
+    command.env("MYELIN_SERVE__LISTEN", "localhost:0").env("MYELIN_SERVE__DATA_DIR", &data).stdin(Stdio::null());
+    let mut child = command.spawn().unwrap();
+    let listening = wait_for("the node to serve", || {
+        assert!(child.try_wait().unwrap().is_none(), "it ended");
+        serde_json::from_slice::<Value>(&std::fs::read(data.join("listening")).ok()?).ok()
+    });
+    stop(&mut child);
+    assert!(!listening["listen"][0].as_str().unwrap().ends_with(":7999"), "{listening}");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_myelin"));
+    command.args(["config", "explain", "listen", "--config", file.to_str().unwrap(), "-o", "json"]);
+    for (variable, value, source) in [
+        (None, "127.0.0.1:7999", format!("file {}, line 2", file.display())),
+        (Some("localhost:1"), "localhost:1", "environment MYELIN_SERVE__LISTEN".to_owned()),
+    ] {
+        command.envs(variable.map(|value| ("MYELIN_SERVE__LISTEN", value)));
+        let told: Value = serde_json::from_slice(&command.output().unwrap().stdout).unwrap();
+        assert_eq!((told["value"].as_str(), told["source"].as_str()), (Some(value), Some(source.as_str())), "{told}");
+    }
+    let mut command = Command::new(env!("CARGO_BIN_EXE_myelin"));
+    let output = command.args(["config", "explain", "listen"]).env("MYELIN_LIMITS_SEAL_ROWS", "7000").output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("did you mean `MYELIN_LIMITS__SEAL_ROWS`?"), "{said}");
+}
+
+/// Every verb that looks at things here has the forms of all the others.
+#[test]
+fn reports_come_as_json_ndjson_and_csv() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(written(dir.path()));
+    let dir = dir.path().to_str().unwrap();
+    for (verb, head) in [
+        (vec!["verify", dir], "shard,applied_index,applied_tx"),
+        (vec!["inspect", dir], "core,group,kind,records"),
+        (vec!["doctor", "--dir", dir], "check,state,found,fix"),
+        (vec!["config", "default"], "section,key,value,unit"),
+        (vec!["config", "explain", "seal_rows"], "section,key,value,unit"),
+    ] {
+        let printed = |form: &str| myelin(&[verb.clone(), vec!["-o", form]].concat()).1;
+        assert!(printed("csv").starts_with(head), "{verb:?}: {}", printed("csv"));
+        assert!(printed("csv").lines().count() > 1, "{verb:?}");
+        let objects = printed("ndjson");
+        assert!(objects.lines().all(|line| serde_json::from_str::<Value>(line).is_ok_and(|one| one.is_object())));
+        assert!(serde_json::from_str::<Value>(&printed("json")).is_ok(), "{verb:?}");
+    }
+}
+
 /// SIGTERM killed at once, without a word, and `listening` went on naming ports on which nobody was.
 #[test]
 fn a_planned_stop_answers_what_is_under_way_marks_the_log_and_says_so() {
@@ -150,4 +271,10 @@ fn logged(setup: &Setup) -> (Child, std::path::PathBuf) {
 fn signal(child: &Child, name: &str) {
     let sent = Command::new("kill").args([&format!("-{name}"), &child.id().to_string()]).status().unwrap();
     assert!(sent.success(), "the signal was not sent");
+}
+
+fn stop(child: &mut Child) {
+    signal(child, "TERM");
+    let status = wait_for("the node to stop", || child.try_wait().unwrap());
+    assert_eq!(status.code(), Some(0));
 }

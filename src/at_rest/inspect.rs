@@ -8,7 +8,7 @@ use super::census::{Census, GroupCensus, RecordTold, rounded};
 use super::home::Home;
 use super::segments::{self, Segment};
 use super::still::{Still, append_path};
-use super::{Damage, Exit, Fault, Form, conclude, digits, told};
+use super::{Damage, Exit, Fault, Form, Printed, Table, conclude, digits, told};
 use crate::shard::manifest::{self, Manifest, runs_dir};
 use myelin_index::{FactRun, Run, RunMeta};
 use myelin_wal::{HardState, HardStateFile, Start, WalError};
@@ -159,7 +159,17 @@ pub(super) fn run(args: &InspectArgs) -> Result<Exit, Fault> {
         cores,
         damage: damage.clone(),
     };
-    conclude(args.output, &report, &damage, text::text)
+    conclude(args.output, &report, &damage)
+}
+
+impl Printed for Inspection {
+    fn text(&self) -> String {
+        text::text(self)
+    }
+
+    fn rows(&self) -> Table {
+        text::rows(self)
+    }
 }
 
 fn look(home: &Home, core: u16, records: usize, damage: &mut Vec<Damage>) -> Result<CoreTold, Fault> {

@@ -37,8 +37,26 @@ pub enum Form {
     /// For people.
     #[default]
     Table,
-    /// One object.
+    /// One object, or one list of them.
     Json,
+    /// An object a line.
+    Ndjson,
+    /// Comma separated values under their keys, in the order of `json`: the rows that are most of a report.
+    Csv,
+}
+
+/// A report that can be printed in every form.
+pub trait Printed: Serialize {
+    /// For people.
+    fn text(&self) -> String;
+    /// Its rows.
+    fn rows(&self) -> Table;
+    /// Its objects, each as JSON: a report that is one is one line.
+    ///
+    /// **Errors:** as `serde_json`.
+    fn lines(&self) -> serde_json::Result<Vec<String>> {
+        Ok(vec![serde_json::to_string(self)?])
+    }
 }
 
 /// The verbs.
@@ -131,13 +149,8 @@ pub fn run(command: &Command) -> Exit {
 }
 
 /// Prints a report in its form, then its damage for people, and gives the exit code.
-fn conclude<R: Serialize>(
-    form: Form,
-    report: &R,
-    damage: &[Damage],
-    text: impl Fn(&R) -> String,
-) -> Result<Exit, Fault> {
-    print(form, report, text)?;
+fn conclude(form: Form, report: &impl Printed, damage: &[Damage]) -> Result<Exit, Fault> {
+    print(form, report)?;
     for damage in damage {
         eprintln!("myelin: damaged: {damage}");
     }
@@ -147,10 +160,12 @@ fn conclude<R: Serialize>(
 /// Prints a report in its form.
 ///
 /// **Errors:** when nobody reads.
-pub fn print<R: Serialize>(form: Form, report: &R, text: impl Fn(&R) -> String) -> io::Result<()> {
+pub fn print(form: Form, report: &impl Printed) -> io::Result<()> {
     let text = match form {
         Form::Json => serde_json::to_string(report)? + "\n",
-        Form::Table => text(report),
+        Form::Ndjson => report.lines()?.into_iter().map(|line| line + "\n").collect(),
+        Form::Csv => report.rows().csv(),
+        Form::Table => report.text(),
     };
     let mut out = io::stdout();
     out.write_all(text.as_bytes())?;

@@ -49,6 +49,16 @@ impl Table {
         text
     }
 
+    /// Comma separated values under the names; nothing is an empty cell.
+    #[must_use]
+    pub fn csv(&self) -> String {
+        let line = |cells: &Vec<String>| {
+            let cells = cells.iter().map(|cell| if cell == "-" { String::new() } else { cell.clone() });
+            myelin_cli::csv(&cells.collect::<Vec<_>>()) + "\n"
+        };
+        std::iter::once(&self.names).chain(&self.rows).map(line).collect()
+    }
+
     /// Width, and whether it is numbers.
     fn column(&self, at: usize) -> (usize, bool) {
         let cells = || self.rows.iter().filter_map(|row| row.get(at));
@@ -68,5 +78,7 @@ mod tests {
         table.row(["longer".to_owned(), "12345".to_owned()]);
         assert_eq!(table.text(), "name     rows\na           7\nlonger  12345\n");
         assert_eq!(Table::new(&["nothing"]).under("heading"), "");
+        table.row(["b, c".to_owned(), "-".to_owned()]);
+        assert_eq!(table.csv(), "name,rows\na,7\nlonger,12345\n\"b, c\",\n");
     }
 }

@@ -16,7 +16,7 @@ mod log;
 use super::home::{Home, core_name};
 use super::inspect::{hard_state, unnamed};
 use super::still::Still;
-use super::{Damage, Exit, Fault, Form, Table, conclude, digits, segments, told};
+use super::{Damage, Exit, Fault, Form, Printed, Table, conclude, digits, segments, told};
 use crate::shard::Shard;
 use checkpoints::Checkpoints;
 use digest::ShardDigest;
@@ -83,7 +83,17 @@ pub(super) fn run(args: &VerifyArgs) -> Result<Exit, Fault> {
     report.shards.sort_unstable_by_key(|shard| shard.shard);
     report.state_hash = whole.then(|| digest::of_all(&report.shards));
     let damage = report.damage.clone();
-    conclude(args.output, &report, &damage, text)
+    conclude(args.output, &report, &damage)
+}
+
+impl Printed for Report {
+    fn text(&self) -> String {
+        text(self)
+    }
+
+    fn rows(&self) -> Table {
+        rows(&self.shards)
+    }
 }
 
 /// Checks one core; true when its shards could be brought back.
@@ -167,6 +177,16 @@ fn lsn_or_begin(lsn: Lsn) -> String {
     if lsn == Lsn::ZERO { "its beginning".to_owned() } else { lsn.to_string() }
 }
 
+/// A row per shard.
+fn rows(shards: &[ShardDigest]) -> Table {
+    let mut table = Table::new(&["shard", "applied_index", "applied_tx", "ticks", "quotes", "markets", "state_hash"]);
+    for one in shards {
+        let numbers = [u64::from(one.shard), one.applied_index, one.applied_tx, one.ticks, one.quotes, one.markets];
+        table.row(numbers.map(|number| number.to_string()).into_iter().chain([one.state_hash.clone()]));
+    }
+    table
+}
+
 /// The report for people.
 fn text(report: &Report) -> String {
     let checked = &report.checked;
@@ -182,12 +202,7 @@ fn text(report: &Report) -> String {
         checked.blocks,
         checked.run_bytes
     );
-    let mut shards = Table::new(&["shard", "applied_index", "applied_tx", "ticks", "quotes", "markets", "state_hash"]);
-    for one in &report.shards {
-        let numbers = [u64::from(one.shard), one.applied_index, one.applied_tx, one.ticks, one.quotes, one.markets];
-        shards.row(numbers.map(|number| number.to_string()).into_iter().chain([one.state_hash.clone()]));
-    }
-    text.push_str(&shards.under("shards"));
+    text.push_str(&rows(&report.shards).under("shards"));
     if let Some(hash) = &report.state_hash {
         text.push_str(&format!("state hash {hash}\n"));
     }

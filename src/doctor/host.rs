@@ -1,6 +1,7 @@
 //! The host but for its disk. What Linux tells by files is read from them; elsewhere such a line says that it is unknown.
 
 use super::Check;
+use crate::identity::SHARDS_MAX;
 use crate::runtime::{Wanted, choose, clock, threads};
 use std::fs;
 use std::net::TcpListener;
@@ -19,7 +20,8 @@ pub(super) fn checks() -> Vec<Check> {
     let cpus = threads::cpus();
     let mut checks = vec![kernel(), io_uring(cpus), memlock(cpus), open_files(cpus), clock_source(), clock_reading()];
     checks.extend([cpu_count(cpus), scheduling(), huge_pages()]);
-    checks.extend([("port_7400", 7400), ("port_7480", 7480)].map(|(check, port)| free_port(check, port)));
+    let cores = cpus.min(usize::from(SHARDS_MAX)) as u16;
+    checks.extend([free_ports("port_7400", 7400, cores, "--listen"), free_ports("port_7480", 7480, 1, "--http")]);
     checks
 }
 
@@ -161,9 +163,42 @@ fn huge_pages() -> Check {
     Check::ok("huge_pages", chosen)
 }
 
-fn free_port(check: &'static str, port: u16) -> Check {
-    match TcpListener::bind(("127.0.0.1", port)) {
-        Ok(_) => Check::ok(check, "free"),
-        Err(error) => Check::warn(check, error.to_string(), "stop who holds it, or serve with --listen and --http"),
+/// Tries the ports from this one on, one for each core: the first is where clients begin, so it is the one that matters.
+fn free_ports(check: &'static str, first: u16, count: u16, flag: &str) -> Check {
+    let last = first + count - 1;
+    let taken = (first..=last).find_map(|port| Some((port, TcpListener::bind(("127.0.0.1", port)).err()?)));
+    match taken {
+        None if count == 1 => Check::ok(check, "free"),
+        None => Check::ok(check, format!("free, and up to {last} for the other cores")),
+        Some((port, error)) if port == first => Check::warn(
+            check,
+            error.to_string(),
+            format!(
+                "stop who holds it, or name another with {flag}: else the node moves to the next free one and says so"
+            ),
+        ),
+        Some((port, error)) => Check::warn(
+            check,
+            format!("{port}, a further core's: {error}"),
+            "none is needed: such a core takes another port and tells its clients; where a firewall names ports, stop who holds it",
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::doctor::State;
+
+    #[test]
+    fn every_cores_port_is_tried_and_the_fix_says_that_a_default_moves() {
+        let held = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let port = held.local_addr().unwrap().port();
+        let first = free_ports("port", port, 1, "--listen");
+        assert!(first.state == State::Warn && first.fix.as_ref().unwrap().contains("next free one"), "{first:?}");
+        let further = free_ports("port", port - 1, 2, "--listen");
+        // Whoever holds the one before, one of the two is told.
+        assert_eq!(further.state, State::Warn, "{further:?}");
+        drop(held);
     }
 }

@@ -15,7 +15,7 @@ mod bench;
 mod disk;
 mod host;
 
-use crate::at_rest::{Exit, Form, Table, print};
+use crate::at_rest::{Exit, Form, Printed, Table, print};
 use crate::runtime::clock;
 use bench::Bench;
 use serde::Serialize;
@@ -50,6 +50,16 @@ enum State {
     Bad,
 }
 
+impl State {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Warn => "warn",
+            Self::Bad => "bad",
+        }
+    }
+}
+
 /// One line.
 #[derive(Clone, Debug, Serialize)]
 struct Check {
@@ -80,6 +90,21 @@ struct Report {
     bench: Option<Bench>,
 }
 
+impl Printed for Report {
+    fn text(&self) -> String {
+        text(self)
+    }
+
+    fn rows(&self) -> Table {
+        let mut table = Table::new(&["check", "state", "found", "fix"]);
+        for check in &self.checks {
+            let fix = check.fix.clone().unwrap_or_default();
+            table.row([check.check.to_owned(), check.state.as_str().to_owned(), check.found.clone(), fix]);
+        }
+        table
+    }
+}
+
 /// Performs the verb and says how it ended.
 #[must_use]
 pub fn run(args: &Doctor) -> Exit {
@@ -94,7 +119,7 @@ pub fn run(args: &Doctor) -> Exit {
         }
     });
     let fit = checks.iter().all(|check| check.state != State::Bad);
-    match print(args.output, &Report { fit, checks, bench }, text) {
+    match print(args.output, &Report { fit, checks, bench }) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
             eprintln!("myelin: {error}");
             Exit::Unfit
@@ -107,7 +132,7 @@ pub fn run(args: &Doctor) -> Exit {
 /// Until when a certificate holds. **Units:** `now` in Unix seconds.
 fn certificate(path: &Path, now: i64) -> Check {
     const CHECK: &str = "certificate";
-    const RENEW: &str = "renew it and start the node again";
+    const RENEW: &str = "renew the file: a node that serves shows the new one within seconds";
     let held = match myelin_tls::expiry(path) {
         Ok(held) => held,
         Err(error) => return Check::bad(CHECK, error.to_string(), "name a certificate in PEM"),

@@ -18,6 +18,34 @@ pub(super) fn text(report: &Inspection) -> String {
     text
 }
 
+/// A row per group of the log and kind of record: what there is, where.
+pub(super) fn rows(report: &Inspection) -> Table {
+    let mut table = Table::new(&[
+        "core",
+        "group",
+        "kind",
+        "records",
+        "proposals",
+        "rows",
+        "bytes",
+        "first_index",
+        "last_index",
+        "last_tx",
+        "last_term",
+    ]);
+    for core in &report.cores {
+        for group in &core.groups {
+            let ends = [group.first_index, group.last_index, group.last_tx, group.last_term];
+            for (kind, one) in &group.kinds {
+                let counts = [one.records, one.proposals, one.rows, one.bytes];
+                let head = [core.core.to_string(), group.group.to_string(), (*kind).to_owned()];
+                table.row(head.into_iter().chain(counts.into_iter().chain(ends).map(|number| number.to_string())));
+            }
+        }
+    }
+    table
+}
+
 fn core_text(core: &CoreTold) -> String {
     let per = |number: Option<f64>| number.map_or_else(|| "-".to_owned(), |number| number.to_string());
     let log = &core.log;

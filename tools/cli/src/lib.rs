@@ -30,7 +30,7 @@ mod watch;
 
 pub use args::{Common, Format};
 pub use exit::{Exit, Failure};
-pub use output::Io;
+pub use output::{Io, csv};
 
 use clap::Subcommand;
 use std::process::ExitCode;

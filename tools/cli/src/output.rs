@@ -133,7 +133,8 @@ fn json(value: &impl Serialize) -> io::Result<String> {
 }
 
 /// One line of CSV, quoted where it must be.
-pub(crate) fn csv(cells: &[String]) -> String {
+#[must_use]
+pub fn csv(cells: &[String]) -> String {
     let quoted = cells.iter().map(|cell| {
         if cell.contains([',', '"', '\n', '\r']) { format!("\"{}\"", cell.replace('"', "\"\"")) } else { cell.clone() }
     });
