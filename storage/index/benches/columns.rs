@@ -13,7 +13,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use myelin_datom::{EntityId, Slot, Tick, Tx};
-use myelin_index::{Cache, Columns, ColumnsConfig, Filter, MarketIx, MarketOptions, Run, Verdict, merge};
+use myelin_index::{
+    Cache, Columns, ColumnsConfig, Filter, MarketIx, MarketOptions, Run, RunSize, Verdict, merge, worth_merging,
+};
 
 /// xorshift64: the same rows every time.
 struct Random(u64);
@@ -331,7 +333,7 @@ fn aggregate() {
 }
 
 /// What a million and a hundred million rows cost: the same ingest and the same point reads, at both sizes. A run of a
-/// million rows each, never merged, and nothing cached: the worst a reader meets.
+/// million rows each, merged as the node merges them when it is calm, and nothing cached: the worst a reader meets.
 fn growth() {
     let (stretch, markets) = (1_000_000, 100);
     let pattern = rows(markets, stretch, true);
@@ -339,7 +341,7 @@ fn growth() {
     let options = MarketOptions { ascending_ids: true, dense_ids: true, signed: false };
     (0..markets).for_each(|n| _ = columns.add_market(market(n), options));
     let mut clock = Clock(0);
-    let mut sealed_at = Vec::new();
+    let mut moments = Vec::new();
     for n in 0..=100_u64 {
         let shifted = |row: &Tick| Tick {
             id: row.id + n * (1 << 32),
@@ -347,32 +349,55 @@ fn growth() {
             ..*row
         };
         let rows: Vec<Tick> = pattern.iter().map(shifted).collect();
-        let ingest = best(1, stretch, || insert_all(&mut columns, &rows, 1000, &mut clock));
-        if n == 1 || n == 100 {
-            let mut random = Random(9);
-            let reads = 20_000;
-            let mut point = |moments: &[Tx]| {
-                best(3, reads, || {
-                    for _ in 0..reads {
-                        let moment = moments[random.below(moments.len() as u64) as usize];
-                        let ix = MarketIx::first(random.below(markets as u64) as u32, &columns);
-                        let view = columns.view(ix, moment).unwrap();
-                        black_box(view.cell(view.end_row() - 1 - random.below(64) as u32, 2).unwrap());
-                    }
-                })
-            };
-            let (sealed, newest) = (point(&sealed_at) / 1000.0, point(&[columns.last_tx()]) / 1000.0);
-            println!(
-                "growth     {n:3} M rows sealed: check+insert {ingest:.1} ns/tick; one attribute as of a moment in a sealed part {sealed:.2} us, as of now {newest:.2} us",
-            );
+        let mut ingest = 0.0;
+        for rows in rows.chunks(stretch / 10) {
+            ingest += best(1, stretch, || insert_all(&mut columns, rows, 1000, &mut clock));
+            moments.push(columns.last_tx());
         }
-        sealed_at.push(columns.last_tx());
+        if matches!(n, 1 | 10 | 100) {
+            growth_line(&columns, n, ingest, &moments[..moments.len() - 10]);
+        }
         let path = file(&format!("growth-{n}"));
         let frozen = columns.freeze().unwrap();
         frozen.write_run(&path, &mut ()).unwrap();
         columns.install(frozen, Arc::new(Run::open(&path).unwrap()));
+        merge_as_a_node(&mut columns);
     }
-    (0..=100).for_each(|n| std::fs::remove_file(file(&format!("growth-{n}"))).unwrap());
+    columns.runs().iter().for_each(|run| std::fs::remove_file(&run.meta().path).unwrap());
+}
+
+fn growth_line(columns: &Columns<Tick>, millions: u64, ingest: f64, sealed: &[Tx]) {
+    let mut random = Random(9);
+    let reads = 20_000;
+    let mut point = |mut moment: Box<dyn FnMut(&mut Random) -> Tx>| {
+        best(3, reads, || {
+            for _ in 0..reads {
+                let ix = MarketIx::first(random.below(100) as u32, columns);
+                let view = columns.view(ix, moment(&mut random)).unwrap();
+                black_box(view.cell(view.end_row() - 1 - random.below(64) as u32, 2).unwrap());
+            }
+        })
+    };
+    let now = columns.last_tx();
+    let newest = point(Box::new(move |_| now)) / 1000.0;
+    let (first, last) = (sealed[0].bits(), sealed[sealed.len() - 1].bits());
+    let any = point(Box::new(move |random| Tx::from_bits(first + random.below(last - first)))) / 1000.0;
+    println!(
+        "growth     {millions:3} M rows in {:3} runs: check+insert {ingest:.1} ns/tick; one attribute as of a moment in a sealed part {any:.2} us, as of now {newest:.2} us",
+        columns.runs().len()
+    );
+}
+
+/// Merges what the node would merge, and removes what that was made of.
+fn merge_as_a_node(columns: &mut Columns<Tick>) {
+    let size = |run: &Arc<Run>| RunSize { rows: run.meta().rows, live: run.meta().rows };
+    while let Some(range) = worth_merging(&columns.runs().iter().map(size).collect::<Vec<_>>()) {
+        let old = columns.runs()[range].to_vec();
+        let path = file(&format!("growth-merged-{}", old[old.len() - 1].meta().tx_max));
+        merge::<Tick>(&old, &columns.floors(), &path, &mut ()).unwrap();
+        columns.install_merged(&old, Some(Arc::new(Run::open(&path).unwrap())));
+        old.iter().for_each(|run| std::fs::remove_file(&run.meta().path).unwrap());
+    }
 }
 
 trait First {

@@ -4,6 +4,7 @@
 //!   columns/   ticks and quotes: per-market columns in tx order, so that `as_of` is a prefix
 //!   facts/     datoms in EAVT, AEVT, AVET and VAET, the newest of a fact first, so that `as_of` is a seek; in TEAV, the log
 //!   exact      sums of floats that are rounded once, whatever the order, block, thread or shard
+//!   merging    which runs are to become one, by their sizes
 //!   file       a file that is sealed when it is finished
 //!   map        the only memory map, and the only unsafe code
 //!   error      one variant per decision of the caller
@@ -21,6 +22,7 @@ mod error;
 pub mod facts;
 mod file;
 mod map;
+mod merging;
 mod sealed;
 
 pub use columns::{
@@ -33,3 +35,4 @@ pub use facts::{
     Asked, Attribute as FactAttribute, Components, FactFloor, FactFloors, FactKeep, FactLog, FactRefusal, FactRun,
     FactWhy, Facts, FactsView, FrozenFacts, LogPlace, Note, Order, Plan, merge_facts,
 };
+pub use merging::{RunSize, all_are_worth_merging, worth_merging};
