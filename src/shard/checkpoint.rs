@@ -132,7 +132,7 @@ impl Shard {
         match merged {
             Merged::Rows { kind: Kind::Tick, old, new, .. } => self.ticks.install_merged(old, new.clone()),
             Merged::Rows { old, new, .. } => self.quotes.install_merged(old, new.clone()),
-            Merged::Facts { old, new, .. } => self.facts.install_merged(old, new.clone()),
+            Merged::Facts { old, new, .. } => self.facts.install_merged(old, Arc::clone(new)),
         }
     }
 

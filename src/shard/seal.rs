@@ -53,8 +53,8 @@ pub enum Merged {
         shard: u16,
         /// Side by side, oldest first.
         old: Vec<Arc<FactRun>>,
-        /// Theirs.
-        new: Option<Arc<FactRun>>,
+        /// Theirs, without a datom where none is left.
+        new: Arc<FactRun>,
     },
 }
 
@@ -274,7 +274,7 @@ impl Sealer {
         let mut open = self.open.get(&shard).cloned().unwrap_or_default();
         let merged = match (of, new) {
             (Candidate::Facts { old, .. }, New::Facts(new)) => {
-                replace(&mut open.facts, &old, new.as_ref());
+                replace(&mut open.facts, &old, Some(&new));
                 Merged::Facts { shard, old, new }
             }
             (Candidate::Rows { kind, old, .. }, New::Rows(new)) => {
@@ -327,15 +327,15 @@ impl Sink for Between<'_> {
 /// What a merge wrote.
 enum New {
     Rows(Option<Arc<Run>>),
-    Facts(Option<Arc<FactRun>>),
+    Facts(Arc<FactRun>),
 }
 
 fn write(of: &Candidate, path: &Path, sink: &mut dyn Sink) -> Result<New, IndexError> {
     let open = |meta: Option<RunMeta>| meta.is_some().then(|| Run::open(path)).transpose();
     Ok(match of {
         Candidate::Facts { old, floors, oldest, .. } => {
-            let meta = myelin_index::merge_facts(old, floors, *oldest, path, sink)?;
-            New::Facts(meta.is_some().then(|| FactRun::open(path)).transpose()?.map(Arc::new))
+            myelin_index::merge_facts(old, floors, *oldest, path, sink)?;
+            New::Facts(Arc::new(FactRun::open(path)?))
         }
         Candidate::Rows { kind: Kind::Quote, old, floors, .. } => {
             New::Rows(open(myelin_index::merge::<Quote>(old, floors, path, sink)?)?.map(Arc::new))

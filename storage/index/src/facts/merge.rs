@@ -1,12 +1,11 @@
 //! Many runs of facts into one, so that a read touches fewer blocks and what was pruned gives back its room.
 //!
 //! Invariants: the merged runs stand side by side in age; every datom is kept but those below a horizon (`prune.rs`);
-//! memory is a block whatever the runs hold. Deliberately absent: which runs to merge, and when.
+//! what became of them covers the transactions that they covered, also where nothing is left; memory is a block whatever
+//! the runs hold. Deliberately absent: which runs to merge, and when.
 
 use std::path::Path;
 use std::sync::Arc;
-
-use myelin_datom::Tx;
 
 use super::key::Order;
 use super::prune::Thinning;
@@ -16,20 +15,19 @@ use super::{FactFloors, FactRun};
 use crate::{IndexError, RunMeta, Sink};
 
 /// Writes one run with the datoms of several that stand side by side, but for those that are gone; `oldest` says that the
-/// first of them is the oldest there is. Blocking: for the seal thread. `None` when nothing is left. Install it with
-/// [`Facts::install_merged`](super::Facts::install_merged).
+/// first of them is the oldest there is. Blocking: for the seal thread. Where nothing is left it is a run all the same,
+/// without datoms: a reader of the log that stands before what is gone has to be told. Install it with
+/// [`Facts::install_merged`](super::Facts::install_merged). **Panics** without runs.
 pub fn merge_facts(
     runs: &[Arc<FactRun>],
     floors: &FactFloors,
     oldest: bool,
     path: &Path,
     sink: &mut dyn Sink,
-) -> Result<Option<RunMeta>, IndexError> {
-    // What is gone was there: a reader of the log that stands before it has to be told.
-    let covered = runs.iter().map(|run| run.meta());
-    let first = covered.clone().map(|meta| meta.tx_min).min().unwrap_or(Tx::MAX);
-    let last = covered.map(|meta| meta.tx_max).max().unwrap_or(Tx::ZERO);
-    let mut writer = Writer::create(path, first..=last, sink)?;
+) -> Result<RunMeta, IndexError> {
+    assert!(!runs.is_empty(), "a merge is of runs");
+    let covered = runs[0].meta().tx_min..=runs[runs.len() - 1].meta().tx_max;
+    let mut writer = Writer::create(path, covered, sink)?;
     let mut thinning = Thinning::new(floors, oldest);
     for order in Order::KEPT {
         thinning.turn();
@@ -40,9 +38,5 @@ pub fn merge_facts(
             }
         }
     }
-    if writer.is_empty() {
-        writer.abandon()?;
-        return Ok(None);
-    }
-    writer.finish().map(Some)
+    writer.finish()
 }

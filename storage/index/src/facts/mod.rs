@@ -188,12 +188,12 @@ impl Facts {
     /// Puts a merged run in the place of the runs it was made of. Answers do not change.
     ///
     /// **Panics** when they do not stand side by side.
-    pub fn install_merged(&mut self, old: &[Arc<FactRun>], new: Option<Arc<FactRun>>) {
+    pub fn install_merged(&mut self, old: &[Arc<FactRun>], new: Arc<FactRun>) {
         let is_old = |run: &Arc<FactRun>| old.iter().any(|old| Arc::ptr_eq(old, run));
         let Some(at) = self.runs.iter().position(is_old) else { return };
         let count = self.runs[at..].iter().take_while(|run| is_old(run)).count();
         assert!(count == old.len(), "merged runs stand side by side");
-        self.runs.splice(at..at + count, new);
+        self.runs.splice(at..at + count, [new]);
     }
 
     /// The runs, oldest first.

@@ -140,15 +140,6 @@ impl<'a> Writer<'a> {
         self.file.hand_over_if_full()
     }
 
-    /// Gives up: nothing stays behind.
-    pub(crate) fn abandon(self) -> Result<(), IndexError> {
-        self.file.abandon()
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.datoms == 0
-    }
-
     /// Writes directory and footer, syncs, renames, syncs the name.
     pub(crate) fn finish(mut self) -> Result<RunMeta, IndexError> {
         self.end_block()?;

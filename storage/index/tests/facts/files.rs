@@ -77,12 +77,46 @@ fn a_reader_of_the_log_is_told_of_what_a_merge_dropped_at_the_end_of_a_run() {
     facts.install(&frozen, Arc::new(FactRun::open(&first).unwrap()));
     assert!(facts.raise(age, Tx::from_bits(61), 2));
     let old = facts.runs().to_vec();
-    let meta = merge_facts(&old, &facts.floors(), true, &second, &mut ()).unwrap().unwrap();
+    let meta = merge_facts(&old, &facts.floors(), true, &second, &mut ()).unwrap();
     assert_eq!(meta.rows + 2, old[0].meta().rows, "what was said and taken back is gone");
-    facts.install_merged(&old, Some(Arc::new(FactRun::open(&second).unwrap())));
+    facts.install_merged(&old, Arc::new(FactRun::open(&second).unwrap()));
     let horizon = facts.log_horizon(|_| true);
     let mut log = facts.log(&LogPlace::behind(Tx::from_bits(55)), Tx::from_bits(61), horizon);
     assert!(matches!(log.read(), Err(IndexError::BelowHorizon { .. })), "never passed over");
+}
+
+/// What was left of them was no run, and nobody knew any more that there had been transactions.
+#[test]
+fn a_reader_of_the_log_is_told_of_a_merge_that_left_nothing_also_behind_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut facts = Facts::new();
+    let doc = facts.attribute_named(crate::slot(), "db/doc").unwrap().id;
+    let plan = transact(&mut facts, 60, &[assert_op(&Entity::temp("e"), "db/doc", Value::string("x"))]).unwrap();
+    let e = Entity::Id(plan.tempids().iter().next().unwrap().1);
+    transact(&mut facts, 61, &[Op::Retract { e, a: ident("db/doc"), v: None }]).unwrap();
+    let frozen = facts.freeze().unwrap();
+    let (first, second) = (dir.path().join("1.facts"), dir.path().join("2.facts"));
+    frozen.write_run(&facts.floors(), &first, &mut ()).unwrap();
+    facts.install(&frozen, Arc::new(FactRun::open(&first).unwrap()));
+    assert!(facts.raise(doc, Tx::from_bits(61), 2));
+    let old = facts.runs().to_vec();
+    let meta = merge_facts(&old, &facts.floors(), true, &second, &mut ()).unwrap();
+    assert_eq!((meta.rows, meta.tx_min, meta.tx_max), (0, Tx::from_bits(60), Tx::from_bits(61)));
+    let empty = || Arc::new(FactRun::open(&second).unwrap());
+    facts.install_merged(&old, empty());
+    let restored = Facts::restore(&facts.state(), vec![empty()]).unwrap();
+    for facts in [&facts, &restored] {
+        let horizon = facts.log_horizon(|_| true);
+        let read = |behind| {
+            facts
+                .log(&LogPlace::behind(Tx::from_bits(behind)), Tx::from_bits(99), horizon)
+                .read()
+                .map(|datom| datom.is_none())
+        };
+        assert!(matches!(read(55), Err(IndexError::BelowHorizon { .. })), "never passed over");
+        assert!(read(61).unwrap(), "whoever has seen it all goes on");
+        assert_eq!(facts.datoms(), 0);
+    }
 }
 
 #[test]
