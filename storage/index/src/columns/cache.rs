@@ -23,7 +23,7 @@ pub(crate) struct PageKey {
     pub place: u64,
 }
 
-/// Column number of a block's transactions.
+/// Column number of a block's transactions, whose pages are theirs.
 pub(crate) const TXS: usize = 254;
 /// Column number of a block's id index.
 pub(crate) const IDS: usize = 255;
@@ -41,7 +41,7 @@ pub(crate) enum Page {
     Constant(u64),
     /// A cell per row.
     Cells(Vec<u64>),
-    /// The transactions of a block.
+    /// A page of a block's transactions.
     Runs(Vec<TxRun>),
     /// Ids of a block, ascending, equal ones by row.
     Ids(Vec<(u64, u32)>),

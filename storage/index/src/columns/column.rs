@@ -65,10 +65,22 @@ impl Coding {
 pub(crate) struct Coded {
     pub coding: Coding,
     /// pco's chunk metadata, then the pages; empty when constant.
-    pub bytes: Vec<u8>,
-    pub meta_len: u32,
+    bytes: Vec<u8>,
+    meta_len: usize,
     /// Where each page ends, from the end of the metadata.
     pub page_ends: Vec<u32>,
+}
+
+impl Coded {
+    /// pco's chunk metadata.
+    pub(crate) fn meta(&self) -> &[u8] {
+        &self.bytes[..self.meta_len]
+    }
+
+    /// The pages, one behind the other.
+    pub(crate) fn pages(&self) -> &[u8] {
+        &self.bytes[self.meta_len..]
+    }
 }
 
 /// Buffers that are reused from column to column.
@@ -183,7 +195,7 @@ fn compress<T: pco::data_types::Number>(
         Ok(meta_len)
     };
     match write() {
-        Ok(meta_len) => Coded { coding, meta_len: meta_len as u32, bytes, page_ends },
+        Ok(meta_len) => Coded { coding, meta_len, bytes, page_ends },
         Err(error) => unreachable!("pco writes numbers to memory: {error}"),
     }
 }

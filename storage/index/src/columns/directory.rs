@@ -11,7 +11,9 @@ use crate::sealed::{FOOTER_BYTES, Footing, HEADER_BYTES, Stretch};
 use myelin_exact::Totals;
 
 /// Format version of a run file.
-pub(crate) const VERSION: u16 = 1;
+pub(crate) const VERSION: u16 = 2;
+/// The oldest that is read: its blocks had all transactions in one page.
+const VERSION_MIN: u16 = 1;
 pub(crate) const ENTRY_BYTES: usize = 104;
 pub(crate) const HEADER_MAGIC: &[u8; 8] = b"MYELRUN\n";
 pub(crate) const FOOTER_MAGIC: &[u8; 8] = b"MYELRUN.";
@@ -194,7 +196,7 @@ impl Footing for Footer {
         let (crc, expected) = (crc_at.u32()?, crc32fast::hash(&bytes[..FOOTER_BYTES - 4]));
         input.expect("a footer's checksum", crc == expected, expected.into(), crc.into())?;
         let version = input.u16()?;
-        if version != VERSION {
+        if !(VERSION_MIN..=VERSION).contains(&version) {
             return Ok(Err(version));
         }
         let (kind, _) = (input.u8()?, input.u8()?);

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use myelin_datom::{EntityId, Tx};
 
-use super::cache::{Cache, Page};
+use super::cache::Cache;
 use super::part::{Part, prefix, tx_of};
 use super::{ColumnRow, Columns, Frozen, MarketIx, Run, row_entity};
 use crate::IndexError;
@@ -108,9 +108,7 @@ impl<'a, R: ColumnRow> Piece<'a, R> {
                 if entry.tx_min > as_of {
                     return Ok(0);
                 }
-                let page = run.runs::<R>(cache, *block)?;
-                let Page::Runs(runs) = &*page else { unreachable!("transactions have a key of their own") };
-                Ok(prefix(runs, entry.rows, as_of))
+                run.prefix::<R>(cache, *block, as_of)
             }
         }
     }
@@ -118,11 +116,7 @@ impl<'a, R: ColumnRow> Piece<'a, R> {
     fn tx(&self, cache: &Cache, within: u32) -> Result<Tx, IndexError> {
         match self {
             Self::Part { part, .. } => Ok(tx_of(part.runs(), within)),
-            Self::Block { run, block } => {
-                let page = run.runs::<R>(cache, *block)?;
-                let Page::Runs(runs) = &*page else { unreachable!("transactions have a key of their own") };
-                Ok(tx_of(runs, within))
-            }
+            Self::Block { run, block } => run.tx::<R>(cache, *block, within),
         }
     }
 
@@ -131,9 +125,7 @@ impl<'a, R: ColumnRow> Piece<'a, R> {
         match self {
             Self::Part { part, .. } => Ok(Found::shown(number, tx_of(part.runs(), within), *part.row(within))),
             Self::Block { run, block } => {
-                let page = run.runs::<R>(cache, *block)?;
-                let Page::Runs(runs) = &*page else { unreachable!("transactions have a key of their own") };
-                Ok(Found::shown(number, tx_of(runs, within), run.row(cache, *block, within)?))
+                Ok(Found::shown(number, run.tx::<R>(cache, *block, within)?, run.row(cache, *block, within)?))
             }
         }
     }

@@ -15,10 +15,11 @@ use myelin_datom::{EntityId, Tx};
 use pco::wrapped::FileDecompressor;
 
 use super::ColumnRow;
-use super::block::Block;
+use super::block::{Block, TxPage};
 use super::cache::{Cache, IDS, Page, PageKey, TXS};
 use super::column::PAGE_ROWS;
 use super::directory::{self, BlockEntry, Footer, HEADER_MAGIC, VERSION};
+use super::part::{TxRun, prefix, tx_of};
 use super::prune::Floors;
 use super::schema::ID;
 use super::wire::Malformed;
@@ -54,6 +55,9 @@ pub struct Run {
     meta: RunMeta,
     sealed: Sealed,
     blocks: Vec<BlockEntry>,
+    /// Markets, ascending, and the number of the first block of each: so that a search for one stays in the processor's
+    /// caches, however many blocks there are.
+    markets: Vec<(EntityId, u32)>,
     /// Every block before this one is dead.
     live_at: AtomicUsize,
     pco: FileDecompressor,
@@ -69,7 +73,9 @@ impl Run {
         let bytes = sealed.bytes();
         let Footer { kind, rows, tx_min, tx_max, hash, .. } = footer;
         let meta = RunMeta { path: path.to_owned(), bytes, hash, kind, rows, blocks: footer.blocks, tx_min, tx_max };
-        Ok(Self { meta, sealed, blocks, live_at: AtomicUsize::new(0), pco })
+        let mut markets: Vec<(EntityId, u32)> = blocks.iter().map(|block| block.market).zip(0..).collect();
+        markets.dedup_by_key(|(market, _)| *market);
+        Ok(Self { meta, sealed, blocks, markets, live_at: AtomicUsize::new(0), pco })
     }
 
     /// What a manifest says of it.
@@ -111,9 +117,11 @@ impl Run {
 
     /// Numbers of this market's blocks, in row order.
     pub(crate) fn blocks_of(&self, market: EntityId) -> core::ops::Range<usize> {
-        let from = self.blocks.partition_point(|block| block.market < market);
-        let count = self.blocks[from..].partition_point(|block| block.market == market);
-        from..from + count
+        let begins = |at: usize| self.markets.get(at).map_or(self.blocks.len(), |(_, block)| *block as usize);
+        match self.markets.binary_search_by_key(&market, |(market, _)| *market) {
+            Ok(at) => begins(at)..begins(at + 1),
+            Err(_) => 0..0,
+        }
     }
 
     /// The bytes of a block, verified.
@@ -184,11 +192,30 @@ impl Run {
         Ok(whole)
     }
 
-    /// The transactions of a block, through the cache: a [`Page::Runs`].
-    pub(crate) fn runs<R: ColumnRow>(&self, cache: &Cache, block: usize) -> Result<Arc<Page>, IndexError> {
-        cache.page(self.key(block, TXS, 0), || {
-            self.with_block::<R, _>(block, |opened, pco| Ok(Page::Runs(opened.runs(pco)?)))
-        })
+    /// How many rows of a block belong to `as_of`, through the cache.
+    pub(crate) fn prefix<R: ColumnRow>(&self, cache: &Cache, block: usize, as_of: Tx) -> Result<u32, IndexError> {
+        let page = self.with_block::<R, _>(block, |opened, _| opened.tx_page(|head| head.tx <= as_of))?;
+        self.with_runs::<R, _>(cache, block, page, |runs| prefix(runs, page.end, as_of))
+    }
+
+    /// The transaction of a row of a block, through the cache.
+    pub(crate) fn tx<R: ColumnRow>(&self, cache: &Cache, block: usize, row: u32) -> Result<Tx, IndexError> {
+        let page = self.with_block::<R, _>(block, |opened, _| opened.tx_page(|head| head.first <= row))?;
+        self.with_runs::<R, _>(cache, block, page, |runs| tx_of(runs, row))
+    }
+
+    fn with_runs<R: ColumnRow, T>(
+        &self,
+        cache: &Cache,
+        block: usize,
+        page: TxPage,
+        read: impl FnOnce(&[TxRun]) -> T,
+    ) -> Result<T, IndexError> {
+        let page = cache.page(self.key(block, TXS, page.number), || {
+            self.with_block::<R, _>(block, |opened, pco| Ok(Page::Runs(opened.runs_of(pco, page.number)?)))
+        })?;
+        let Page::Runs(runs) = &*page else { unreachable!("transactions have a key of their own") };
+        Ok(read(runs))
     }
 
     /// The newest row of this id among the first `upto` rows of a block.
