@@ -112,15 +112,19 @@ impl Policies {
         }
     }
 
-    /// Reads what [`Policies::write`] wrote.
+    /// Reads what [`Policies::write`] wrote, and nothing that it would not write.
     pub fn read(cursor: &mut Cursor<'_>) -> Result<Self, Short> {
         let mut policies = Self { changed: Tx::from_bits(cursor.u64()?), ..Self::default() };
         for (at, keep) in keeps(cursor)?.into_iter().enumerate() {
-            policies.shard[at] = keep.unwrap_or_default();
+            policies.shard[at] = keep.ok_or(cursor.senseless())?;
         }
         for _ in 0..cursor.u32()? {
-            let market = EntityId::from_bits(cursor.u64()?);
-            policies.own.insert(market, keeps(cursor)?);
+            let (market, own) = (EntityId::from_bits(cursor.u64()?), keeps(cursor)?);
+            let last = policies.own.last_key_value().map_or(EntityId::NONE, |(last, _)| *last);
+            if market <= last || own == [None; 2] {
+                return Err(cursor.senseless());
+            }
+            policies.own.insert(market, own);
         }
         Ok(policies)
     }
@@ -129,9 +133,15 @@ impl Policies {
 fn keeps(cursor: &mut Cursor<'_>) -> Result<[Option<Keep>; 2], Short> {
     let mut keeps = [None; 2];
     for keep in &mut keeps {
-        let number = cursor.u8()?;
-        cursor.take(7)?;
-        *keep = Keep::from_parts(number, cursor.u64()?);
+        let (number, zero) = (cursor.u8()?, cursor.take(7)?);
+        let value = cursor.u64()?;
+        *keep = match (number, value) {
+            (0, 0) => None,
+            (number, value) => Some(Keep::from_parts(number, value).ok_or(cursor.senseless())?),
+        };
+        if zero != [0; 7] {
+            return Err(cursor.senseless());
+        }
     }
     Ok(keeps)
 }
@@ -176,6 +186,12 @@ mod tests {
         assert_eq!(Policies::read(&mut Cursor::new(&bytes)), Ok(policies.clone()));
         for cut in 0..bytes.len() {
             assert!(Policies::read(&mut Cursor::new(&bytes[..cut])).is_err());
+        }
+        // The shard's numbers, the zeros behind one, a market's number, and its id before that of the one before.
+        for (at, byte) in [(8, 5), (8, 0), (9, 1), (8 + 32 + 4 + 8, 9), (8 + 32 + 4 + 40 + 7, 0)] {
+            let mut bytes = bytes.clone();
+            bytes[at] = byte;
+            assert!(Policies::read(&mut Cursor::new(&bytes)).is_err(), "{byte} at {at}");
         }
     }
 }

@@ -189,6 +189,10 @@ impl Shard {
         }
         let rows: Vec<HorizonRow> =
             rows.chunks_exact(size_of::<HorizonRow>()).map(bytemuck::pod_read_unaligned).collect();
+        // Rows that are gone were there before: a checkpoint that says otherwise would be refused at the next start.
+        if rows.iter().any(|row| Tx::from_bits(row.gone) > tx) {
+            return Err(senseless.into());
+        }
         let mut gone = Vec::new();
         self.pruner.sealed_rows += raise(&mut self.ticks, &rows, tx, &mut gone);
         self.pruner.sealed_rows += raise(&mut self.quotes, &rows, tx, &mut gone);

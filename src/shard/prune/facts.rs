@@ -183,14 +183,19 @@ impl Shard {
 
     /// Raises the horizons that an entry names. **Errors:** an entry without sense, a run of facts that cannot be read.
     pub(in crate::shard) fn apply_fact_horizon(&mut self, tx: Tx, body: &[u8]) -> Result<(), ShardError> {
+        let senseless = Senseless { kind: EntryKind::FactHorizon as u8, at: 0 };
         if !body.len().is_multiple_of(size_of::<HorizonRow>()) {
-            return Err(Senseless { kind: EntryKind::FactHorizon as u8, at: 0 }.into());
+            return Err(senseless.into());
         }
         let mut raised = Vec::new();
         for row in body.chunks_exact(size_of::<HorizonRow>()).map(bytemuck::pod_read_unaligned::<HorizonRow>) {
             let (a, horizon) = (EntityId::from_bits(row.attribute), Tx::from_bits(row.horizon));
             let meant = FactKeep::from_parts(row.keep, row.value).filter(|keep| *keep != FactKeep::All);
             let same = self.facts.attribute(a).is_some_and(|attribute| Some(attribute.keep) == meant);
+            // What goes was there: a checkpoint that says otherwise would be refused at the next start.
+            if same && row.datoms > self.facts.datoms() {
+                return Err(senseless.into());
+            }
             if same && self.facts.raise(a, horizon, row.datoms) {
                 self.counters.datoms_dropped = self.counters.datoms_dropped.saturating_add(row.datoms);
                 self.pruner.sealed_rows = self.pruner.sealed_rows.saturating_add(row.datoms);

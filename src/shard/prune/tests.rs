@@ -3,6 +3,7 @@
 use super::*;
 use crate::config::Limits;
 use crate::shard::Committed;
+use crate::shard::checkpoint::{Restoring, Sealing};
 use myelin_datom::Tick;
 use myelin_wire::{MarketFlags, MarketSpec, markets_body};
 
@@ -165,4 +166,27 @@ fn an_entry_without_sense_is_told_and_a_market_that_is_not_there_is_passed_over(
     let body = body_of(Tx::ZERO, &[stranger]);
     assert!(log.shard.apply_horizon(Tx::at_millis(MARKET_MS + 1), &body).is_ok());
     assert_eq!(log.shard.counters.rows_dropped, 0);
+}
+
+/// The entry was taken, and the checkpoint behind it was refused at the next start, and at each one after that.
+#[test]
+fn a_horizon_of_rows_that_come_later_is_refused_where_it_is_read() {
+    let mut log = Log::new();
+    log.ticks("any", MARKET_MS + 1, 1..11);
+    let (market, at) = (log.market("any").bits(), Tx::at_millis(MARKET_MS + 2));
+    let row = |gone: Tx| HorizonRow { market, row: 10, gone: gone.bits(), ..HorizonRow::zeroed() };
+    assert!(matches!(
+        log.shard.apply_horizon(at, &body_of(Tx::ZERO, &[row(at.next())])),
+        Err(ShardError::Senseless(_))
+    ));
+    assert_eq!(log.kept("any"), (10, 0), "nothing has changed");
+    let body = body_of(Tx::ZERO, &[row(at)]);
+    log.say(EntryKind::Horizon, MARKET_MS + 2, &body, body.len());
+    assert_eq!(log.kept("any"), (0, 10));
+    let Sealing { state, facts, floors, .. } = log.shard.seal();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.facts");
+    facts.unwrap().write_run(&floors.facts, &path, &mut ()).unwrap();
+    let facts = vec![std::sync::Arc::new(myelin_index::FactRun::open(&path).unwrap())];
+    assert!(Shard::restore(0, 1, &Limits::default(), Restoring { state, facts, ..Restoring::default() }).is_ok());
 }

@@ -8,7 +8,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use myelin_datom::{EntityId, Quote, Slot, Tick, Tx, flags};
-use myelin_index::{Columns, ColumnsConfig, Filter, Found, IndexError, MarketOptions, Retention, Run, Verdict, merge};
+use myelin_index::{
+    Columns, ColumnsConfig, Filter, FloorAt, Found, IndexError, MarketOptions, Retention, Run, Verdict, merge,
+};
 
 fn file(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("runs-{name}.run"))
@@ -379,6 +381,25 @@ fn a_state_of_version_1_is_still_read() {
     let (now, then) = (columns.kept(ix), restored.kept(ix));
     assert_eq!((then.rows, then.dropped, then.horizon), (now.rows, now.dropped, now.horizon));
     assert_eq!(then.gone, horizon, "not knowing better, nothing before the horizon is told to be complete");
+}
+
+#[test]
+fn rows_are_never_gone_later_than_they_went_nor_without_a_horizon() {
+    let mut random = Random(5);
+    let mut columns = columns(1);
+    insert(&mut columns, &(1..500).map(|id| tick(0, id, &mut random)).collect::<Vec<_>>(), 100);
+    let (ix, at) = (columns.market_ix(market(0)).unwrap(), columns.last_tx().next());
+    columns.raise([(ix, FloorAt { row: 450, id: 0, gone: Tx::MAX, whole: true })], at);
+    assert_eq!(columns.kept(ix).gone, at);
+    let run = seal(&mut columns, "state-gone");
+    let mut state = columns.state();
+    let restore = |state: &[u8]| Columns::<Tick>::restore(ColumnsConfig::default(), state, vec![Arc::clone(&run)]);
+    assert!(restore(&state).is_ok());
+    let (horizon, body) = (24 + 8 + 4 + 4 + 4 + 8, state.len() - 4);
+    state[horizon..horizon + 16].fill(0);
+    let crc = crc32fast::hash(&state[..body]);
+    state[body..].copy_from_slice(&crc.to_le_bytes());
+    assert!(matches!(restore(&state), Err(IndexError::State { .. })), "answers of the past would be short");
 }
 
 #[test]

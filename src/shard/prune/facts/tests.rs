@@ -340,3 +340,24 @@ fn an_entry_without_sense_is_told_and_an_attribute_that_is_not_there_is_passed_o
     // Nor of an attribute that keeps all, though the entry says so too.
     assert_eq!(log.shard.counters.datoms_dropped, 0);
 }
+
+/// The entry was taken, and the checkpoint behind it was refused at the next start: more was gone than was ever there.
+#[test]
+fn a_horizon_of_more_datoms_than_there_are_is_refused_where_it_is_read() {
+    let mut log = Log::new();
+    log.keep(BEGUN_MS + 1, "latest");
+    (0..10).for_each(|n| log.count(BEGUN_MS + 10 + n, 1, n as i64));
+    let (there, at) = (log.shard.facts.datoms(), Tx::at_millis(BEGUN_MS + 40));
+    let row = |datoms| {
+        let (keep, value) = FactKeep::Latest.to_parts();
+        let horizon = Tx::at_millis(BEGUN_MS + 19).bits();
+        HorizonRow { attribute: log.attribute().bits(), horizon, datoms, value, keep, zero: [0; 7] }
+    };
+    let (forged, sound) = (row(there + 1), row(18));
+    let refused = log.shard.apply_fact_horizon(at, bytemuck::bytes_of(&forged));
+    assert!(matches!(refused, Err(ShardError::Senseless(_))));
+    assert_eq!(log.shard.facts.datoms(), there, "nothing has changed");
+    log.horizon(BEGUN_MS + 40, bytemuck::bytes_of(&sound));
+    let stated = 2;
+    assert_eq!(log.shard.facts.datoms(), there - 18 + stated);
+}

@@ -142,7 +142,7 @@ impl<R: ColumnRow> Columns<R> {
     }
 
     /// Raises floors as transaction `at`. A floor that is not above the market's own is passed over, one above its rows
-    /// counts as their end. **Cost:** a few loads a market and a run; nothing is read.
+    /// counts as their end, one whose last row came later as that of `at`. **Cost:** a few loads a market and a run; nothing is read.
     ///
     /// **Panics** when `at` does not follow every transaction before it: applying in order is the caller's contract.
     pub fn raise(&mut self, floors: impl IntoIterator<Item = (MarketIx, FloorAt)>, at: Tx) -> Pruned {
@@ -157,8 +157,8 @@ impl<R: ColumnRow> Columns<R> {
             }
             pruned.rows += u64::from(row - before);
             pruned.sealed_rows += u64::from(row.min(market.first).saturating_sub(before));
-            market.floor =
-                Floor { row, id: market.floor.id.max(to.id), horizon: at, gone: market.floor.gone.max(to.gone) };
+            let gone = market.floor.gone.max(to.gone).min(at);
+            market.floor = Floor { row, id: market.floor.id.max(to.id), horizon: at, gone };
         }
         pruned.runs = self.take_dead_runs();
         pruned

@@ -104,6 +104,9 @@ impl<R: ColumnRow> Columns<R> {
         input.expect("a market's rows", next_row <= MARKET_ROWS_MAX, MARKET_ROWS_MAX.into(), next_row.into())?;
         input.expect("a market's floor", floor_row <= next_row, next_row.into(), floor_row.into())?;
         input.expect("a market's horizon", horizon <= self.last_tx, self.last_tx.bits(), horizon.bits())?;
+        // Rows that are gone and a past that can be asked for would be answers without them.
+        let both = (floor_row == 0) == (horizon == Tx::ZERO);
+        input.expect("a horizon where rows are gone", both, floor_row.into(), horizon.bits())?;
         input.expect("a market's last pruned tx", gone <= horizon, horizon.bits(), gone.bits())?;
         let Some(options) = MarketOptions::from_bits(options) else {
             return input.expect("a market's options", false, 7, options.into());

@@ -46,13 +46,13 @@ impl FactFloors {
 }
 
 impl Facts {
-    /// Raises the horizon of an attribute; `dropped` datoms are gone by that. False when it is no higher than before, or
+    /// Raises the horizon of an attribute; `dropped` datoms are gone by that, or all where there are fewer. False when it is no higher than before, or
     /// above the last transaction. **Cost:** nothing is read.
     pub fn raise(&mut self, a: EntityId, horizon: Tx, dropped: u64) -> bool {
         let floor = self.floors.get(&a).copied().unwrap_or_default();
         let rises = horizon > floor.horizon && horizon <= self.last_tx && self.schema.get(a).is_some();
         if rises {
-            let dropped = floor.dropped.saturating_add(dropped).min(self.stored);
+            let dropped = floor.dropped + dropped.min(self.datoms());
             self.floors.insert(a, FactFloor { horizon, dropped });
         }
         rises

@@ -22,6 +22,8 @@ use crate::columns::wire::{Input, Malformed};
 
 const MAGIC: &[u8; 8] = b"MYELFAC\n";
 const VERSION: u16 = 2;
+/// More than a shard can ever be told, so that counting on does not overflow.
+const STORED_MAX: u64 = u64::MAX / 2;
 
 impl Facts {
     /// The state that goes with the runs, once every frozen part has become one.
@@ -92,6 +94,7 @@ impl Facts {
         self.last_tx = Tx::from_bits(input.u64()?);
         let (stored, counters, floors) = (input.u64()?, input.u32()?, input.u32()?);
         self.stored = stored;
+        input.expect("datoms", stored <= STORED_MAX, STORED_MAX, stored)?;
         for _ in 0..counters {
             let (kind, _, slot) = (input.u8()?, input.u8()?, input.u16()?);
             let (_, next) = (input.u32()?, input.u64()?);
@@ -120,7 +123,7 @@ impl Facts {
         input.expect("bytes after the last horizon", input.left() == 4, 4, input.left() as u64)
     }
 
-    /// Without a horizon every datom is there; what was dropped may be in the runs still.
+    /// Every datom is there but for those that are gone; these may be in the runs still.
     fn compare_runs(&self) -> Result<(), Malformed> {
         let malformed = |what, expected, found| Malformed { at: 0, what, expected, found };
         let (mut last_tx, mut found) = (Tx::ZERO, 0);
@@ -132,7 +135,7 @@ impl Facts {
             last_tx = meta.tx_max;
             found += meta.rows;
         }
-        if found > self.stored || found < self.stored && self.floors.is_empty() {
+        if found > self.stored || found < self.datoms() {
             return Err(malformed("datoms of the runs", self.stored, found));
         }
         if last_tx > self.last_tx {

@@ -136,6 +136,30 @@ fn a_state_that_is_damaged_or_of_other_runs_is_refused() {
     }
 }
 
+/// Each alone was no more than there ever were, but not all together.
+#[test]
+fn more_is_never_gone_than_there_was_and_a_state_that_says_so_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut facts, path) = sealed(dir.path());
+    let (there, restore) =
+        (facts.datoms(), |state: &[u8]| Facts::restore(state, vec![Arc::new(FactRun::open(&path).unwrap())]));
+    let before = facts.state();
+    for name in ["age", "tag", "score"] {
+        assert!(facts.raise(facts.attribute_named(crate::slot(), name).unwrap().id, Tx::from_bits(3), there - 1));
+    }
+    assert_eq!(facts.datoms(), 0);
+    assert_eq!(restore(&facts.state()).unwrap().datoms(), 0);
+    // Signed again: more datoms than are in the runs and gone, and more than can be counted on from.
+    for stored in [there + 1, u64::MAX] {
+        let mut forged = before.clone();
+        forged[24..32].copy_from_slice(&stored.to_le_bytes());
+        let body = forged.len() - 4;
+        let crc = crc32fast::hash(&forged[..body]);
+        forged[body..].copy_from_slice(&crc.to_le_bytes());
+        assert!(matches!(restore(&forged), Err(IndexError::State { .. })), "{stored}");
+    }
+}
+
 #[test]
 fn the_bytes_of_a_run_are_where_the_page_draws_them() {
     let dir = tempfile::tempdir().unwrap();
