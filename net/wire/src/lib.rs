@@ -32,7 +32,8 @@ pub use message::{
     AckBody, Attribute, BarRow, Hello, MarketFlags, MarketRow, MarketSpec, SlotRange, StoredRow, VwapRow, Welcome,
     markets_body, read_market_rows, read_markets, write_market_row,
 };
-pub use retention::{Keep, PolicyRow, RetainRow};
+pub use myelin_datom::Keep;
+pub use retention::{PolicyRow, RetainRow};
 pub use tail::{
     FROM_NOW, LogKind, Logged, Named, TAIL_ATTRIBUTES_MAX, TAIL_CREDIT_BYTES, TAIL_HEAD_BYTES, TailAsk, TailEntry,
     TailHead, read_tail, tail_credits, write_tail_fact, write_tail_market, write_tail_row,

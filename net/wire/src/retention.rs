@@ -4,54 +4,12 @@
 //!   RetainRow   0 market:8 | 8 value:8 | 16 kinds:1 | 17 keep:1 | 18 zero:6
 //!   PolicyRow   0 market:8 | 8 value:8 | 16 kept:8 | 24 dropped:8 | 32 horizon:8 | 40 kind:1 | 41 keep:1 | 42 own:1 | 43 zero:5
 //!
-//!   keep   0 as the shard's (no policy of its own)   1 all   2 latest   3 last `value` rows   4 window of `value` ns
+//!   keep   0 as the shard's (no policy of its own); else as in `storage/datom/src/keep.rs`
 //! ```
 //!
 //! Deliberately absent: when rows go, and how many at once; that is the shard's.
 
-/// What is kept of a market's rows of one kind.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum Keep {
-    /// Everything.
-    #[default]
-    All,
-    /// The last row.
-    Latest,
-    /// The last n rows.
-    Last(u32),
-    /// Rows whose transaction is not older than this. **Units:** nanoseconds.
-    Window(u64),
-}
-
-/// The least and the greatest window: a millisecond is what a `tx` tells apart. **Units:** nanoseconds.
-const WINDOW_NS: core::ops::RangeInclusive<u64> = 1_000_000..=i64::MAX as u64;
-/// Rows that `last` may keep: more than a market can hold would be `all`.
-const LAST_ROWS: core::ops::RangeInclusive<u64> = 1..=(1 << 28);
-
-impl Keep {
-    /// As on the wire and in a checkpoint: the number, and the value that goes with it.
-    #[must_use]
-    pub const fn to_parts(self) -> (u8, u64) {
-        match self {
-            Self::All => (1, 0),
-            Self::Latest => (2, 0),
-            Self::Last(rows) => (3, rows as u64),
-            Self::Window(ns) => (4, ns),
-        }
-    }
-
-    /// What these numbers mean; `None` when they mean nothing.
-    #[must_use]
-    pub fn from_parts(number: u8, value: u64) -> Option<Self> {
-        match (number, value) {
-            (1, 0) => Some(Self::All),
-            (2, 0) => Some(Self::Latest),
-            (3, rows) if LAST_ROWS.contains(&rows) => Some(Self::Last(rows as u32)),
-            (4, ns) if WINDOW_NS.contains(&ns) => Some(Self::Window(ns)),
-            _ => None,
-        }
-    }
-}
+use myelin_datom::Keep;
 
 /// One policy to be set. **Shape:** 24 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
@@ -130,14 +88,7 @@ mod tests {
     #[test]
     fn what_is_kept_is_read_back_and_nothing_else_is_taken_for_a_policy() {
         for keep in [Keep::All, Keep::Latest, Keep::Last(1), Keep::Last(1 << 28), Keep::Window(1_000_000)] {
-            let (number, value) = keep.to_parts();
-            assert_eq!(Keep::from_parts(number, value), Some(keep));
             assert_eq!(RetainRow::new(0, 3, Some(keep)).policy(), Some(Some(keep)));
-        }
-        for (number, value) in
-            [(0, 0), (1, 1), (2, 1), (3, 0), (3, (1 << 28) + 1), (4, 0), (4, 999_999), (4, 1 << 63), (5, 0)]
-        {
-            assert_eq!(Keep::from_parts(number, value), None, "{number} {value}");
         }
         let row = RetainRow::new(7, RetainRow::TICKS, None);
         assert_eq!(row.policy(), Some(None));
@@ -145,6 +96,7 @@ mod tests {
             RetainRow { market: 0, ..row },
             RetainRow { kinds: 0, ..row },
             RetainRow { kinds: 4, ..row },
+            RetainRow { keep: 5, ..row },
             RetainRow { value: 1, ..row },
             RetainRow { zero_18: [0, 0, 0, 0, 0, 1], ..row },
         ] {

@@ -18,9 +18,9 @@ use super::super::entry::{EntryKind, Proposal, Senseless};
 use super::super::replicate::LogIndex;
 use super::super::{Now, Shard, ShardError};
 use bytemuck::{Pod, Zeroable};
-use myelin_datom::{EntityId, Tx, Value};
+use myelin_datom::{EntityId, Keep, Tx, Value};
 use myelin_index::facts::born;
-use myelin_index::{Components, FactKeep, Facts, IndexError, Note, Order};
+use myelin_index::{Components, Facts, IndexError, Note, Order};
 use std::collections::BTreeMap;
 use std::ops::Bound::{Excluded, Unbounded};
 
@@ -69,7 +69,7 @@ const _: () = assert!(size_of::<HorizonRow>() == 40);
 /// What was said of an attribute since its horizon.
 #[derive(Debug)]
 struct Tally {
-    keep: FactKeep,
+    keep: Keep,
     /// Up to this transaction the past is still looked through, and where that goes on.
     scan: Option<(Tx, Vec<u8>)>,
     said: BTreeMap<Tx, Said>,
@@ -190,7 +190,7 @@ impl Shard {
         let mut raised = Vec::new();
         for row in body.chunks_exact(size_of::<HorizonRow>()).map(bytemuck::pod_read_unaligned::<HorizonRow>) {
             let (a, horizon) = (EntityId::from_bits(row.attribute), Tx::from_bits(row.horizon));
-            let meant = FactKeep::from_parts(row.keep, row.value).filter(|keep| *keep != FactKeep::All);
+            let meant = Keep::from_parts(row.keep, row.value).filter(|keep| *keep != Keep::All);
             let same = self.facts.attribute(a).is_some_and(|attribute| Some(attribute.keep) == meant);
             // What goes was there: a checkpoint that says otherwise would be refused at the next start.
             if same && row.datoms > self.facts.datoms() {
@@ -231,7 +231,7 @@ impl Shard {
 }
 
 impl Tally {
-    const fn new(keep: FactKeep, upto: Tx) -> Self {
+    const fn new(keep: Keep, upto: Tx) -> Self {
         Self { keep, scan: Some((upto, Vec::new())), said: BTreeMap::new() }
     }
 
@@ -318,7 +318,7 @@ impl Tally {
 }
 
 /// The same, with neighbours told as one where no horizon comes to lie between them.
-fn coarser(keep: FactKeep, said: BTreeMap<Tx, Said>, now: Now) -> BTreeMap<Tx, Said> {
+fn coarser(keep: Keep, said: BTreeMap<Tx, Said>, now: Now) -> BTreeMap<Tx, Said> {
     let mut left: u64 = said.values().map(|said| said.asserted).sum();
     let mut told: Vec<(Tx, Said)> = Vec::with_capacity(64);
     for (tx, said) in said {
@@ -354,7 +354,7 @@ trait Rule {
     fn are_one(self, first: (Tx, Said), second: (Tx, Said)) -> bool;
 }
 
-impl Rule for FactKeep {
+impl Rule for Keep {
     fn may_go(self, tx: Tx, later: u64, now: Now) -> bool {
         match self {
             Self::All => false,

@@ -32,7 +32,7 @@ pub use columns::{
 };
 pub use error::IndexError;
 pub use facts::{
-    Asked, Attribute as FactAttribute, Components, FactFloor, FactFloors, FactKeep, FactLog, FactRefusal, FactRun,
+    Asked, Attribute as FactAttribute, Components, FactFloor, FactFloors, FactLog, FactRefusal, FactRun,
     FactWhy, Facts, FactsView, FrozenFacts, LogPlace, Note, Order, Plan, merge_facts,
 };
 pub use merging::{RunSize, all_are_worth_merging, worth_merging};

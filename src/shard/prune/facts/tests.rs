@@ -349,7 +349,7 @@ fn a_horizon_of_more_datoms_than_there_are_is_refused_where_it_is_read() {
     (0..10).for_each(|n| log.count(BEGUN_MS + 10 + n, 1, n as i64));
     let (there, at) = (log.shard.facts.datoms(), Tx::at_millis(BEGUN_MS + 40));
     let row = |datoms| {
-        let (keep, value) = FactKeep::Latest.to_parts();
+        let (keep, value) = Keep::Latest.to_parts();
         let horizon = Tx::at_millis(BEGUN_MS + 19).bits();
         HorizonRow { attribute: log.attribute().bits(), horizon, datoms, value, keep, zero: [0; 7] }
     };

@@ -45,7 +45,6 @@ pub use merge::merge_facts;
 pub use part::FrozenFacts;
 use part::Part;
 pub use prune::{FactFloor, FactFloors};
-pub use retention::FactKeep;
 pub use run::FactRun;
 use schema::Schema;
 pub use schema::{Attribute, Unique, born};

@@ -10,61 +10,21 @@
 //! else is replicated of it. Deliberately absent: a number of values per entity, which would be a horizon per entity;
 //! when the horizon moves (`src/shard/prune/facts.rs`), and what lies below it (`prune.rs`).
 
-use myelin_datom::read_length;
-
-/// What is kept of an attribute's past.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum FactKeep {
-    /// Everything.
-    #[default]
-    All,
-    /// What holds.
-    Latest,
-    /// So many assertions, and what holds.
-    Last(u32),
-    /// What was said within this, and what holds. **Units:** nanoseconds.
-    Window(u64),
-}
+use myelin_datom::{Keep, read_length};
 
 /// Assertions that `last` may keep: what is counted of them stays in memory.
-const LAST: core::ops::RangeInclusive<u64> = 1..=1_000_000;
-/// A millisecond is what a `tx` tells apart. **Units:** nanoseconds.
-const WINDOW_NS: core::ops::RangeInclusive<u64> = 1_000_000..=i64::MAX as u64;
-impl FactKeep {
-    /// Reads it; `None` when it says nothing sound.
-    #[must_use]
-    pub fn read(text: &str) -> Option<Self> {
-        match text.split_once(' ') {
-            None if text == "all" => Some(Self::All),
-            None if text == "latest" => Some(Self::Latest),
-            Some(("last", number)) => Self::from_parts(3, number.parse().ok()?),
-            Some(("window", length)) => Self::from_parts(4, read_length(length)?),
-            _ => None,
-        }
-    }
+const LAST_MAX: u32 = 1_000_000;
 
-    /// As in a log entry: the number, and the value that goes with it.
-    #[must_use]
-    pub const fn to_parts(self) -> (u8, u64) {
-        match self {
-            Self::All => (1, 0),
-            Self::Latest => (2, 0),
-            Self::Last(assertions) => (3, assertions as u64),
-            Self::Window(ns) => (4, ns),
-        }
-    }
-
-    /// What these numbers mean; `None` when they mean nothing.
-    #[must_use]
-    pub fn from_parts(number: u8, value: u64) -> Option<Self> {
-        match (number, value) {
-            (1, 0) => Some(Self::All),
-            (2, 0) => Some(Self::Latest),
-            (3, assertions) if LAST.contains(&assertions) => Some(Self::Last(assertions as u32)),
-            (4, ns) if WINDOW_NS.contains(&ns) => Some(Self::Window(ns)),
-            _ => None,
-        }
-    }
+/// Reads it; `None` when it says nothing sound.
+pub(super) fn read(text: &str) -> Option<Keep> {
+    let keep = match text.split_once(' ') {
+        None if text == "all" => Some(Keep::All),
+        None if text == "latest" => Some(Keep::Latest),
+        Some(("last", number)) => Keep::from_parts(3, number.parse().ok()?),
+        Some(("window", length)) => Keep::from_parts(4, read_length(length)?),
+        _ => None,
+    };
+    keep.filter(|keep| !matches!(keep, Keep::Last(last) if *last > LAST_MAX))
 }
 
 #[cfg(test)]
@@ -74,16 +34,14 @@ mod tests {
     #[test]
     fn a_policy_is_read_as_it_is_drawn_and_nothing_else_is_one() {
         for (text, keep) in [
-            ("all", FactKeep::All),
-            ("latest", FactKeep::Latest),
-            ("last 1", FactKeep::Last(1)),
-            ("last 1000000", FactKeep::Last(1_000_000)),
-            ("window 1ms", FactKeep::Window(1_000_000)),
-            ("window 7d", FactKeep::Window(604_800_000_000_000)),
+            ("all", Keep::All),
+            ("latest", Keep::Latest),
+            ("last 1", Keep::Last(1)),
+            ("last 1000000", Keep::Last(1_000_000)),
+            ("window 1ms", Keep::Window(1_000_000)),
+            ("window 7d", Keep::Window(604_800_000_000_000)),
         ] {
-            assert_eq!(FactKeep::read(text), Some(keep), "{text}");
-            let (number, value) = keep.to_parts();
-            assert_eq!(FactKeep::from_parts(number, value), Some(keep));
+            assert_eq!(read(text), Some(keep), "{text}");
         }
         for text in [
             "",
@@ -100,10 +58,7 @@ mod tests {
             "all ",
             "Last 3",
         ] {
-            assert_eq!(FactKeep::read(text), None, "{text}");
-        }
-        for (number, value) in [(0, 0), (1, 1), (2, 7), (3, 0), (4, 1), (5, 0)] {
-            assert_eq!(FactKeep::from_parts(number, value), None);
+            assert_eq!(read(text), None, "{text}");
         }
     }
 }

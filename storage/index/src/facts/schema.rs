@@ -12,11 +12,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use myelin_datom::{Datom, Decimal, EntityId, Kind, Slot, Tx, Value, ValueType};
+use myelin_datom::{Datom, Decimal, EntityId, Keep, Kind, Slot, Tx, Value, ValueType};
 
 use super::key::Form;
 use super::part::Part;
-use super::retention::FactKeep;
+use super::retention;
 
 /// How a value of an attribute belongs to one entity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,7 +53,7 @@ pub struct Attribute {
     /// `db/pattern`: of strings and keywords; `*` any text, `?` any character.
     pub pattern: Option<Box<str>>,
     /// `db/retention`: what is kept of its past.
-    pub keep: FactKeep,
+    pub keep: Keep,
 }
 
 impl Attribute {
@@ -199,7 +199,7 @@ impl Born {
             max: None,
             one_of: Vec::new(),
             pattern: None,
-            keep: FactKeep::All,
+            keep: Keep::All,
         }
     }
 
@@ -277,7 +277,7 @@ impl Schema {
         }
         self.thinned.remove(&id);
         if let Some(attribute) = attribute {
-            if attribute.keep != FactKeep::All {
+            if attribute.keep != Keep::All {
                 self.thinned.insert(id);
             }
             self.by_ident.entry(id.slot()).or_default().insert(attribute.ident.clone(), id);
@@ -358,8 +358,8 @@ pub(crate) fn described(id: EntityId, facts: &[(EntityId, Value<'_>)]) -> Result
     let one_of = facts.iter().filter(|(a, _)| *a == born::ONE_OF).filter_map(|(_, value)| text(value)).collect();
     let pattern = of(born::PATTERN).and_then(text);
     let keep = match of(born::RETENTION) {
-        None => FactKeep::All,
-        Some(Value::String(text)) => FactKeep::read(text).ok_or(born::RETENTION)?,
+        None => Keep::All,
+        Some(Value::String(text)) => retention::read(text).ok_or(born::RETENTION)?,
         Some(_) => return Err(born::RETENTION),
     };
     let (ident, index) = (ident.into(), flag(born::INDEX));
