@@ -14,7 +14,7 @@
 
 pub mod facts;
 
-use super::append::{Appender, NoRoom};
+use super::append::Appender;
 use super::apply::{Done, done, refused};
 use super::entry::{EntryKind, Proposal, Senseless};
 use super::replicate::LogIndex;
@@ -26,7 +26,7 @@ use myelin_index::{ColumnRow, Columns, FloorAt, IndexError, MarketIx, Note, Rete
 use myelin_wire::{Code, Keep, PolicyRow, RetainRow};
 use std::collections::BTreeSet;
 
-/// A pass over all markets begins this long after the one before at the earliest. **Units:** microseconds.
+/// A pass over all markets, or attributes, begins this long after the one before at the earliest. **Units:** microseconds.
 const PACE_US: u64 = 1_000_000;
 /// Markets and kinds that a turn looks at.
 const LOOKS: usize = 4096;
@@ -38,7 +38,7 @@ const SEALED_SEARCH: u32 = 8;
 const IDS_PER_SEARCH: u32 = 8192;
 /// Floors in one entry.
 const FLOORS_MAX: usize = 512;
-/// The horizon moves in steps of this part of a window, or of the rows kept, so that moments between stay readable.
+/// The horizon moves in steps of this part of a window, or of what is kept, so that moments between stay readable.
 const STEPS: u64 = 16;
 /// After so long less than a step is dropped as well. **Units:** milliseconds.
 const REST_MS: u64 = 60_000;
@@ -114,16 +114,20 @@ impl Shard {
             return Ok(());
         }
         let body = body_of(self.retention.changed(), &floors);
-        let proposal = Proposal::new(0, 0, body.len() as u32, false, crc32fast::hash(&body));
-        match log.propose(&mut self.group, now.millis(), EntryKind::Horizon, &proposal, &body) {
-            Ok(_) => self.pruner.under_way = Some(self.group.appended()),
+        self.pruner.under_way = self.propose_to_drop(now, log, EntryKind::Horizon, &body);
+        if self.pruner.under_way.is_none() {
             // What this turn looked through is to be found again.
-            Err(NoRoom) => {
-                self.pruner.at = began;
-                self.pruner.looked.clear();
-            }
+            self.pruner.at = began;
+            self.pruner.looked.clear();
         }
         Ok(())
+    }
+
+    /// Appends an entry that says what is to go; `None` where the log has no room for it.
+    fn propose_to_drop(&mut self, now: Now, log: &mut Appender, kind: EntryKind, body: &[u8]) -> Option<LogIndex> {
+        let proposal = Proposal::new(0, 0, body.len() as u32, false, crc32fast::hash(body));
+        let proposed = log.propose(&mut self.group, now.millis(), kind, &proposal, body);
+        proposed.ok().map(|_| self.group.appended())
     }
 
     fn floors_due(&mut self, now: Now) -> Result<Vec<HorizonRow>, IndexError> {
@@ -181,14 +185,10 @@ impl Shard {
     pub(super) fn apply_horizon(&mut self, tx: Tx, body: &[u8]) -> Result<(), ShardError> {
         let senseless = Senseless { kind: EntryKind::Horizon as u8, at: 0 };
         let (changed, rows) = body.split_first_chunk::<8>().ok_or(senseless)?;
-        if !rows.len().is_multiple_of(size_of::<HorizonRow>()) {
-            return Err(senseless.into());
-        }
+        let rows: Vec<HorizonRow> = rows_of(rows).ok_or(senseless)?;
         if Tx::from_bits(u64::from_le_bytes(*changed)) != self.retention.changed() {
             return Ok(());
         }
-        let rows: Vec<HorizonRow> =
-            rows.chunks_exact(size_of::<HorizonRow>()).map(bytemuck::pod_read_unaligned).collect();
         // Rows that are gone were there before: a checkpoint that says otherwise would be refused at the next start.
         if rows.iter().any(|row| Tx::from_bits(row.gone) > tx) {
             return Err(senseless.into());
@@ -201,8 +201,7 @@ impl Shard {
         self.state_dropped(tx, &gone)
     }
 
-    /// States of each market what has gone and since when, as facts about it: at the first drop, and when twice as much has
-    /// gone as was stated last. Facts are kept for good, so their number must not follow the number of drops.
+    /// States of each market what has gone and since when, as facts about it, where that is news.
     fn state_dropped(&mut self, tx: Tx, gone: &[Dropped]) -> Result<(), ShardError> {
         let mut notes = Vec::new();
         for market in gone.iter().map(|dropped| dropped.market).collect::<BTreeSet<_>>() {
@@ -210,7 +209,7 @@ impl Shard {
             let quotes = self.quotes.market_ix(market).map_or(0, |ix| self.quotes.kept(ix).dropped);
             let rows = i64::from(ticks) + i64::from(quotes);
             let stated = self.facts.view(tx).value(market, born::MARKET_PRUNED_ROWS)?;
-            if matches!(stated, Some(Value::I64(stated)) if rows < 2 * stated) {
+            if !is_news(rows, stated.as_ref()) {
                 continue;
             }
             notes.push(Note {
@@ -281,6 +280,24 @@ fn body_of(changed: Tx, floors: &[HorizonRow]) -> Vec<u8> {
     body
 }
 
+/// The rows of a body; `None` where it is cut short.
+fn rows_of<T: Pod>(body: &[u8]) -> Option<Vec<T>> {
+    let whole = body.len().is_multiple_of(size_of::<T>());
+    whole.then(|| body.chunks_exact(size_of::<T>()).map(bytemuck::pod_read_unaligned).collect())
+}
+
+/// The first transaction of a window of so many nanoseconds. A clock before 1970 drops nothing.
+fn window_begins(now: Now, ns: u64) -> Tx {
+    let clock = u64::try_from(now.unix_ns).unwrap_or(0);
+    Tx::at_millis(clock.saturating_sub(ns) / 1_000_000)
+}
+
+/// True when so much has gone that it is stated: for the first time, or twice as much as was stated last. Facts are kept for
+/// good, so their number must not follow the number of drops.
+fn is_news(dropped: i64, stated: Option<&Value<'_>>) -> bool {
+    !matches!(stated, Some(Value::I64(stated)) if dropped < stated.saturating_mul(2))
+}
+
 /// Looks at one market's rows of one kind.
 fn look<R: ColumnRow>(
     columns: &Columns<R>,
@@ -305,9 +322,7 @@ fn look<R: ColumnRow>(
             (Retention::Last(rows), rows)
         }
         Keep::Window(ns) if kept.rows > 0 => {
-            // A clock before 1970 drops nothing.
-            let clock = u64::try_from(now.unix_ns).unwrap_or(0);
-            let since = Tx::at_millis(clock.saturating_sub(ns) / 1_000_000);
+            let since = window_begins(now, ns);
             if *looked != Tx::ZERO && since.millis() <= looked.millis() + ns / STEPS / 1_000_000 {
                 return Ok(Look::Nothing);
             }

@@ -13,10 +13,11 @@
 //! drops something. What has gone of an attribute is a fact about it. Deliberately absent: which datoms are gone at a horizon
 //! (`storage/index/src/facts/prune.rs`), and bytes: runs lose them when they become one (`merge.rs`).
 
-use super::super::append::{Appender, NoRoom};
-use super::super::entry::{EntryKind, Proposal, Senseless};
+use super::super::append::Appender;
+use super::super::entry::{EntryKind, Senseless};
 use super::super::replicate::LogIndex;
 use super::super::{Now, Shard, ShardError};
+use super::{PACE_US, STEPS, is_news, rows_of, window_begins};
 use bytemuck::{Pod, Zeroable};
 use myelin_datom::{EntityId, Keep, Tx, Value};
 use myelin_index::facts::born;
@@ -24,16 +25,12 @@ use myelin_index::{Components, Facts, IndexError, Note, Order};
 use std::collections::BTreeMap;
 use std::ops::Bound::{Excluded, Unbounded};
 
-/// A pass over all attributes begins this long after the one before at the earliest. **Units:** microseconds.
-const PACE_US: u64 = 1_000_000;
 /// Attributes that a turn looks at.
 const LOOKS: usize = 256;
 /// Keys that a turn reads: well under a millisecond.
 const KEYS: u64 = 2048;
 /// Horizons in one entry.
 const HORIZONS_MAX: usize = 256;
-/// A horizon moves in steps of this part of a window, or of the assertions kept.
-const STEPS: u64 = 16;
 /// A tally is told more coarsely at the next pass when it has grown to this: some 35 are what every policy comes to.
 const TOLD_FEW: usize = 64;
 /// Transactions of a tally that are told one by one at most, between two passes and while a past is looked through.
@@ -120,12 +117,11 @@ impl Shard {
         if rows.is_empty() {
             return Ok(());
         }
-        let body: &[u8] = bytemuck::cast_slice(&rows);
-        let proposal = Proposal::new(0, 0, body.len() as u32, false, crc32fast::hash(body));
-        match log.propose(&mut self.group, now.millis(), EntryKind::FactHorizon, &proposal, body) {
-            Ok(_) => self.fact_pruner.under_way = Some(self.group.appended()),
+        self.fact_pruner.under_way =
+            self.propose_to_drop(now, log, EntryKind::FactHorizon, bytemuck::cast_slice(&rows));
+        if self.fact_pruner.under_way.is_none() {
             // What is due stays due: the next pass finds it again.
-            Err(NoRoom) => self.fact_pruner.at = None,
+            self.fact_pruner.at = None;
         }
         Ok(())
     }
@@ -184,11 +180,9 @@ impl Shard {
     /// Raises the horizons that an entry names. **Errors:** an entry without sense, a run of facts that cannot be read.
     pub(in crate::shard) fn apply_fact_horizon(&mut self, tx: Tx, body: &[u8]) -> Result<(), ShardError> {
         let senseless = Senseless { kind: EntryKind::FactHorizon as u8, at: 0 };
-        if !body.len().is_multiple_of(size_of::<HorizonRow>()) {
-            return Err(senseless.into());
-        }
+        let rows: Vec<HorizonRow> = rows_of(body).ok_or(senseless)?;
         let mut raised = Vec::new();
-        for row in body.chunks_exact(size_of::<HorizonRow>()).map(bytemuck::pod_read_unaligned::<HorizonRow>) {
+        for row in rows {
             let (a, horizon) = (EntityId::from_bits(row.attribute), Tx::from_bits(row.horizon));
             let meant = Keep::from_parts(row.keep, row.value).filter(|keep| *keep != Keep::All);
             let same = self.facts.attribute(a).is_some_and(|attribute| Some(attribute.keep) == meant);
@@ -208,15 +202,14 @@ impl Shard {
         self.state_raised(tx, &raised)
     }
 
-    /// States of each attribute what has gone and up to when, as facts about it: at the first time, and when twice as much
-    /// has gone as was stated last. These are kept for good, so their number must not follow the number of drops.
+    /// States of each attribute what has gone and up to when, as facts about it, where that is news.
     fn state_raised(&mut self, tx: Tx, raised: &[EntityId]) -> Result<(), ShardError> {
         let mut notes = Vec::new();
         for a in raised {
             let floor = self.facts.floor(*a);
             let dropped = i64::try_from(floor.dropped).unwrap_or(i64::MAX);
             let stated = self.facts.view(tx).value(*a, born::PRUNED_DATOMS)?;
-            if matches!(stated, Some(Value::I64(stated)) if dropped < stated.saturating_mul(2)) {
+            if !is_news(dropped, stated.as_ref()) {
                 continue;
             }
             let horizon = Value::I64(floor.horizon.bits() as i64);
@@ -360,11 +353,7 @@ impl Rule for Keep {
             Self::All => false,
             Self::Latest => true,
             Self::Last(assertions) => later >= assertions.into(),
-            Self::Window(ns) => {
-                // A clock before 1970 drops nothing.
-                let clock = u64::try_from(now.unix_ns).unwrap_or(0);
-                tx < Tx::at_millis(clock.saturating_sub(ns) / 1_000_000)
-            }
+            Self::Window(ns) => tx < window_begins(now, ns),
         }
     }
 

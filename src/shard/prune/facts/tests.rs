@@ -4,6 +4,7 @@ use super::*;
 use crate::config::Limits;
 use crate::shard::Committed;
 use crate::shard::checkpoint::Restoring;
+use crate::shard::entry::Proposal;
 use myelin_datom::{AttributeName, Entity, Given, Op, Slot, Transaction};
 use std::borrow::Cow;
 
