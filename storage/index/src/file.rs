@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::{IndexError, Sink};
+use crate::footer::{Family, Footer};
+use crate::{IndexError, RunMeta, Sink};
 
 /// **Units:** bytes handed to the operating system at once.
 const SLICE_BYTES: usize = 1 << 20;
@@ -66,22 +67,22 @@ impl<'a> NewFile<'a> {
         std::fs::remove_file(&self.partial).map_err(|source| IndexError::io(&self.partial, 0, source))
     }
 
-    /// Ends the file with a footer that knows the hash of everything before it; gives name, length and hash.
-    pub(crate) fn finish(mut self, footer: impl FnOnce(u128) -> Vec<u8>) -> Result<(PathBuf, u64, u128), IndexError> {
+    /// Ends the file with this footer, and in it the hash of everything before it.
+    pub(crate) fn finish(mut self, family: &Family, footer: Footer) -> Result<RunMeta, IndexError> {
         self.hand_over()?;
-        let hash = self.hash.digest128();
-        let footer = footer(hash);
+        let footer = Footer { hash: self.hash.digest128(), ..footer };
+        let bytes = footer.write(family);
         let io = |at: &Path, offset| {
             let at = at.to_owned();
             move |source| IndexError::Io { file: at, offset, source }
         };
-        self.sink.before_slice(footer.len());
-        self.file.write_all(&footer).map_err(io(&self.partial, self.written))?;
-        self.written += footer.len() as u64;
+        self.sink.before_slice(bytes.len());
+        self.file.write_all(&bytes).map_err(io(&self.partial, self.written))?;
+        self.written += bytes.len() as u64;
         self.file.sync_all().map_err(io(&self.partial, self.written))?;
         std::fs::rename(&self.partial, &self.path).map_err(io(&self.path, 0))?;
         let parent = self.path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         File::open(parent).and_then(|directory| directory.sync_all()).map_err(io(parent, 0))?;
-        Ok((self.path, self.written, hash))
+        Ok(footer.meta(&self.path, self.written))
     }
 }

@@ -21,6 +21,7 @@ pub mod columns;
 mod error;
 pub mod facts;
 mod file;
+mod footer;
 mod map;
 mod merging;
 mod sealed;
@@ -32,7 +33,7 @@ pub use columns::{
 };
 pub use error::IndexError;
 pub use facts::{
-    Asked, Attribute as FactAttribute, Components, FactFloor, FactFloors, FactLog, FactRefusal, FactRun,
-    FactWhy, Facts, FactsView, FrozenFacts, LogPlace, Note, Order, Plan, merge_facts,
+    Asked, Attribute as FactAttribute, Components, FactFloor, FactFloors, FactLog, FactRefusal, FactRun, FactWhy,
+    Facts, FactsView, FrozenFacts, LogPlace, Note, Order, Plan, merge_facts,
 };
 pub use merging::{RunSize, all_are_worth_merging, worth_merging};

@@ -5,7 +5,7 @@
 //!   read: block (pread, CRC, once) -> its bytes in the map
 //! ```
 //! Invariants: foreign bytes never panic; a block is verified before it is read through the map, and that is remembered.
-//! Deliberately absent: what header, footer, directory and blocks say (`columns/`, `facts/`), and writing (`file.rs`).
+//! Deliberately absent: what the footer says (`footer.rs`); what header, directory and blocks say (`columns/`, `facts/`), and writing (`file.rs`).
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -14,22 +14,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::IndexError;
 use crate::columns::wire::Malformed;
+use crate::footer::{FOOTER_BYTES, Family, Footer};
 use crate::map::Mapped;
 
 pub(crate) const HEADER_BYTES: usize = 64;
-pub(crate) const FOOTER_BYTES: usize = 128;
-
-/// What a footer says to whoever opens its file.
-pub(crate) trait Footing: Sized {
-    /// The version that is read.
-    const VERSION: u16;
-    /// Reads the end of a file of so many bytes. `Ok(Err(version))` when it is of another version.
-    fn read(bytes: &[u8; FOOTER_BYTES], file_len: u64) -> Result<Result<Self, u16>, Malformed>;
-    /// Where the directory lies; it ends before the footer.
-    fn directory(&self) -> Stretch;
-    /// Blocks of the file.
-    fn blocks(&self) -> u32;
-}
 
 /// Bytes of a file, and their CRC-32.
 #[derive(Clone, Copy, Debug)]
@@ -48,20 +36,21 @@ pub(crate) struct Sealed {
 }
 
 /// A file as it was found.
-pub(crate) struct Found<H, F> {
+pub(crate) struct Found<H> {
     pub sealed: Sealed,
     pub header: H,
-    pub footer: F,
+    pub footer: Footer,
     /// The directory's bytes, verified.
     pub directory: Vec<u8>,
 }
 
 impl Sealed {
     /// Opens a file. **Errors:** [`IndexError::Corrupt`] for whatever is not what was written. **Cost:** reads the directory.
-    pub(crate) fn open<H, F: Footing>(
+    pub(crate) fn open<H>(
         path: &Path,
+        family: &Family,
         read_header: impl FnOnce(&[u8; HEADER_BYTES]) -> Result<H, Malformed>,
-    ) -> Result<Found<H, F>, IndexError> {
+    ) -> Result<Found<H>, IndexError> {
         let io = |offset| move |source| IndexError::io(path, offset, source);
         let corrupt = |base| move |malformed| corrupt(path, base, malformed);
         let file = File::open(path).map_err(io(0))?;
@@ -77,12 +66,10 @@ impl Sealed {
         let footer_at = len - FOOTER_BYTES as u64;
         let mut bytes = [0; FOOTER_BYTES];
         file.read_exact_at(&mut bytes, footer_at).map_err(io(footer_at))?;
-        let footer = F::read(&bytes, len).map_err(corrupt(footer_at))?.map_err(|found| IndexError::Version {
-            file: path.to_owned(),
-            found,
-            supported: F::VERSION,
-        })?;
-        let Stretch { offset, len, crc } = footer.directory();
+        let footer = Footer::read(family, &bytes, len)
+            .map_err(corrupt(footer_at))?
+            .map_err(|found| IndexError::Version { file: path.to_owned(), found, supported: *family.versions.end() })?;
+        let Stretch { offset, len, crc } = footer.directory(family);
         // The footer's arithmetic says that this is less than the file's length.
         let mut directory = vec![0; len as usize];
         file.read_exact_at(&mut directory, offset).map_err(io(offset))?;
@@ -92,7 +79,7 @@ impl Sealed {
             return Err(corrupt(offset)(malformed));
         }
         let map = Mapped::new(&file).map_err(io(0))?;
-        let verified = (0..footer.blocks()).map(|_| AtomicBool::new(false)).collect();
+        let verified = (0..footer.blocks).map(|_| AtomicBool::new(false)).collect();
         Ok(Found { sealed: Self { path: path.to_owned(), file, map, verified }, header, footer, directory })
     }
 

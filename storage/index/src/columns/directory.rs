@@ -1,4 +1,4 @@
-//! The end of a run file: one entry per block, the blocks' totals, the footer.
+//! The end of a run file: one entry per block, the blocks' totals.
 //!
 //! Every byte is drawn in `README.md`. Invariants: entries ascend by market, then by first row; a parsed directory is
 //! sound (offsets within the file, rows within bounds, zones the right way round), so readers need not check it again.
@@ -7,16 +7,15 @@ use myelin_datom::{EntityId, Kind, Tx};
 
 use super::block::{BLOCK_ROWS, Zone};
 use super::wire::{Input, Malformed};
-use crate::sealed::{FOOTER_BYTES, Footing, HEADER_BYTES, Stretch};
+use crate::footer::{Family, Footer};
+use crate::sealed::HEADER_BYTES;
 use myelin_exact::Totals;
 
 /// Format version of a run file.
 pub(crate) const VERSION: u16 = 2;
-/// The oldest that is read: its blocks had all transactions in one page.
-const VERSION_MIN: u16 = 1;
-pub(crate) const ENTRY_BYTES: usize = 104;
 pub(crate) const HEADER_MAGIC: &[u8; 8] = b"MYELRUN\n";
-pub(crate) const FOOTER_MAGIC: &[u8; 8] = b"MYELRUN.";
+/// Blocks of version 1 had all transactions in one page.
+pub(crate) const FAMILY: Family = Family { magic: b"MYELRUN.", versions: 1..=VERSION, entry_bytes: 104, more_bytes: 0 };
 
 /// One block of a run.
 #[derive(Clone, Debug)]
@@ -113,8 +112,8 @@ impl BlockEntry {
 /// Reads a directory whose checksum was verified.
 pub(crate) fn read(bytes: &[u8], footer: &Footer) -> Result<Vec<BlockEntry>, Malformed> {
     let mut input = Input::new(bytes);
-    let mut entries = Input::new(input.take(footer.entries_len())?);
-    let mut totals = Input::new(input.take(footer.totals_len as usize)?);
+    let mut entries = Input::new(input.take(footer.entries_len(&FAMILY))?);
+    let mut totals = Input::new(input.take(footer.texts_len as usize)?);
     let mut blocks: Vec<BlockEntry> = Vec::with_capacity(footer.blocks as usize);
     let mut rows = 0_u64;
     for _ in 0..footer.blocks {
@@ -129,84 +128,4 @@ pub(crate) fn read(bytes: &[u8], footer: &Footer) -> Result<Vec<BlockEntry>, Mal
     }
     entries.expect("rows of all blocks", rows == footer.rows, footer.rows, rows)?;
     Ok(blocks)
-}
-
-/// The last bytes of a run file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Footer {
-    pub kind: u8,
-    pub blocks: u32,
-    pub directory_offset: u64,
-    pub totals_len: u32,
-    pub rows: u64,
-    pub tx_min: Tx,
-    pub tx_max: Tx,
-    /// XXH3-128, seed 0, of everything before the footer.
-    pub hash: u128,
-    pub directory_crc: u32,
-}
-
-impl Footer {
-    pub(crate) fn entries_len(&self) -> usize {
-        self.blocks as usize * ENTRY_BYTES
-    }
-
-    pub(crate) fn directory_len(&self) -> u64 {
-        self.entries_len() as u64 + u64::from(self.totals_len)
-    }
-
-    pub(crate) fn write(&self) -> [u8; FOOTER_BYTES] {
-        let mut out = Vec::with_capacity(FOOTER_BYTES);
-        out.extend_from_slice(FOOTER_MAGIC);
-        out.extend_from_slice(&VERSION.to_le_bytes());
-        out.extend_from_slice(&[self.kind, 0]);
-        out.extend_from_slice(&self.blocks.to_le_bytes());
-        out.extend_from_slice(&self.directory_offset.to_le_bytes());
-        out.extend_from_slice(&self.totals_len.to_le_bytes());
-        out.extend_from_slice(&self.directory_crc.to_le_bytes());
-        out.extend_from_slice(&self.rows.to_le_bytes());
-        out.extend_from_slice(&self.tx_min.bits().to_le_bytes());
-        out.extend_from_slice(&self.tx_max.bits().to_le_bytes());
-        out.extend_from_slice(&self.hash.to_le_bytes());
-        out.resize(FOOTER_BYTES - 4, 0);
-        let crc = crc32fast::hash(&out);
-        out.extend_from_slice(&crc.to_le_bytes());
-        let mut footer = [0; FOOTER_BYTES];
-        footer.copy_from_slice(&out);
-        footer
-    }
-}
-
-impl Footing for Footer {
-    const VERSION: u16 = VERSION;
-
-    fn directory(&self) -> Stretch {
-        Stretch { offset: self.directory_offset, len: self.directory_len(), crc: self.directory_crc }
-    }
-
-    fn blocks(&self) -> u32 {
-        self.blocks
-    }
-
-    fn read(bytes: &[u8; FOOTER_BYTES], file_len: u64) -> Result<Result<Self, u16>, Malformed> {
-        let mut input = Input::new(bytes);
-        let magic = input.take(8)? == FOOTER_MAGIC;
-        input.expect("a footer's magic", magic, 1, 0)?;
-        let mut crc_at = Input::new(&bytes[FOOTER_BYTES - 4..]);
-        let (crc, expected) = (crc_at.u32()?, crc32fast::hash(&bytes[..FOOTER_BYTES - 4]));
-        input.expect("a footer's checksum", crc == expected, expected.into(), crc.into())?;
-        let version = input.u16()?;
-        if !(VERSION_MIN..=VERSION).contains(&version) {
-            return Ok(Err(version));
-        }
-        let (kind, _) = (input.u8()?, input.u8()?);
-        let (blocks, directory_offset) = (input.u32()?, input.u64()?);
-        let (totals_len, directory_crc) = (input.u32()?, input.u32()?);
-        let (rows, tx_min, tx_max) = (input.u64()?, Tx::from_bits(input.u64()?), Tx::from_bits(input.u64()?));
-        let hash = u128::from(input.u64()?) | u128::from(input.u64()?) << 64;
-        let footer = Self { kind, blocks, directory_offset, totals_len, rows, tx_min, tx_max, hash, directory_crc };
-        let end = directory_offset.saturating_add(footer.directory_len()).saturating_add(FOOTER_BYTES as u64);
-        input.expect("a directory's end", directory_offset >= HEADER_BYTES as u64 && end == file_len, file_len, end)?;
-        Ok(Ok(footer))
-    }
 }

@@ -18,7 +18,7 @@ use super::ColumnRow;
 use super::block::{Block, TxPage};
 use super::cache::{Cache, IDS, Page, PageKey, TXS};
 use super::column::PAGE_ROWS;
-use super::directory::{self, BlockEntry, Footer, HEADER_MAGIC, VERSION};
+use super::directory::{self, BlockEntry, FAMILY, HEADER_MAGIC, VERSION};
 use super::part::{TxRun, prefix, tx_of};
 use super::prune::Floors;
 use super::schema::ID;
@@ -67,12 +67,10 @@ impl Run {
     /// Opens a run. **Errors:** [`IndexError::Corrupt`] for whatever is not what was written. **Cost:** reads the
     /// directory; blocks are verified when they are first used.
     pub fn open(path: &Path) -> Result<Self, IndexError> {
-        let Found { sealed, header: pco, footer, directory } = Sealed::open::<_, Footer>(path, read_header)?;
+        let Found { sealed, header: pco, footer, directory } = Sealed::open(path, &FAMILY, read_header)?;
         let blocks = directory::read(&directory, &footer)
             .map_err(|malformed| sealed.corrupt(footer.directory_offset, malformed))?;
-        let bytes = sealed.bytes();
-        let Footer { kind, rows, tx_min, tx_max, hash, .. } = footer;
-        let meta = RunMeta { path: path.to_owned(), bytes, hash, kind, rows, blocks: footer.blocks, tx_min, tx_max };
+        let meta = footer.meta(path, sealed.bytes());
         let mut markets: Vec<(EntityId, u32)> = blocks.iter().map(|block| block.market).zip(0..).collect();
         markets.dedup_by_key(|(market, _)| *market);
         Ok(Self { meta, sealed, blocks, markets, live_at: AtomicUsize::new(0), pco })

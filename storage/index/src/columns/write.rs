@@ -14,7 +14,7 @@ use myelin_datom::{EntityId, Tx};
 
 use super::block::{self, BLOCK_ROWS, Draft};
 use super::column::Encoder;
-use super::directory::{BlockEntry, Footer};
+use super::directory::{BlockEntry, FAMILY};
 use super::frozen::Frozen;
 use super::run::{RunMeta, write_header};
 use super::schema::{ID, PRICE, VOLUME, corrections};
@@ -22,6 +22,7 @@ use super::totals::{Adder, extremes};
 use super::{ColumnRow, part::TxRun};
 use crate::IndexError;
 use crate::file::NewFile;
+use crate::footer::Footer;
 
 /// Where slices go: the file, after whatever holds background writes back.
 pub trait Sink {
@@ -157,14 +158,14 @@ impl<'a, R: ColumnRow> RunWriter<'a, R> {
             kind: R::KIND as u8,
             blocks,
             directory_offset,
-            totals_len: self.totals.len() as u32,
+            texts_len: self.totals.len() as u32,
             rows,
             tx_min,
             tx_max,
             hash: 0,
             directory_crc: crc32fast::hash(&directory),
+            more: 0,
         };
-        let (path, bytes, hash) = self.file.finish(|hash| Footer { hash, ..footer }.write().to_vec())?;
-        Ok(RunMeta { path, bytes, hash, kind: R::KIND as u8, rows, blocks, tx_min, tx_max })
+        self.file.finish(&FAMILY, footer)
     }
 }

@@ -1,5 +1,5 @@
-//! The frame of a run of facts: header, blocks, one directory entry per block with its first key, how many retractions
-//! there are of each attribute, footer.
+//! The frame of a run of facts: header, one directory entry per block with its first key, how many retractions there are of
+//! each attribute.
 //!
 //! Every byte is drawn in `README.md`. Invariants: entries ascend by order, then by first key; a parsed directory is sound
 //! (offsets within the file, orders in their turn), so readers need not check it again. Deliberately absent: the keys of
@@ -9,14 +9,15 @@ use myelin_datom::{EntityId, Tx};
 
 use super::key::{KeyRef, Order};
 use crate::columns::wire::{Input, Malformed};
-use crate::sealed::{FOOTER_BYTES, Footing, HEADER_BYTES, Stretch};
+use crate::footer::{Family, Footer};
+use crate::sealed::HEADER_BYTES;
 
 /// Format version of a run of facts.
 pub(crate) const VERSION: u16 = 3;
-pub(crate) const ENTRY_BYTES: usize = 32;
-const TAKEN_BYTES: u64 = 24;
 pub(crate) const HEADER_MAGIC: &[u8; 8] = b"MYELFCT\n";
-pub(crate) const FOOTER_MAGIC: &[u8; 8] = b"MYELFCT.";
+/// Behind the first keys stands how many retractions there are of each attribute.
+pub(crate) const FAMILY: Family =
+    Family { magic: b"MYELFCT.", versions: VERSION..=VERSION, entry_bytes: 32, more_bytes: 24 };
 
 /// One block of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,8 +90,8 @@ impl Taken {
 /// Reads a directory whose checksum was verified.
 pub(crate) fn read(bytes: &[u8], footer: &Footer) -> Result<(Vec<BlockEntry>, Vec<Taken>), Malformed> {
     let mut input = Input::new(bytes);
-    let mut entries = Input::new(input.take(footer.entries_len())?);
-    let mut firsts = Input::new(input.take(footer.firsts_len as usize)?);
+    let mut entries = Input::new(input.take(footer.entries_len(&FAMILY))?);
+    let mut firsts = Input::new(input.take(footer.texts_len as usize)?);
     let mut blocks: Vec<BlockEntry> = Vec::with_capacity(footer.blocks as usize);
     let mut datoms = 0_u64;
     for _ in 0..footer.blocks {
@@ -103,92 +104,11 @@ pub(crate) fn read(bytes: &[u8], footer: &Footer) -> Result<(Vec<BlockEntry>, Ve
         datoms += if block.order == Order::Eavt { u64::from(block.keys) } else { 0 };
         blocks.push(block);
     }
-    entries.expect("datoms of all blocks", datoms == footer.datoms, footer.datoms, datoms)?;
-    let taken = (0..footer.taken).map(|_| Taken::read(&mut input)).collect::<Result<Vec<_>, _>>()?;
+    entries.expect("datoms of all blocks", datoms == footer.rows, footer.rows, datoms)?;
+    let taken = (0..footer.more).map(|_| Taken::read(&mut input)).collect::<Result<Vec<_>, _>>()?;
     let retracted = taken.iter().fold(0_u64, |sum, taken| sum.saturating_add(taken.datoms));
     input.expect("retractions of all attributes", retracted <= datoms, datoms, retracted)?;
     Ok((blocks, taken))
-}
-
-/// The last bytes of a run.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Footer {
-    pub blocks: u32,
-    pub directory_offset: u64,
-    pub firsts_len: u32,
-    pub directory_crc: u32,
-    pub datoms: u64,
-    pub tx_min: Tx,
-    pub tx_max: Tx,
-    /// XXH3-128, seed 0, of everything before the footer.
-    pub hash: u128,
-    /// Attributes of which there are retractions.
-    pub taken: u32,
-}
-
-impl Footer {
-    fn entries_len(&self) -> usize {
-        self.blocks as usize * ENTRY_BYTES
-    }
-
-    pub(crate) fn directory_len(&self) -> u64 {
-        self.entries_len() as u64 + u64::from(self.firsts_len) + u64::from(self.taken) * TAKEN_BYTES
-    }
-
-    pub(crate) fn write(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(FOOTER_BYTES);
-        out.extend_from_slice(FOOTER_MAGIC);
-        out.extend_from_slice(&VERSION.to_le_bytes());
-        out.extend_from_slice(&[super::FACTS_KIND, 0]);
-        out.extend_from_slice(&self.blocks.to_le_bytes());
-        out.extend_from_slice(&self.directory_offset.to_le_bytes());
-        out.extend_from_slice(&self.firsts_len.to_le_bytes());
-        out.extend_from_slice(&self.directory_crc.to_le_bytes());
-        out.extend_from_slice(&self.datoms.to_le_bytes());
-        out.extend_from_slice(&self.tx_min.bits().to_le_bytes());
-        out.extend_from_slice(&self.tx_max.bits().to_le_bytes());
-        out.extend_from_slice(&self.hash.to_le_bytes());
-        out.extend_from_slice(&self.taken.to_le_bytes());
-        out.resize(FOOTER_BYTES - 4, 0);
-        let crc = crc32fast::hash(&out);
-        out.extend_from_slice(&crc.to_le_bytes());
-        out
-    }
-}
-
-impl Footing for Footer {
-    const VERSION: u16 = VERSION;
-
-    fn directory(&self) -> Stretch {
-        Stretch { offset: self.directory_offset, len: self.directory_len(), crc: self.directory_crc }
-    }
-
-    fn blocks(&self) -> u32 {
-        self.blocks
-    }
-
-    fn read(bytes: &[u8; FOOTER_BYTES], file_len: u64) -> Result<Result<Self, u16>, Malformed> {
-        let mut input = Input::new(bytes);
-        let magic = input.take(8)? == FOOTER_MAGIC;
-        input.expect("a footer's magic", magic, 1, 0)?;
-        let mut crc_at = Input::new(&bytes[FOOTER_BYTES - 4..]);
-        let (crc, expected) = (crc_at.u32()?, crc32fast::hash(&bytes[..FOOTER_BYTES - 4]));
-        input.expect("a footer's checksum", crc == expected, expected.into(), crc.into())?;
-        let version = input.u16()?;
-        if version != VERSION {
-            return Ok(Err(version));
-        }
-        let _kind = input.u16()?;
-        let (blocks, directory_offset) = (input.u32()?, input.u64()?);
-        let (firsts_len, directory_crc) = (input.u32()?, input.u32()?);
-        let (datoms, tx_min, tx_max) = (input.u64()?, Tx::from_bits(input.u64()?), Tx::from_bits(input.u64()?));
-        let hash = u128::from(input.u64()?) | u128::from(input.u64()?) << 64;
-        let taken = input.u32()?;
-        let footer = Self { blocks, directory_offset, firsts_len, directory_crc, datoms, tx_min, tx_max, hash, taken };
-        let end = directory_offset.saturating_add(footer.directory_len()).saturating_add(FOOTER_BYTES as u64);
-        input.expect("a directory's end", directory_offset >= HEADER_BYTES as u64 && end == file_len, file_len, end)?;
-        Ok(Ok(footer))
-    }
 }
 
 /// **Shape:** magic 8, version u16, kind u8, zeros, CRC-32 u32.

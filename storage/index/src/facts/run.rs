@@ -10,7 +10,7 @@
 use std::path::Path;
 
 use super::FactFloors;
-use super::directory::{self, BlockEntry, Footer, Taken};
+use super::directory::{self, BlockEntry, FAMILY, Taken};
 use super::key::{KeyRef, Order};
 use crate::columns::wire::Malformed;
 use crate::sealed::{Found, Sealed, Stretch};
@@ -28,14 +28,10 @@ impl FactRun {
     /// Opens a run. **Errors:** [`IndexError::Corrupt`] for whatever is not what was written. **Cost:** reads the
     /// directory; blocks are verified when they are first used.
     pub fn open(path: &Path) -> Result<Self, IndexError> {
-        let Found { sealed, header: (), footer, directory } = Sealed::open::<_, Footer>(path, directory::read_header)?;
+        let Found { sealed, header: (), footer, directory } = Sealed::open(path, &FAMILY, directory::read_header)?;
         let (blocks, taken) = directory::read(&directory, &footer)
             .map_err(|malformed| sealed.corrupt(footer.directory_offset, malformed))?;
-        let bytes = sealed.bytes();
-        let Footer { datoms, tx_min, tx_max, hash, .. } = footer;
-        let kind = super::FACTS_KIND;
-        let (path, count) = (path.to_owned(), footer.blocks);
-        let meta = RunMeta { path, bytes, hash, kind, rows: datoms, blocks: count, tx_min, tx_max };
+        let meta = footer.meta(path, sealed.bytes());
         Ok(Self { meta, sealed, blocks, taken })
     }
 

@@ -13,11 +13,12 @@ use std::path::Path;
 
 use myelin_datom::{EntityId, Tx};
 
-use super::directory::{BlockEntry, Footer, Taken, write_header};
+use super::directory::{BlockEntry, FAMILY, Taken, write_header};
 use super::key::{self, KeyRef, Order};
 use super::prune::Thinning;
 use super::{FACTS_KIND, FactFloors, FrozenFacts};
 use crate::file::NewFile;
+use crate::footer::Footer;
 use crate::{IndexError, RunMeta, Sink};
 
 /// A block is ended when it has grown to this: one `pread` and one checksum at the first touch. **Units:** bytes.
@@ -149,17 +150,17 @@ impl<'a> Writer<'a> {
         self.file.pending.extend_from_slice(&directory);
         let Self { blocks, datoms, tx_min, tx_max, .. } = self;
         let footer = Footer {
+            kind: FACTS_KIND,
             blocks,
             directory_offset,
-            firsts_len: self.firsts.len() as u32,
+            texts_len: self.firsts.len() as u32,
             directory_crc: crc32fast::hash(&directory),
-            datoms,
+            rows: datoms,
             tx_min,
             tx_max,
             hash: 0,
-            taken: self.taken.len() as u32,
+            more: self.taken.len() as u32,
         };
-        let (path, bytes, hash) = self.file.finish(|hash| Footer { hash, ..footer }.write())?;
-        Ok(RunMeta { path, bytes, hash, kind: FACTS_KIND, rows: datoms, blocks, tx_min, tx_max })
+        self.file.finish(&FAMILY, footer)
     }
 }
