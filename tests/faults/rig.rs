@@ -45,7 +45,7 @@ impl Rig {
     /// An empty disk; `None`, with the reason printed, where none can be mounted.
     pub fn new(name: &str) -> Option<Self> {
         if let Some(reason) = unavailable() {
-            println!("skipped, no disk can be mounted here: {reason}");
+            println!("skipped: no disk can be mounted here: {reason}");
             return None;
         }
         let disk = FaultFs::temporary(name).expect("a disk is mounted");

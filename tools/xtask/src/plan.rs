@@ -5,6 +5,7 @@
 //!
 //!   campaign wal-crash-states trials=120000 failures=0 bound=3/120000
 //!
+//! A test that cannot try anything here prints `skipped: WHY` and returns; `--show-output` lets it be read, and counted so.
 //! A row with `campaign: true` fails if no such line came, so that a filter that matches nothing cannot pass for success.
 //! Deliberately absent: conditions and loops. What depends on the machine is a [`Need`].
 
@@ -84,10 +85,10 @@ pub(crate) const CI: Plan = Plan {
             budget_s: 240,
             ..STEP
         },
-        Step { name: "tests", command: "cargo test --workspace", budget_s: 400, ..STEP },
+        Step { name: "tests", command: "cargo test --workspace -- --show-output", budget_s: 400, ..STEP },
         Step {
             name: "tests on uring",
-            command: "cargo test -p myelin --tests",
+            command: "cargo test -p myelin --tests -- --show-output",
             env: &[("MYELIN_TEST_EXECUTOR", "uring")],
             budget_s: 180,
             needs: &[Need::Uring],
@@ -95,7 +96,7 @@ pub(crate) const CI: Plan = Plan {
         },
         Step {
             name: "tests on portable",
-            command: "cargo test -p myelin --tests",
+            command: "cargo test -p myelin --tests -- --show-output",
             env: &[("MYELIN_TEST_EXECUTOR", "portable")],
             budget_s: 60,
             same_tests_as: Some("tests on uring"),
@@ -103,7 +104,7 @@ pub(crate) const CI: Plan = Plan {
         },
         Step {
             name: "fault file system",
-            command: "cargo test -p myelin-faultfs",
+            command: "cargo test -p myelin-faultfs -- --show-output",
             needs: &[Need::Root, Need::Fuse],
             must_run: false,
             ..STEP
@@ -216,6 +217,14 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// Else a test that was skipped counts as one that passed.
+    #[test]
+    fn every_step_of_tests_shows_what_they_say() {
+        let steps = || CI.steps.iter().chain(LONG.steps).filter(|step| step.command.starts_with("cargo test"));
+        assert!(steps().count() > 5);
+        assert_eq!(steps().find(|step| !step.command.contains(" -- --show-output")).map(|step| step.name), None);
     }
 
     #[test]

@@ -1,5 +1,12 @@
 //! What the output of a step says: tests counted and named, campaigns with their trials and bounds.
 //!
+//! ```text
+//!   test runtime::awake::a_keeper_parks ... ok            passed, until more is known
+//!   ---- runtime::awake::a_keeper_parks stdout ----       with --show-output: what a passed test said
+//!   skipped: this system grants no class below others     then it was skipped, and this is why
+//!   test result: ok. 12 passed; ..                        closes a binary: counted
+//! ```
+//!
 //! Reads what libtest and libtest-mimic print. Deliberately absent: JSON output of tests, which is not stable.
 
 use std::collections::BTreeSet;
@@ -44,8 +51,14 @@ pub(crate) struct Report {
     pub(crate) count: Count,
     /// Tests that passed, as `binary name`.
     pub(crate) passed: BTreeSet<String>,
+    /// Tests that ended well and said that they had tried nothing, as `binary name: why`.
+    pub(crate) skips: Vec<String>,
     pub(crate) campaigns: Vec<Campaign>,
     binary: String,
+    /// Whose output is read.
+    saying: Option<String>,
+    /// Skips of this binary, which its own result counts as passed.
+    skipped_here: u64,
 }
 
 impl Report {
@@ -55,11 +68,26 @@ impl Report {
             // `Running tests/main.rs (target/debug/deps/main-0123)`: the hash in brackets changes with the build.
             self.binary = binary.split(" (").next().unwrap_or(binary).to_owned();
         } else if let Some(result) = line.strip_prefix("test result: ") {
-            self.count += counts(result);
+            let (count, skipped) = (counts(result), std::mem::take(&mut self.skipped_here));
+            let (passed, skipped) = (count.passed.saturating_sub(skipped), count.skipped + skipped);
+            self.count += Count { passed, skipped, ..count };
+            self.saying = None;
         } else if let Some(name) = line.strip_prefix("test ").and_then(|rest| rest.strip_suffix("... ok")) {
             self.passed.insert(format!("{} {}", self.binary, name.trim()));
+        } else if let Some(name) = line.strip_prefix("---- ").and_then(|rest| rest.strip_suffix(" stdout ----")) {
+            self.saying = Some(format!("{} {name}", self.binary));
+        } else if let Some(why) = line.strip_prefix("skipped: ") {
+            self.skip(why);
         } else if let Some(campaign) = line.strip_prefix("campaign ").and_then(campaign) {
             self.campaigns.push(campaign);
+        }
+    }
+
+    /// Whoever is speaking was skipped. One that failed stays failed, and one that says it twice is one.
+    fn skip(&mut self, why: &str) {
+        if let Some(test) = self.saying.as_ref().filter(|test| self.passed.remove(*test)) {
+            self.skips.push(format!("{test}: {why}"));
+            self.skipped_here += 1;
         }
     }
 }
@@ -132,6 +160,26 @@ mod tests {
         assert_eq!(report.count, Count { passed: 13, failed: 1, skipped: 3 });
         let names: Vec<&str> = report.passed.iter().map(String::as_str).collect();
         assert_eq!(names, ["tests/main.rs a", "unittests src/main.rs shard::a"]);
+    }
+
+    /// A test that had nothing to try it on printed that, returned, and stood among those that passed.
+    #[test]
+    fn a_test_that_says_it_was_skipped_did_not_pass() {
+        let report = read(
+            "     Running unittests src/lib.rs (target/debug/deps/myelin-0f)\n\
+             test awake::a ... ok\ntest awake::b ... ok\ntest awake::c ... FAILED\n\
+             successes:\n\n---- awake::a stdout ----\nskipped: no such class\nskipped: said again\n\n\
+             ---- awake::b stdout ----\ntwo frames were skipped: as they must be\n\n\
+             failures:\n\n---- awake::c stdout ----\nskipped: but it failed\n\n\
+             test result: FAILED. 2 passed; 1 failed; 1 ignored; 0 measured\n\
+             skipped: nobody is speaking\n\
+             \x20    Running tests/main.rs (target/debug/deps/main-1e)\n\
+             test a ... ok\ntest result: ok. 1 passed; 0 failed; 0 ignored; 0 measured\n",
+        );
+        assert_eq!(report.count, Count { passed: 2, failed: 1, skipped: 2 });
+        assert_eq!(report.skips, ["unittests src/lib.rs awake::a: no such class"]);
+        let names: Vec<&str> = report.passed.iter().map(String::as_str).collect();
+        assert_eq!(names, ["tests/main.rs a", "unittests src/lib.rs awake::b"]);
     }
 
     #[test]

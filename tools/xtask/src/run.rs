@@ -2,7 +2,8 @@
 //!
 //!   for each step   missing need? -> skipped, with the reason
 //!                   run -> count tests, gather campaigns, compare lists of tests
-//!   at the end      steps with result, seconds, budget; campaigns with trials and bound; `N passed, N failed, N skipped`
+//!   at the end      steps with result, seconds, budget; campaigns with trials and bound; tests that say they were skipped;
+//!                   `N passed, N failed, N skipped`
 //!
 //! The last line never says `0 failed` after a failure: a step that failed without a failed test counts as one, and so does
 //! a skip that `CI=true` does not allow. A step still running when the plan's time is up is killed with all its children.
@@ -36,6 +37,7 @@ struct Row {
     seconds: u64,
     budget_s: u64,
     count: Count,
+    skips: Vec<String>,
     campaigns: Vec<Campaign>,
 }
 
@@ -67,6 +69,7 @@ pub(crate) fn run(root: &Path, plan: &Plan, filters: &[String]) -> Result<ExitCo
             seconds: (now() - began).as_secs(),
             budget_s: step.budget_s,
             count: report.count,
+            skips: report.skips.clone(),
             campaigns: report.campaigns.clone(),
         });
         reports.insert(step.name, report);
@@ -245,7 +248,9 @@ fn summarise(rows: &[Row], seconds: u64, budget_s: u64) -> (String, Count) {
     if campaigns.len() > 1 {
         text.push_str(&format!("\n{}", table(&campaigns)));
     }
-    text.push_str(&format!("\n{seconds} s of {budget_s} s"));
+    let skips = rows.iter().flat_map(|row| row.skips.iter().map(|skip| format!("skipped in {}: {skip}\n", row.name)));
+    text.extend(std::iter::once("\n".to_owned()).chain(skips));
+    text.push_str(&format!("{seconds} s of {budget_s} s"));
     if seconds > budget_s {
         total.failed += 1;
         text.push_str(": FAILED, over the budget of the whole");
@@ -287,7 +292,15 @@ mod tests {
 
     fn row(outcome: Outcome, output: &str) -> Row {
         let read = report(output);
-        Row { name: "a", outcome, seconds: 1, budget_s: 10, count: read.count, campaigns: read.campaigns }
+        Row {
+            name: "a",
+            outcome,
+            seconds: 1,
+            budget_s: 10,
+            count: read.count,
+            skips: read.skips,
+            campaigns: read.campaigns,
+        }
     }
 
     const THREE: &str = "test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured";
@@ -314,6 +327,14 @@ mod tests {
     fn campaigns_of_all_steps_stand_in_one_table() {
         let (text, _) = summarise(&[row(Outcome::Passed, "campaign cuts trials=30 failures=0 bound=3/30")], 1, 100);
         assert!(text.contains("cuts") && text.contains("3/30 = 1.0e-1"), "{text}");
+    }
+
+    #[test]
+    fn a_test_that_was_skipped_is_named_with_its_reason() {
+        let said = "test x ... ok\n---- x stdout ----\nskipped: no disk\ntest result: ok. 1 passed; 0 failed;";
+        let (text, count) = summarise(&[row(Outcome::Passed, said)], 1, 100);
+        assert!(text.contains("\nskipped in a:  x: no disk\n"), "{text}");
+        assert_eq!(count, Count { passed: 0, failed: 0, skipped: 1 });
     }
 
     #[test]
