@@ -152,12 +152,16 @@ impl Identity {
         if identity.format != FORMAT {
             return Err(IdentityError::Format { path, found: identity.format });
         }
-        let sound = identity.node != 0 && identity.cores > 0 && identity.cores <= identity.shards;
-        if !sound || identity.check != identity.checksum() {
-            let what = "the checksum does not fit".to_owned();
-            return Err(IdentityError::Damaged { path, offset: 0, what });
-        }
-        Ok(identity)
+        let sound = identity.node != 0
+            && (1..=SHARDS_MAX).contains(&identity.shards)
+            && (1..=identity.shards).contains(&identity.cores);
+        let fits = identity.check == identity.checksum();
+        let what = match (fits, sound) {
+            (true, true) => return Ok(identity),
+            (false, _) => "the checksum does not fit",
+            (true, false) => "no directory is made with such a node, shards or cores",
+        };
+        Err(IdentityError::Damaged { path, offset: 0, what: what.to_owned() })
     }
 
     fn make(config: &Config) -> Result<Self, IdentityError> {
@@ -311,11 +315,29 @@ mod tests {
     use super::*;
     use myelin_mutants::{Depth, campaign, mutant};
 
+    fn identity(shards: u16, cores: u16) -> Identity {
+        let limits = Limits::default();
+        let mut identity = Identity { born: true, ..Identity::drawn(shards, cores, &limits) };
+        identity.check = identity.checksum();
+        identity
+    }
+
+    /// Seen red: the campaign's trials were slow, for 65,535 shards under a right checksum were those of a node.
+    #[test]
+    fn shards_and_cores_that_no_directory_is_made_with_are_refused() {
+        for (shards, cores, read) in
+            [(1, 1, true), (64, 64, true), (65, 1, false), (u16::MAX, 1, false), (0, 0, false), (2, 3, false)]
+        {
+            let bytes = serde_json::to_vec(&identity(shards, cores)).unwrap();
+            let found = Identity::decode(&bytes, PathBuf::from("node"));
+            assert_eq!(found.is_ok(), read, "{shards} shards on {cores} cores: {found:?}");
+        }
+    }
+
     #[test]
     fn campaign_no_bytes_break_the_reader_of_identities() {
         let limits = Limits::default();
-        let mut sound = Identity { born: true, ..Identity::drawn(5, 2, &limits) };
-        sound.check = sound.checksum();
+        let sound = identity(5, 2);
         let corpus = [serde_json::to_vec_pretty(&sound).unwrap()];
         campaign("identities", 10_000, 1, |dice| {
             let mut bytes = mutant(dice, &corpus);
