@@ -1,64 +1,115 @@
-//! Where a watcher is: one place per shard, spelled in the id of every event, so that `Last-Event-ID` goes on behind it.
+//! Where a listener is: one place per shard, spelled in the id of every event, so that `Last-Event-ID` goes on behind it.
 //!
 //! ```text
 //!   0:7361044480:3:17                 one shard: shard, tx, row, reflex of the last firing
+//!   0:7361044480:3                    the same of the log: shard, tx, how many of its entries were told
 //!   1:7361044499:0:17,0:7361044480    several: this event's first, then how far each other shard had come
 //! ```
 //!
-//! Without row and reflex a place is behind everything of its `tx`. Firings of different shards are not ordered, so one
-//! shard's place says nothing of another's: a shard that is not named begins behind the smallest `tx` that is, and may
-//! repeat firings, but leaves none out.
+//! With `shard:tx` alone a place is behind everything of its `tx`. What different shards tell is not ordered, so one shard's
+//! place says nothing of another's: a shard that is not named begins behind the smallest `tx` of which all was told, and
+//! may repeat events, but leaves none out.
 
-use myelin_client::FiringPlace;
+use myelin_client::{FiringPlace, TailPlace};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::str::Split;
+
+/// A place in what one shard tells.
+pub trait Place: Copy + PartialEq {
+    /// Behind everything of `tx` or before.
+    fn behind(tx: u64) -> Self;
+
+    /// In the middle of `tx`, as the numbers say; `None` when they are other numbers than a place has.
+    fn within(tx: u64, numbers: Split<'_, char>) -> Option<Self>;
+
+    /// The transaction, and the numbers that say where in it.
+    fn spelled(&self) -> (u64, String);
+}
+
+impl Place for FiringPlace {
+    fn behind(tx: u64) -> Self {
+        Self::behind(tx)
+    }
+
+    fn within(tx: u64, mut numbers: Split<'_, char>) -> Option<Self> {
+        let (n, reflex) = (numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?);
+        numbers.next().is_none().then_some(Self { tx, n, reflex })
+    }
+
+    fn spelled(&self) -> (u64, String) {
+        (self.tx, format!("{}:{}", self.n, self.reflex))
+    }
+}
+
+impl Place for TailPlace {
+    fn behind(tx: u64) -> Self {
+        Self::behind(tx)
+    }
+
+    fn within(tx: u64, mut numbers: Split<'_, char>) -> Option<Self> {
+        let entries = numbers.next()?.parse().ok()?;
+        numbers.next().is_none().then_some(Self { tx, entries })
+    }
+
+    fn spelled(&self) -> (u64, String) {
+        (self.tx, self.entries.to_string())
+    }
+}
 
 /// The last place of every shard.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Places(BTreeMap<u16, FiringPlace>);
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Places<P>(BTreeMap<u16, P>);
 
-impl Places {
-    /// Reads an event's id; also gives the reflex of its firing. `None` when it is none.
-    pub fn read(text: &str) -> Option<(Self, Option<u64>)> {
-        let (mut places, mut reflex) = (BTreeMap::new(), None);
+impl<P> Default for Places<P> {
+    fn default() -> Self {
+        Self(BTreeMap::new())
+    }
+}
+
+impl<P: Place> Places<P> {
+    /// Reads an event's id; also gives the first place of it that is in the middle of a `tx`. `None` when it is none.
+    pub fn read(text: &str) -> Option<(Self, Option<P>)> {
+        let (mut places, mut within) = (BTreeMap::new(), None);
         for item in text.trim().split(',') {
             let mut numbers = item.split(':');
             let shard: u16 = numbers.next()?.parse().ok()?;
             let tx: u64 = numbers.next()?.parse().ok()?;
-            let place = match (numbers.next(), numbers.next(), numbers.next()) {
-                (None, ..) => FiringPlace::behind(tx),
-                (Some(n), Some(of), None) => {
-                    let of = of.parse().ok()?;
-                    reflex.get_or_insert(of);
-                    FiringPlace { tx, n: n.parse().ok()?, reflex: of }
-                }
-                _ => return None,
+            let place = if numbers.clone().next().is_some() {
+                let place = P::within(tx, numbers)?;
+                within.get_or_insert(place);
+                place
+            } else {
+                P::behind(tx)
             };
             places.insert(shard, place);
         }
-        Some((Self(places), reflex))
+        Some((Self(places), within))
     }
 
     /// Notes how far a shard had come, unless more is known.
-    pub fn note_first(&mut self, shard: u16, place: FiringPlace) {
+    pub fn note_first(&mut self, shard: u16, place: P) {
         self.0.entry(shard).or_insert(place);
     }
 
     /// Notes how far a shard has come.
-    pub fn note(&mut self, shard: u16, place: FiringPlace) {
+    pub fn note(&mut self, shard: u16, place: P) {
         self.0.insert(shard, place);
     }
 
-    /// True when a shard's firing at this place lies at or before what is noted.
-    pub fn seen(&self, shard: u16, place: FiringPlace) -> bool {
-        self.0.get(&shard).is_some_and(|known| place <= *known)
+    /// How far a shard has come; nothing of one that is not noted.
+    pub fn of(&self, shard: u16) -> Option<P> {
+        self.0.get(&shard).copied()
     }
 
-    /// A place for each of so many shards.
-    pub fn of_all(&self, shards: u16) -> Vec<(u16, FiringPlace)> {
-        let Some(least) = self.0.values().map(|place| place.tx).min() else { return Vec::new() };
-        let place = |shard| self.0.get(&shard).copied().unwrap_or(FiringPlace::behind(least));
-        (0..shards).map(|shard| (shard, place(shard))).collect()
+    /// A place for each of so many shards; none where nothing is noted.
+    pub fn of_all(&self, shards: u16) -> Vec<(u16, P)> {
+        let whole = |place: &P| {
+            let (tx, _) = place.spelled();
+            if *place == P::behind(tx) { tx } else { tx.saturating_sub(1) }
+        };
+        let Some(least) = self.0.values().map(whole).min() else { return Vec::new() };
+        (0..shards).map(|shard| (shard, self.of(shard).unwrap_or(P::behind(least)))).collect()
     }
 
     /// The id of an event, this shard's place first.
@@ -70,10 +121,10 @@ impl Places {
             if !id.is_empty() {
                 id.push(',');
             }
-            let FiringPlace { tx, n, reflex } = *place;
-            let _ = match *place == FiringPlace::behind(tx) {
+            let (tx, within) = place.spelled();
+            let _ = match *place == P::behind(tx) {
                 true => write!(id, "{shard}:{tx}"),
-                false => write!(id, "{shard}:{tx}:{n}:{reflex}"),
+                false => write!(id, "{shard}:{tx}:{within}"),
             };
         }
         id
@@ -83,23 +134,36 @@ impl Places {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fmt::Debug;
 
-    #[test]
-    fn an_id_is_read_back_and_what_is_none_is_refused() {
-        for (text, reflex) in [("0:5:3:17", Some(17)), ("1:9:0:4,0:7,2:8:1:4", Some(4)), ("0:5", None)] {
-            let (places, found) = Places::read(text).unwrap();
+    fn check<P: Place + Debug + Eq>(sound: &[(&str, Option<P>)], unsound: &[&str]) {
+        for (text, within) in sound {
+            let (places, found) = Places::<P>::read(text).unwrap();
             let first = text.split(':').next().unwrap().parse().unwrap();
-            assert_eq!((places.id(Some(first)).as_str(), found), (text, reflex));
+            assert_eq!((places.id(Some(first)).as_str(), found), (*text, *within));
         }
-        for text in ["", "0", "x:1", "0:1:2", "0:1:2:3:4", "0:1,", "70000:1", "0:-1"] {
-            assert_eq!(Places::read(text), None, "{text}");
+        for text in ["", "0", "x:1", "0:1,", "0:1:", "70000:1", "0:-1"].iter().chain(unsound) {
+            assert_eq!(Places::<P>::read(text), None, "{text}");
         }
     }
 
     #[test]
-    fn a_shard_that_is_not_named_begins_behind_the_smallest_tx() {
+    fn an_id_is_read_back_and_what_is_none_is_refused() {
+        let firing = |tx, n, reflex| Some(FiringPlace { tx, n, reflex });
+        let firings = [("0:5:3:17", firing(5, 3, 17)), ("1:9:0:4,0:7,2:8:1:4", firing(9, 0, 4)), ("0:5", None)];
+        check(&firings, &["0:1:2", "0:1:2:3:4"]);
+        let entries = |tx, entries| Some(TailPlace { tx, entries });
+        let tails = [("0:5:3", entries(5, 3)), ("1:9,0:7:1,2:8:4", entries(7, 1)), ("0:5", None)];
+        check(&tails, &["0:1:2:3"]);
+    }
+
+    #[test]
+    fn a_shard_that_is_not_named_begins_where_nothing_is_left_out() {
         let (places, _) = Places::read("1:9:0:4,2:7:1:4").unwrap();
-        assert_eq!(places.of_all(3)[0], (0, FiringPlace::behind(7)));
-        assert_eq!(Places::default().of_all(3), []);
+        assert_eq!(places.of_all(3)[0], (0, FiringPlace::behind(6)));
+        let (places, _) = Places::read("1:9:4,2:7:1").unwrap();
+        assert_eq!(places.of_all(3)[0], (0, TailPlace::behind(6)));
+        assert_eq!(Places::read("1:9:4,2:7").unwrap().0.of_all(1), [(0, TailPlace::behind(7))]);
+        assert_eq!(Places::<TailPlace>::default().of_all(3), []);
     }
 }

@@ -17,10 +17,11 @@
 //! An event's id is a place per shard, the event's own first: `shard:tx:entries`, so many entries of `tx` told; without
 //! entries all of them. Invariant: each entry once, in the order of its shard. Deliberately absent: one order over shards.
 
-use super::events::{End, Events, last_event_id};
+use super::events::{self, Listener, Teller, last_event_id};
 use super::failure::{Failure, HttpCode};
+use super::place::Places;
 use super::query::{market_id, tx};
-use super::{Shared, limits, parameters, take_place};
+use super::{Shared, limits, parameters};
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::HeaderMap;
@@ -33,8 +34,6 @@ use myelin_said::{TickSaid, say_instant};
 use myelin_wire::{LogKind, Logged, Named, TAIL_ATTRIBUTES_MAX, TailEntry};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::sync::Arc;
 use tokio::time::timeout;
 
@@ -55,20 +54,14 @@ pub async fn tail(
     query: Result<Query<Parameters>, QueryRejection>,
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
-    let watcher = take_place(&shared.watchers, "as many watchers as there are places for listen")?;
+    let listener = Listener::admit(&shared)?;
     let asked = parameters(query)?;
     let client = shared.client().await?;
     let last = last_event_id(&headers, Places::read)?;
     let beginning = begin(&shared, client, &asked, last);
     let late = || Failure::http(HttpCode::NotServing, "the node did not answer in time");
     let (tail, places) = timeout(limits::ANSWER_WITHIN, beginning).await.unwrap_or_else(|_| Err(late()))?;
-    let (events, response) = Events::open()?;
-    let pump = Pump { shared: Arc::clone(&shared), client: client.clone(), places, events };
-    drop(tokio::spawn(async move {
-        pump.run(tail).await;
-        drop(watcher);
-    }));
-    Ok(response)
+    listener.hear(Telling { shared: Arc::clone(&shared), client: client.clone(), places, tail })
 }
 
 fn bad(message: impl Into<String>) -> Failure {
@@ -79,8 +72,8 @@ async fn begin(
     shared: &Shared,
     client: &Client,
     asked: &Parameters,
-    last: Option<Places>,
-) -> Result<(Tail, Places), Failure> {
+    last: Option<(Places<TailPlace>, Option<TailPlace>)>,
+) -> Result<(Tail, Places<TailPlace>), Failure> {
     let since = match (&asked.since, &asked.from) {
         (Some(_), Some(_)) => return Err(bad("say since=TX or from=TX, not both")),
         (Some(since), None) => Some(tx(since)?),
@@ -99,13 +92,13 @@ async fn begin(
         }
     };
     let (kinds, idents) = wanted(asked.attribute.as_deref())?;
-    let after = last.as_ref().map(|last| last.of_all(client.shards())).unwrap_or_default();
+    let mut places = last.map(|(places, _)| places).unwrap_or_default();
+    let after = places.of_all(client.shards());
     let (after, kinds, attributes) = (&after[..], &kinds[..], &idents[..]);
     let wanted = TailWanted { since, after, kinds, entity, named, attributes };
     let tail = client.tail(wanted).await.map_err(|error| Failure::error(&error))?;
-    let mut places = last.unwrap_or_default();
     for (shard, basis) in tail.begun() {
-        places.0.entry(*shard).or_insert(TailPlace::behind(since.unwrap_or(*basis).bits()));
+        places.note_first(*shard, TailPlace::behind(since.unwrap_or(*basis).bits()));
     }
     Ok((tail, places))
 }
@@ -131,101 +124,33 @@ fn wanted(attributes: Option<&str>) -> Result<(Vec<LogKind>, Vec<&str>), Failure
     Ok((kinds, idents))
 }
 
-/// How far each shard's stream was told.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Places(BTreeMap<u16, TailPlace>);
-
-impl Places {
-    /// Reads an event's id. `None` when it is none.
-    fn read(text: &str) -> Option<Self> {
-        let mut places = BTreeMap::new();
-        for item in text.trim().split(',') {
-            let mut numbers = item.split(':');
-            let shard: u16 = numbers.next()?.parse().ok()?;
-            let tx: u64 = numbers.next()?.parse().ok()?;
-            let place = match (numbers.next(), numbers.next()) {
-                (None, _) => TailPlace::behind(tx),
-                (Some(entries), None) => TailPlace { tx, entries: entries.parse().ok()? },
-                _ => return None,
-            };
-            places.insert(shard, place);
-        }
-        Some(Self(places))
-    }
-
-    /// A place for each of so many shards. One that is not named begins behind the smallest that is: it may tell what was
-    /// told, and leaves nothing out.
-    fn of_all(&self, shards: u16) -> Vec<(u16, TailPlace)> {
-        let whole = |place: &TailPlace| match *place == TailPlace::behind(place.tx) {
-            true => place.tx,
-            false => place.tx.saturating_sub(1),
-        };
-        let Some(least) = self.0.values().map(whole).min() else { return Vec::new() };
-        let place = |shard| self.0.get(&shard).copied().unwrap_or(TailPlace::behind(least));
-        (0..shards).map(|shard| (shard, place(shard))).collect()
-    }
-
-    /// The id of an event, this shard's place first.
-    fn id(&self, first: Option<u16>) -> String {
-        let mut id = String::new();
-        let first = first.and_then(|shard| self.0.get_key_value(&shard));
-        let others = self.0.iter().filter(|(shard, _)| first.is_none_or(|(first, _)| first != *shard));
-        for (shard, TailPlace { tx, entries }) in first.into_iter().chain(others) {
-            if !id.is_empty() {
-                id.push(',');
-            }
-            let _ = match *entries {
-                u32::MAX => write!(id, "{shard}:{tx}"),
-                entries => write!(id, "{shard}:{tx}:{entries}"),
-            };
-        }
-        id
-    }
-}
-
-/// From the tail to the bounded buffer.
-struct Pump {
+/// Tells the entries of the log.
+struct Telling {
     shared: Arc<Shared>,
     client: Client,
-    places: Places,
-    events: Events,
+    places: Places<TailPlace>,
+    tail: Tail,
 }
 
-impl Pump {
-    async fn run(mut self, mut tail: Tail) {
-        let end = self.pump(&mut tail).await;
-        // The node is told before the watcher's place is free.
-        drop(tail);
-        self.events.end(&self.shared, end);
+impl Teller for Telling {
+    fn begun(&self) -> Event {
+        let data = json!({ "shards": events::begun(self.tail.begun()) });
+        Event::default().event("begun").id(self.places.id(None)).data(data.to_string())
     }
 
-    async fn pump(&mut self, tail: &mut Tail) -> End {
-        let shards: Vec<_> =
-            tail.begun().iter().map(|(shard, tx)| json!({ "shard": shard, "tx": tx.to_string() })).collect();
-        let begun = Event::default().event("begun").id(self.places.id(None));
-        let mut event = begun.data(json!({ "shards": shards }).to_string());
-        loop {
-            if let Err(end) = self.events.say(event).await {
-                return end;
+    async fn next(&mut self) -> Result<Event, Failure> {
+        match self.tail.next().await {
+            Ok(Some(TailNews::Entry { shard, replayed, applied, entry })) => {
+                self.say(shard, replayed, applied, entry).await
             }
-            let news = tokio::select! {
-                news = tail.next() => news,
-                () = self.events.left() => return End::Left,
-            };
-            event = match news {
-                Ok(Some(TailNews::Entry { shard, replayed, applied, entry })) => {
-                    match self.say(shard, replayed, applied, entry).await {
-                        Ok(event) => event,
-                        Err(failure) => return failure.into(),
-                    }
-                }
-                Ok(Some(TailNews::Ended { why, .. })) => return Failure::refusal(&why).into(),
-                Ok(None) => return Failure::http(HttpCode::NotServing, "no shard sends any more").into(),
-                Err(error) => return Failure::http(HttpCode::NotServing, error.to_string()).into(),
-            };
+            Ok(Some(TailNews::Ended { why, .. })) => Err(Failure::refusal(&why)),
+            Ok(None) => Err(Failure::http(HttpCode::NotServing, "no shard sends any more")),
+            Err(error) => Err(Failure::http(HttpCode::NotServing, error.to_string())),
         }
     }
+}
 
+impl Telling {
     async fn say(&mut self, shard: u16, replayed: bool, applied: Tx, entry: TailEntry) -> Result<Event, Failure> {
         let (tx, n, number) = (entry.tx, entry.n, entry.number);
         let mut said = self.what(Tx::from_bits(tx), entry.what).await?;
@@ -234,7 +159,9 @@ impl Pump {
         if let (Value::Object(said), Value::Object(about)) = (&mut said, about) {
             said.extend(about);
         }
-        self.places.0.entry(shard).or_default().note(tx);
+        let mut place = self.places.of(shard).unwrap_or_default();
+        place.note(tx);
+        self.places.note(shard, place);
         Ok(Event::default().event("entry").id(self.places.id(Some(shard))).data(said.to_string()))
     }
 
@@ -274,28 +201,4 @@ fn quote_said(quote: &Quote) -> Value {
     json!({ "id": quote.id.to_string(), "event_time": say_instant(quote.event_time_ns), "bid": quote.bid,
             "bid_volume": quote.bid_volume, "ask": quote.ask, "ask_volume": quote.ask_volume,
             "source": quote.source.to_string() })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_id_is_read_back_and_what_is_none_is_refused() {
-        for text in ["0:5:3", "1:9:1,0:7,2:8:4", "0:5"] {
-            let first = text.split(':').next().unwrap().parse().unwrap();
-            assert_eq!(Places::read(text).unwrap().id(Some(first)), text);
-        }
-        for text in ["", "0", "x:1", "0:1:2:3", "0:1,", "70000:1", "0:-1"] {
-            assert_eq!(Places::read(text), None, "{text}");
-        }
-    }
-
-    #[test]
-    fn a_shard_that_is_not_named_begins_where_nothing_is_left_out() {
-        let places = Places::read("1:9:4,2:7:1").unwrap();
-        assert_eq!(places.of_all(3)[0], (0, TailPlace::behind(6)));
-        assert_eq!(Places::read("1:9:4,2:7").unwrap().of_all(1), [(0, TailPlace::behind(7))]);
-        assert_eq!(Places::default().of_all(3), []);
-    }
 }

@@ -6,7 +6,7 @@
 //!   .. & since=TX                             over history from there, flagged `replayed`, then live without a gap
 //!   Last-Event-ID: ..                         behind that event, nothing left out
 //!
-//!   subscription -> pump -> events.rs -> response        its watcher leaves: the subscription ends at every shard
+//!   subscription -> events.rs -> response        its watcher leaves: the subscription ends at every shard
 //! ```
 //!
 //! | event    | data                                                            |
@@ -18,12 +18,12 @@
 //! Invariant: a firing is told at least once to whoever goes on behind the last id it saw. Deliberately absent: order
 //! across shards.
 
-use super::events::{End, Events, last_event_id};
+use super::events::{self, Listener, Teller, last_event_id};
 use super::failure::{Failure, HttpCode};
 use super::guests::Visit;
 use super::place::Places;
 use super::query::{market_id, tx};
-use super::{Shared, limits, parameters, take_place};
+use super::{Shared, limits, parameters};
 use crate::reflex::{Kind, Scope, Spec};
 use crate::runtime::entropy;
 use axum::extract::rejection::QueryRejection;
@@ -57,13 +57,13 @@ pub async fn watch(
     query: Result<Query<Parameters>, QueryRejection>,
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
-    let watcher = take_place(&shared.watchers, "as many watchers as there are places for listen")?;
+    let listener = Listener::admit(&shared)?;
     let asked = parameters(query)?;
     let client = shared.client().await?;
     let last = last_event_id(&headers, Places::read)?;
     let beginning = begin(&shared, client, &asked, last);
     let late = || Failure::http(HttpCode::NotServing, "the node did not answer in time");
-    let Beginning { reflex, since, places, visit } =
+    let Beginning { reflex, since, mut places, visit } =
         timeout(limits::ANSWER_WITHIN, beginning).await.unwrap_or_else(|_| Err(late()))?;
     let subscribing = async {
         match (reflex, since) {
@@ -74,13 +74,11 @@ pub async fn watch(
     };
     let subscription = timeout(limits::ANSWER_WITHIN, subscribing).await.map_err(|_| late())?;
     let subscription = subscription.map_err(|error| Failure::error(&error))?;
-    let (events, response) = Events::open()?;
-    let pump = Pump { shared: Arc::clone(&shared), client: client.clone(), reflex, places, events };
-    drop(tokio::spawn(async move {
-        pump.run(subscription).await;
-        drop((visit, watcher));
-    }));
-    Ok(response)
+    for (shard, tx) in subscription.begun() {
+        places.note_first(*shard, behind(*tx, reflex));
+    }
+    let (shared, client) = (Arc::clone(&shared), client.clone());
+    listener.hear(Telling { shared, client, reflex, places, subscription, _visit: visit })
 }
 
 fn bad(message: impl Into<String>) -> Failure {
@@ -94,7 +92,7 @@ struct Beginning {
     /// Over history from here.
     since: Option<Tx>,
     /// What was seen already, or counts as seen.
-    places: Places,
+    places: Places<FiringPlace>,
     visit: Visit,
 }
 
@@ -114,7 +112,7 @@ async fn begin(
     shared: &Arc<Shared>,
     client: &Client,
     asked: &Parameters,
-    last: Option<(Places, Option<u64>)>,
+    last: Option<(Places<FiringPlace>, Option<FiringPlace>)>,
 ) -> Result<Beginning, Failure> {
     let number = |text: &String| match text.parse::<u64>() {
         Ok(id) if id > 0 => Ok(id),
@@ -129,10 +127,10 @@ async fn begin(
             }
             Beginning::new(shared, reflex, since)
         }
-        (Parameters { spec: Some(_), reflex: None, id, .. }, Some((_, of))) => {
+        (Parameters { spec: Some(_), reflex: None, id, .. }, Some((_, within))) => {
             // It was registered when the stream began.
             let told = || bad("this Last-Event-ID does not name the reflex: say reflex=ID");
-            let reflex = id.as_ref().map(number).transpose()?.or(*of).ok_or_else(told)?;
+            let reflex = id.as_ref().map(number).transpose()?.or(within.map(|place| place.reflex)).ok_or_else(told)?;
             Beginning::new(shared, Some(reflex), since)
         }
         (Parameters { spec: Some(spec), reflex: None, id, scope, .. }, None) => {
@@ -184,62 +182,40 @@ async fn register(
     Ok(beginning)
 }
 
-/// From the subscription to the bounded buffer.
-struct Pump {
+/// Tells the firings.
+struct Telling {
     shared: Arc<Shared>,
     client: Client,
     reflex: Option<u64>,
-    places: Places,
-    events: Events,
+    places: Places<FiringPlace>,
+    subscription: Subscription,
+    /// Behind the subscription: a guest's question goes when nobody is subscribed to it any more.
+    _visit: Visit,
 }
 
-impl Pump {
-    async fn run(mut self, mut subscription: Subscription) {
-        for (shard, tx) in subscription.begun() {
-            self.places.note_first(*shard, behind(*tx, self.reflex));
-        }
-        let end = self.pump(&mut subscription).await;
-        // The node is told before the watcher's place is free.
-        drop(subscription);
-        self.events.end(&self.shared, end);
-    }
-
-    async fn pump(&mut self, subscription: &mut Subscription) -> End {
-        let shards: Vec<_> =
-            subscription.begun().iter().map(|(shard, tx)| json!({ "shard": shard, "tx": tx.to_string() })).collect();
+impl Teller for Telling {
+    fn begun(&self) -> Event {
         let reflex = self.reflex.map_or_else(|| "all".to_owned(), |id| id.to_string());
-        let begun = Event::default().event("begun").id(self.places.id(None));
-        let mut event = begun.data(json!({ "reflex": reflex, "shards": shards }).to_string());
-        loop {
-            if let Err(end) = self.events.say(event).await {
-                return end;
-            }
-            let firing = tokio::select! {
-                firing = self.next(subscription) => firing,
-                () = self.events.left() => return End::Left,
-            };
-            let said = match firing {
-                Ok(firing) => self.say(&firing).await,
-                Err(failure) => Err(failure),
-            };
-            event = match said {
-                Ok(event) => event,
-                Err(failure) => return failure.into(),
-            };
-        }
+        let data = json!({ "reflex": reflex, "shards": events::begun(self.subscription.begun()) });
+        Event::default().event("begun").id(self.places.id(None)).data(data.to_string())
     }
 
-    /// The next firing that was not seen.
-    async fn next(&self, subscription: &mut Subscription) -> Result<Firing, Failure> {
+    async fn next(&mut self) -> Result<Event, Failure> {
         loop {
-            match subscription.next().await {
-                Ok(Some(News::Firing(firing))) if self.places.seen(firing.shard, FiringPlace::of(&firing.row)) => {}
-                Ok(Some(News::Firing(firing))) => return Ok(firing),
+            match self.subscription.next().await {
+                Ok(Some(News::Firing(firing))) if self.seen(&firing) => {}
+                Ok(Some(News::Firing(firing))) => return self.say(&firing).await,
                 Ok(Some(News::Ended { why, .. })) => return Err(Failure::refusal(&why)),
                 Ok(None) => return Err(Failure::http(HttpCode::NotServing, "no shard is listened to any more")),
                 Err(error) => return Err(Failure::http(HttpCode::NotServing, error.to_string())),
             }
         }
+    }
+}
+
+impl Telling {
+    fn seen(&self, firing: &Firing) -> bool {
+        self.places.of(firing.shard).is_some_and(|known| FiringPlace::of(&firing.row) <= known)
     }
 
     async fn say(&mut self, firing: &Firing) -> Result<Event, Failure> {
