@@ -152,8 +152,7 @@ async fn all_fired(client: &Client, place: FiringPlace, frames: std::ops::Range<
 #[test]
 fn campaign_nothing_acknowledged_is_lost_or_doubled_when_the_node_is_killed() {
     let rounds = trials(8, 100, 1000);
-    let dir = tempfile::tempdir().unwrap();
-    let setup = Setup::new(dir.path());
+    let setup = Setup::fresh();
     let mut node = setup.start();
     let (ids, mut place) = run(async {
         let client = node.client().await;
@@ -171,7 +170,7 @@ fn campaign_nothing_acknowledged_is_lost_or_doubled_when_the_node_is_killed() {
         let listen = node.listen;
         let (acked, seen) = std::thread::scope(|threads| {
             let load = threads.spawn(|| run(load(listen, &ids, first)));
-            let seen = kill_in(&mut node, dir.path(), phase, round);
+            let seen = kill_in(&mut node, &setup.dir, phase, round);
             (load.join().expect("the load ends with the node"), seen)
         });
         *kills.entry(phase).or_default() += u32::from(seen);
@@ -211,8 +210,7 @@ fn campaign_nothing_acknowledged_is_lost_or_doubled_when_the_node_is_killed() {
 
 #[test]
 fn runs_that_pile_up_are_merged_and_no_answer_changes() {
-    let dir = tempfile::tempdir().unwrap();
-    let setup = Setup::new(dir.path());
+    let setup = Setup::fresh();
     let mut node = setup.start();
     let (ids, moments) = run(async {
         let client = node.client().await;
@@ -232,7 +230,7 @@ fn runs_that_pile_up_are_merged_and_no_answer_changes() {
     });
     let merged = |name: &str| name.ends_with(".merged.ticks");
     wait_for("merged runs", || {
-        let mut names = std::fs::read_dir(dir.path().join("core-0000/runs")).unwrap().flatten();
+        let mut names = std::fs::read_dir(setup.dir.join("core-0000/runs")).unwrap().flatten();
         names.any(|entry| merged(&entry.file_name().to_string_lossy())).then_some(())
     });
     for restarted in [false, true] {
@@ -254,8 +252,7 @@ fn runs_that_pile_up_are_merged_and_no_answer_changes() {
 
 #[test]
 fn a_second_process_on_the_same_directory_is_refused() {
-    let dir = tempfile::tempdir().unwrap();
-    let setup = Setup::new(dir.path());
+    let setup = Setup::fresh();
     let _node = setup.start();
     let (code, said) = setup.refuses_to_start();
     assert_eq!(code, Some(7), "{said}");
@@ -263,12 +260,11 @@ fn a_second_process_on_the_same_directory_is_refused() {
 
 #[test]
 fn a_hard_state_that_is_gone_is_not_made_up() {
-    let dir = tempfile::tempdir().unwrap();
-    let setup = Setup::new(dir.path());
+    let setup = Setup::fresh();
     let mut node = setup.start();
     run(async { markets(&node.client().await, &MARKETS).await });
     node.kill();
-    std::fs::remove_file(dir.path().join("core-0000/hard-state")).unwrap();
+    std::fs::remove_file(setup.dir.join("core-0000/hard-state")).unwrap();
     let (code, said) = setup.refuses_to_start();
     assert_eq!(code, Some(6), "{said}");
     assert!(said.contains("hard state"), "{said}");
@@ -308,8 +304,7 @@ fn a_newest_segment_that_is_gone_as_a_whole_is_damage() {
 
 #[test]
 fn a_bit_flipped_in_the_durable_log_is_refused_by_file_and_offset_and_never_cut() {
-    let dir = tempfile::tempdir().unwrap();
-    let setup = Setup::new(dir.path());
+    let setup = Setup::fresh();
     let mut node = setup.start();
     run(async {
         let client = node.client().await;
@@ -319,7 +314,7 @@ fn a_bit_flipped_in_the_durable_log_is_refused_by_file_and_offset_and_never_cut(
         }
     });
     node.kill();
-    let segment = dir.path().join("core-0000/segment-0000");
+    let segment = setup.dir.join("core-0000/segment-0000");
     let mut bytes = std::fs::read(&segment).unwrap();
     // In the middle of the first frames: far below what later records prove durable.
     bytes[4096 + 20_000] ^= 4;

@@ -53,8 +53,7 @@ async fn age_of(client: &Client, e: EntityId, at: At) -> Option<Value<'static>> 
 
 #[test]
 fn what_was_said_is_read_as_of_since_and_as_history_through_kill_seal_and_restart() {
-    let dir = tempfile::tempdir().unwrap();
-    let setup = Setup::new(dir.path());
+    let setup = Setup::fresh();
     let mut node = setup.start();
     let (ann, first, second, last) = run(async {
         let client = node.client().await;
@@ -101,7 +100,7 @@ fn what_was_said_is_read_as_of_since_and_as_history_through_kill_seal_and_restar
     });
     node.wait_for_checkpoints(1);
     assert!(
-        std::fs::read_dir(dir.path().join("core-0000/runs")).unwrap().any(|file| file
+        std::fs::read_dir(setup.dir.join("core-0000/runs")).unwrap().any(|file| file
             .unwrap()
             .file_name()
             .to_string_lossy()
@@ -128,7 +127,7 @@ fn what_was_said_is_read_as_of_since_and_as_history_through_kill_seal_and_restar
     node.kill();
     let output = std::process::Command::new(env!("CARGO_BIN_EXE_myelin"))
         .args(["verify", "-o", "json"])
-        .arg(dir.path())
+        .arg(&setup.dir)
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -146,8 +145,7 @@ async fn fill_from(client: &Client, first: usize, pages: usize) {
 
 #[test]
 fn many_small_runs_of_facts_become_one_and_every_fact_is_still_there() {
-    let dir = tempfile::tempdir().unwrap();
-    let setup = Setup::new(dir.path());
+    let setup = Setup::fresh();
     let mut node = setup.start();
     run(async {
         let client = node.client().await;
@@ -158,7 +156,7 @@ fn many_small_runs_of_facts_become_one_and_every_fact_is_still_there() {
         }
     });
     wait_for("runs of facts to be merged", || {
-        let mut runs = std::fs::read_dir(dir.path().join("core-0000/runs")).unwrap();
+        let mut runs = std::fs::read_dir(setup.dir.join("core-0000/runs")).unwrap();
         runs.any(|run| run.unwrap().file_name().to_string_lossy().ends_with("merged.facts")).then_some(())
     });
     for killed in [false, true] {
@@ -230,8 +228,7 @@ fn bytes_of_fact_runs(dir: &std::path::Path) -> u64 {
 
 #[test]
 fn a_past_that_no_policy_keeps_goes_with_its_room_and_what_holds_stays_through_kills() {
-    let dir = tempfile::tempdir().unwrap();
-    let setup = Setup::new(dir.path());
+    let setup = Setup::fresh();
     let mut node = setup.start();
     let (early, last) = run(async {
         let client = node.client().await;
@@ -240,7 +237,7 @@ fn a_past_that_no_policy_keeps_goes_with_its_room_and_what_holds_stays_through_k
         (early, prices(&client, 1..120).await)
     });
     node.wait_for_checkpoints(2);
-    let full = bytes_of_fact_runs(dir.path());
+    let full = bytes_of_fact_runs(&setup.dir);
     let horizon = run(async {
         let client = node.client().await;
         assert_eq!(refused_below(&client, &of("desk/price"), At::as_of(early)).await, None, "all is kept");
@@ -256,7 +253,7 @@ fn a_past_that_no_policy_keeps_goes_with_its_room_and_what_holds_stays_through_k
         }
     });
     assert_eq!(horizon, last, "what was said last, and nothing before it");
-    wait_for("the room of 11,900 prices", || (bytes_of_fact_runs(dir.path()) * 5 < full).then_some(()));
+    wait_for("the room of 11,900 prices", || (bytes_of_fact_runs(&setup.dir) * 5 < full).then_some(()));
     for round in 0..3 {
         run(async {
             let client = node.client().await;
@@ -298,7 +295,7 @@ fn a_past_that_no_policy_keeps_goes_with_its_room_and_what_holds_stays_through_k
         node.kill();
         if round == 1 {
             let output =
-                std::process::Command::new(env!("CARGO_BIN_EXE_myelin")).arg("verify").arg(dir.path()).output();
+                std::process::Command::new(env!("CARGO_BIN_EXE_myelin")).arg("verify").arg(&setup.dir).output();
             let output = output.unwrap();
             assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
         }
@@ -325,8 +322,7 @@ fn code(error: Error) -> (Option<Code>, Option<u32>) {
 
 #[test]
 fn a_transaction_that_cannot_be_is_refused_by_its_op_and_nothing_of_it_is_stored() {
-    let dir = tempfile::tempdir().unwrap();
-    let node = Setup::new(dir.path()).start();
+    let node = Setup::fresh().start();
     run(async {
         let client = node.client().await;
         client.transact(&transaction(SCHEMA)).await.unwrap();
@@ -362,8 +358,7 @@ fn a_transaction_that_cannot_be_is_refused_by_its_op_and_nothing_of_it_is_stored
 
 #[test]
 fn a_repeated_transaction_is_executed_once_and_bytes_that_are_none_leave_no_trace() {
-    let dir = tempfile::tempdir().unwrap();
-    let setup = Setup::new(dir.path());
+    let setup = Setup::fresh();
     let mut node = setup.start();
     let mut body = Vec::new();
     transaction(SCHEMA).write(&mut body);
@@ -393,8 +388,7 @@ fn a_repeated_transaction_is_executed_once_and_bytes_that_are_none_leave_no_trac
 
 #[test]
 fn a_partition_lives_on_the_shard_of_its_name_with_a_schema_of_its_own() {
-    let dir = tempfile::tempdir().unwrap();
-    let node = Setup::new(dir.path()).shards(2).start();
+    let node = Setup::fresh().shards(2).start();
     let half = |half: u16| {
         (0..).map(|n| format!("part-{n}")).find(|name| Slot::of_name(name).number() / 2048 == half).unwrap()
     };
@@ -428,8 +422,7 @@ async fn dense(client: &Client) -> EntityId {
 
 #[test]
 fn a_skipped_id_of_a_dense_feed_becomes_a_fact_of_the_same_transaction() {
-    let dir = tempfile::tempdir().unwrap();
-    let setup = Setup::new(dir.path());
+    let setup = Setup::fresh();
     let mut node = setup.start();
     let (market, gap_tx) = run(async {
         let client = node.client().await;
@@ -547,8 +540,7 @@ fn the_command_line_and_http_say_facts_and_read_them() {
 
 #[test]
 fn campaign_mutated_transactions_are_refused_or_applied_alike_by_a_replay() {
-    let dir = tempfile::tempdir().unwrap();
-    let setup = Setup::new(dir.path());
+    let setup = Setup::fresh();
     let mut node = setup.start();
     let count = trials(300, 5_000, 100_000);
     let people = r#"[
@@ -601,8 +593,7 @@ fn campaign_mutated_transactions_are_refused_or_applied_alike_by_a_replay() {
 
 #[test]
 fn campaign_a_counter_that_was_acked_is_never_lost_or_doubled_when_the_node_is_killed() {
-    let dir = tempfile::tempdir().unwrap();
-    let setup = Setup::new(dir.path());
+    let setup = Setup::fresh();
     let mut node = setup.start();
     let anna = run(async {
         let client = node.client().await;

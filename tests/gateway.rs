@@ -90,8 +90,7 @@ fn count(node: &Node, tx: &str) -> u64 {
 
 #[test]
 fn every_form_of_a_body_becomes_ticks_and_repeating_it_changes_nothing() {
-    let dir = tempfile::tempdir().unwrap();
-    let node = Setup::new(dir.path()).shards(2).start();
+    let node = Setup::fresh().shards(2).start();
     let rows =
         |from: u64| -> Vec<_> { (from..from + 6).map(|id| row(["a", "b", "c"][id as usize % 3], id, 1.5)).collect() };
     let zst = |body: &[u8]| zstd::encode_all(body, 3).unwrap();
@@ -130,8 +129,7 @@ fn every_form_of_a_body_becomes_ticks_and_repeating_it_changes_nothing() {
 
 #[test]
 fn bad_rows_are_named_and_nothing_is_stored_unless_partial_is_asked_for() {
-    let dir = tempfile::tempdir().unwrap();
-    let node = Setup::new(dir.path()).shards(2).start();
+    let node = Setup::fresh().shards(2).start();
     let mut rows: Vec<_> = (1..=8).map(|id| row(["a", "b"][id as usize % 2], id, 1.0)).collect();
     assert_eq!(post(&node, "create_markets=true", JSON, Value::from(rows.clone()).to_string().as_bytes()).status, 202);
     rows.iter_mut().for_each(|row| row["id"] = json!(100 + row["id"].as_str().unwrap().parse::<u64>().unwrap()));
@@ -231,8 +229,7 @@ fn peak_bytes(dir: &std::path::Path) -> u64 {
 
 #[test]
 fn reads_answer_as_of_the_moment_they_are_asked_for() {
-    let dir = tempfile::tempdir().unwrap();
-    let node = Setup::new(dir.path()).shards(2).start();
+    let node = Setup::fresh().shards(2).start();
     let first = post(&node, "create_markets=true", NDJSON, &lines(&[row("a", 1, 10.0), row("a", 2, 20.0)])).json();
     let then = first["tx"].as_str().unwrap().to_owned();
     let second = post(&node, "", NDJSON, &lines(&[row("a", 3, 30.0), row("a", 4, 5.0)])).json();
@@ -301,8 +298,7 @@ impl Events {
 
 #[test]
 fn a_watcher_hears_what_fires_and_goes_on_behind_the_last_event_it_saw() {
-    let dir = tempfile::tempdir().unwrap();
-    let node = Setup::new(dir.path()).shards(2).start();
+    let node = Setup::fresh().shards(2).start();
     let send = |rows: &[Value]| assert_eq!(post(&node, "create_markets=true", NDJSON, &lines(rows)).status, 202);
     send(&[row("a", 1, 50.0), row("b", 1, 50.0)]);
     let mut events = Events::open(&node, "spec=above%20100&scope=all", None);
@@ -355,8 +351,7 @@ fn a_watcher_hears_what_fires_and_goes_on_behind_the_last_event_it_saw() {
 
 #[test]
 fn a_watcher_that_does_not_read_is_ended_and_told() {
-    let dir = tempfile::tempdir().unwrap();
-    let node = Setup::new(dir.path()).start();
+    let node = Setup::fresh().start();
     assert_eq!(post(&node, "create_markets=true", NDJSON, &lines(&[row("a", 1, 1.0)])).status, 202);
     let mut slow = Events::open(&node, "spec=above%20100&id=9", None);
     assert_eq!(slow.next().0, "begun");
@@ -385,8 +380,7 @@ fn a_watcher_that_does_not_read_is_ended_and_told() {
 
 #[test]
 fn what_is_kept_is_said_and_asked_over_http_as_at_the_command_line() {
-    let dir = tempfile::tempdir().unwrap();
-    let node = Setup::new(dir.path()).shards(2).start();
+    let node = Setup::fresh().shards(2).start();
     let rows: Vec<_> = (1..=500).map(|id| row(["keep:a", "keep:b/c"][id as usize % 2], id, 1.5)).collect();
     assert_eq!(post(&node, "create_markets=true", NDJSON, &lines(&rows)).status, 202);
     let ask = |method: &str, path: &str, body: &str| {
@@ -433,8 +427,7 @@ fn what_is_kept_is_said_and_asked_over_http_as_at_the_command_line() {
 
 #[test]
 fn heads_and_bodies_that_dribble_are_cut_off_and_others_are_served() {
-    let dir = tempfile::tempdir().unwrap();
-    let node = Setup::new(dir.path()).start();
+    let node = Setup::fresh().start();
     let mut head = open(&node);
     let mut body = open(&node);
     write!(head, "GET /healthz HTTP/1.1\r\nHost: ").unwrap();
@@ -460,8 +453,7 @@ fn heads_and_bodies_that_dribble_are_cut_off_and_others_are_served() {
 
 #[test]
 fn two_thousand_watchers_who_came_and_went_leave_the_next_one_its_firing() {
-    let dir = tempfile::tempdir().unwrap();
-    let node = Setup::new(dir.path()).start();
+    let node = Setup::fresh().start();
     assert_eq!(post(&node, "create_markets=true", NDJSON, &lines(&[row("a", 1, 1.0)])).status, 202);
     assert_eq!(Events::open(&node, "spec=above%20100&id=9", None).next().0, "begun");
     // Whoever left has left for good: a place of the gateway is free when the node was told.
@@ -486,8 +478,7 @@ fn two_thousand_watchers_who_came_and_went_leave_the_next_one_its_firing() {
 
 #[test]
 fn the_log_is_told_from_any_transaction_and_goes_on_behind_the_last_entry_that_was_seen() {
-    let dir = tempfile::tempdir().unwrap();
-    let node = Setup::new(dir.path()).shards(2).start();
+    let node = Setup::fresh().shards(2).start();
     let send = |rows: &[Value]| {
         let said = post(&node, "create_markets=true", NDJSON, &lines(rows));
         assert_eq!(said.status, 202, "{}", said.body);
@@ -547,8 +538,7 @@ fn the_log_is_told_from_any_transaction_and_goes_on_behind_the_last_entry_that_w
 
 #[test]
 fn facts_are_told_by_the_name_of_their_attribute() {
-    let dir = tempfile::tempdir().unwrap();
-    let node = Setup::new(dir.path()).start();
+    let node = Setup::fresh().start();
     let transact = |text: &str| {
         let transaction = myelin_feed::facts::transaction(text.as_bytes()).unwrap();
         run(async { node.client().await.transact(&transaction).await.unwrap() });

@@ -15,8 +15,7 @@ fn ping_frame() -> Vec<u8> {
 
 #[test]
 fn bytes_that_are_no_frame_are_refused_by_name_and_end_the_connection() {
-    let dir = tempfile::tempdir().unwrap();
-    let node = Setup::new(dir.path()).start();
+    let node = Setup::fresh().start();
     let mut wrong_version = ping_frame();
     wrong_version[4] = 9;
     let mut oversize = Vec::new();
@@ -45,8 +44,7 @@ fn bytes_that_are_no_frame_are_refused_by_name_and_end_the_connection() {
 
 #[test]
 fn a_hello_comes_first_and_once() {
-    let dir = tempfile::tempdir().unwrap();
-    let node = Setup::new(dir.path()).start();
+    let node = Setup::fresh().start();
     let mut line = Line::silent(node.listen);
     assert_eq!(Code::from_number(line.ask(Header::new(Kind::Ping), b"").0.code), Some(Code::HelloExpected));
     assert!(line.hear().is_none());
@@ -122,8 +120,7 @@ fn a_frame_that_began_is_whole_in_time_or_its_sender_is_told_and_cut() {
 
 #[test]
 fn campaign_random_frames_in_random_order_leave_the_node_serving() {
-    let dir = tempfile::tempdir().unwrap();
-    let node = Setup::new(dir.path()).start();
+    let node = Setup::fresh().start();
     let sequences = trials(200, 5_000, 100_000);
     let mut random = 0x9e37_79b9_7f4a_7c15_u64;
     let mut draw = |below: u64| {

@@ -8,8 +8,7 @@ use myelin_wire::{Attribute, Code, Header, Kind, MarketFlags, MarketSpec};
 
 #[test]
 fn a_tick_travels_from_the_socket_to_the_count_and_survives_a_restart() {
-    let dir = tempfile::tempdir().unwrap();
-    let setup = Setup::new(dir.path());
+    let setup = Setup::fresh();
     let mut node = setup.start();
     let (before, after) = run(async {
         let client = node.client().await;
@@ -37,8 +36,7 @@ fn a_tick_travels_from_the_socket_to_the_count_and_survives_a_restart() {
 
 #[test]
 fn ten_thousand_ticks_are_durable_counted_and_have_fired_as_the_founders_asked() {
-    let dir = tempfile::tempdir().unwrap();
-    let node = Setup::new(dir.path()).start();
+    let node = Setup::fresh().start();
     run(async {
         let client = node.client().await;
         let names: Vec<String> = (0..100).map(|n| format!("founding:{{M{n}}}")).collect();
@@ -80,8 +78,7 @@ fn ten_thousand_ticks_are_durable_counted_and_have_fired_as_the_founders_asked()
 
 #[test]
 fn markets_of_two_shards_are_written_and_counted_at_one_moment() {
-    let dir = tempfile::tempdir().unwrap();
-    let setup = Setup::new(dir.path()).shards(2);
+    let setup = Setup::fresh().shards(2);
     let mut node = setup.start();
     let moment = run(async {
         let client = node.client().await;
@@ -106,8 +103,7 @@ fn markets_of_two_shards_are_written_and_counted_at_one_moment() {
 
 #[test]
 fn what_no_row_may_be_is_refused_by_name_and_nothing_of_its_frame_is_stored() {
-    let dir = tempfile::tempdir().unwrap();
-    let node = Setup::new(dir.path()).start();
+    let node = Setup::fresh().start();
     // The client refuses such rows itself, so this speaks to the node directly.
     let mut line = Line::open(node.listen);
     let id = line.market(7, "guard");
@@ -139,8 +135,7 @@ fn what_no_row_may_be_is_refused_by_name_and_nothing_of_its_frame_is_stored() {
 
 #[test]
 fn a_repeated_id_is_a_duplicate_with_the_same_bytes_and_a_conflict_with_others() {
-    let dir = tempfile::tempdir().unwrap();
-    let setup = Setup::new(dir.path());
+    let setup = Setup::fresh();
     let mut node = setup.start();
     let ids = run(async {
         let client = node.client().await;
@@ -166,8 +161,7 @@ fn a_repeated_id_is_a_duplicate_with_the_same_bytes_and_a_conflict_with_others()
 
 #[test]
 fn a_moment_too_far_ahead_is_refused_and_one_just_ahead_is_closed_first() {
-    let dir = tempfile::tempdir().unwrap();
-    let node = Setup::new(dir.path()).start();
+    let node = Setup::fresh().start();
     run(async {
         let client = node.client().await;
         let id = markets(&client, &["moment"]).await[0];
@@ -188,8 +182,7 @@ fn a_moment_too_far_ahead_is_refused_and_one_just_ahead_is_closed_first() {
 
 #[test]
 fn a_node_says_when_it_serves_and_counts_what_it_does() {
-    let dir = tempfile::tempdir().unwrap();
-    let node = Setup::new(dir.path()).start();
+    let node = Setup::fresh().start();
     assert_eq!(node.get("/healthz").0, 200);
     let (status, body) = node.get("/readyz");
     assert_eq!(status, 200, "{body}");
@@ -209,8 +202,7 @@ fn a_data_directory_keeps_its_shards_for_life() {
 
 #[test]
 fn a_market_is_created_on_the_shard_of_its_slot_and_nowhere_else() {
-    let dir = tempfile::tempdir().unwrap();
-    let node = Setup::new(dir.path()).shards(2).start();
+    let node = Setup::fresh().shards(2).start();
     let mut line = Line::open(node.listen);
     for shard in [0, 1] {
         // One name of each half of the slots, asked of the wrong half.
@@ -226,8 +218,7 @@ fn a_market_is_created_on_the_shard_of_its_slot_and_nowhere_else() {
 
 #[test]
 fn markets_that_come_later_are_not_in_the_past() {
-    let dir = tempfile::tempdir().unwrap();
-    let setup = Setup::new(dir.path());
+    let setup = Setup::fresh();
     let mut node = setup.start();
     let before = run(async {
         let client = node.client().await;
@@ -253,8 +244,7 @@ fn markets_that_come_later_are_not_in_the_past() {
 
 #[test]
 fn rows_come_back_in_the_order_they_were_applied_page_by_page() {
-    let dir = tempfile::tempdir().unwrap();
-    let node = Setup::new(dir.path()).start();
+    let node = Setup::fresh().start();
     run(async {
         let client = node.client().await;
         let ids = markets(&client, &["pages"]).await;

@@ -76,8 +76,7 @@ fn long_reads_are_exact_while_rows_arrive_and_no_turn_is_long() {
 
 #[test]
 fn more_long_reads_than_there_are_places_for_are_refused_and_those_who_leave_give_theirs_back() {
-    let dir = tempfile::tempdir().unwrap();
-    let node = Setup::new(dir.path()).start();
+    let node = Setup::fresh().start();
     run(async {
         let client = node.client().await;
         let ids = markets(&client, &["long:many"]).await;
@@ -115,8 +114,7 @@ fn more_long_reads_than_there_are_places_for_are_refused_and_those_who_leave_giv
 
 #[test]
 fn a_page_whose_times_match_few_rows_is_short_and_all_pages_together_are_whole() {
-    let dir = tempfile::tempdir().unwrap();
-    let node = Setup::new(dir.path()).start();
+    let node = Setup::fresh().start();
     run(async {
         let client = node.client().await;
         let ids = markets(&client, &["long:sparse"]).await;

@@ -7,7 +7,9 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tempfile::TempDir;
 
 /// How long anything may take before a test says it hangs.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -17,6 +19,8 @@ pub struct Node {
     child: Child,
     pub listen: SocketAddr,
     pub http: SocketAddr,
+    /// Stays while the node runs.
+    _folder: Option<Arc<TempDir>>,
 }
 
 /// How a node is started.
@@ -29,15 +33,23 @@ pub struct Setup {
     /// Who runs the data cores.
     pub executor: String,
     pub more: Vec<String>,
+    /// What `dir` names, where it is to go with the last that uses it.
+    pub folder: Option<Arc<TempDir>>,
 }
 
 impl Setup {
+    /// In a folder of its own, which goes with the setup and its nodes.
+    pub fn fresh() -> Self {
+        let folder = Arc::new(tempfile::tempdir().expect("a folder is made"));
+        Self { folder: Some(Arc::clone(&folder)), ..Self::new(folder.path()) }
+    }
+
     pub fn new(dir: &Path) -> Self {
         // Small segments and early sealing: rolls, seals and checkpoints happen within a test's few thousand ticks.
         let more = ["--lean", "--no-pin", "--segment-bytes", "1048576", "--seal-rows", "5000"];
         let listen = SocketAddr::from(([127, 0, 0, 1], 0));
         let executor = std::env::var("MYELIN_TEST_EXECUTOR").unwrap_or_else(|_| "auto".to_owned());
-        Self { dir: dir.to_owned(), shards: 1, listen, executor, more: more.map(str::to_owned).to_vec() }
+        Self { dir: dir.to_owned(), shards: 1, listen, executor, more: more.map(str::to_owned).to_vec(), folder: None }
     }
 
     pub fn shards(mut self, shards: u16) -> Self {
@@ -69,7 +81,12 @@ impl Setup {
         });
         let address =
             |value: &serde_json::Value| value.as_str().and_then(|text| text.parse().ok()).expect("an address");
-        Node { child, listen: address(&addresses["listen"][0]), http: address(&addresses["http"]) }
+        Node {
+            child,
+            listen: address(&addresses["listen"][0]),
+            http: address(&addresses["http"]),
+            _folder: self.folder.clone(),
+        }
     }
 
     /// Starts a node that must refuse to serve; gives its exit code and what it said.

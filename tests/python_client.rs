@@ -12,8 +12,7 @@ fn a_client_that_was_written_from_the_page_alone_is_understood() {
         println!("skipped: there is no python3 on this machine");
         return;
     }
-    let dir = tempfile::tempdir().unwrap();
-    let node = Setup::new(dir.path()).start();
+    let node = Setup::fresh().start();
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python/check.py");
     let output = Command::new("python3").arg("-B").arg(script).arg(node.listen.to_string()).output().unwrap();
     let (said, complained) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));

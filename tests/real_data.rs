@@ -21,8 +21,7 @@ fn json(text: &str) -> Value {
 #[test]
 fn the_recorded_trades_go_in_once_and_are_counted_as_of_any_moment() {
     let Some(trades) = data("trades.csv.gz") else { return };
-    let dir = tempfile::tempdir().unwrap();
-    let setup = Setup::new(dir.path());
+    let setup = Setup::fresh();
     let mut node = setup.start();
     let ingest = ["ingest", &trades, "--format", "binance-trades", "--create-markets", "-o", "json"];
     let (code, said) = node.myelin(&ingest);
@@ -42,8 +41,7 @@ fn the_recorded_trades_go_in_once_and_are_counted_as_of_any_moment() {
 #[test]
 fn the_recorded_quotes_go_in_once() {
     let Some(quotes) = data("quotes.csv.gz") else { return };
-    let dir = tempfile::tempdir().unwrap();
-    let node = Setup::new(dir.path()).start();
+    let node = Setup::fresh().start();
     let ingest = ["ingest", &quotes, "--format", "binance-quotes", "--create-markets", "-o", "json"];
     let said = json(&node.myelin(&ingest).1);
     assert_eq!((&said["accepted"], &said["duplicates"]), (&207_146.into(), &0.into()));

@@ -21,8 +21,7 @@ async fn next(subscription: &mut Subscription) -> FiringRow {
 
 #[test]
 fn a_band_fires_when_it_becomes_true_and_not_again_until_it_was_false() {
-    let dir = tempfile::tempdir().unwrap();
-    let setup = Setup::new(dir.path());
+    let setup = Setup::fresh();
     let mut node = setup.start();
     let id = run(async {
         let client = node.client().await;
@@ -53,8 +52,7 @@ fn a_band_fires_when_it_becomes_true_and_not_again_until_it_was_false() {
 
 #[test]
 fn a_pattern_watches_markets_that_come_later() {
-    let dir = tempfile::tempdir().unwrap();
-    let node = Setup::new(dir.path()).start();
+    let node = Setup::fresh().start();
     run(async {
         let client = node.client().await;
         client.register(&registration(9, "enters 0.4..0.6", "like:vote-*"), 1).await.unwrap();
@@ -70,8 +68,7 @@ fn a_pattern_watches_markets_that_come_later() {
 
 #[test]
 fn ids_that_a_dense_feed_skips_fire_a_gap_and_a_feed_that_may_skip_does_not() {
-    let dir = tempfile::tempdir().unwrap();
-    let node = Setup::new(dir.path()).start();
+    let node = Setup::fresh().start();
     run(async {
         let client = node.client().await;
         let spec = |name, flags| MarketSpec { flags: MarketFlags(flags), name };
@@ -92,8 +89,7 @@ fn ids_that_a_dense_feed_skips_fire_a_gap_and_a_feed_that_may_skip_does_not() {
 
 #[test]
 fn gaps_of_dense_feeds_are_given_again_from_history_as_they_fired() {
-    let dir = tempfile::tempdir().unwrap();
-    let setup = Setup::new(dir.path());
+    let setup = Setup::fresh();
     let mut node = setup.start();
     let said = |row: &FiringRow| (row.tx, row.n, row.reflex, row.tick.market, row.value, row.basis);
     let (ids, live) = run(async {
@@ -157,8 +153,7 @@ fn saw(market: myelin_datom::EntityId, ids: std::ops::RangeInclusive<u64>) -> Ve
 
 #[test]
 fn a_subscriber_that_comes_back_after_a_restart_is_given_from_history_what_it_missed() {
-    let dir = tempfile::tempdir().unwrap();
-    let setup = Setup::new(dir.path());
+    let setup = Setup::fresh();
     let mut node = setup.start();
     let (id, place) = run(async {
         let client = node.client().await;
@@ -193,8 +188,7 @@ fn a_subscriber_that_comes_back_after_a_restart_is_given_from_history_what_it_mi
 
 #[test]
 fn a_slow_subscriber_is_given_everything_in_order_while_ticks_markets_and_reflexes_keep_coming() {
-    let dir = tempfile::tempdir().unwrap();
-    let node = Setup::new(dir.path()).start();
+    let node = Setup::fresh().start();
     run(async {
         let client = node.client().await;
         let options = myelin_client::Options { firings_window: 64, ..Default::default() };
@@ -238,8 +232,7 @@ async fn due_more(last: &mut (u64, u32, u64), firings: &mut Subscription, count:
 
 #[test]
 fn a_question_is_put_to_history_first_and_then_goes_on_live_without_a_gap() {
-    let dir = tempfile::tempdir().unwrap();
-    let node = Setup::new(dir.path()).start();
+    let node = Setup::fresh().start();
     run(async {
         let client = node.client().await;
         let ids = markets(&client, &["back-a", "back-b"]).await;
@@ -264,8 +257,7 @@ fn a_question_is_put_to_history_first_and_then_goes_on_live_without_a_gap() {
 
 #[test]
 fn a_subscriber_that_comes_back_goes_on_behind_the_last_firing_it_saw() {
-    let dir = tempfile::tempdir().unwrap();
-    let node = Setup::new(dir.path()).start();
+    let node = Setup::fresh().start();
     run(async {
         let client = node.client().await;
         let id = markets(&client, &["resume"]).await[0];

@@ -61,8 +61,7 @@ fn segments(dir: &Path) -> usize {
 
 #[test]
 fn policies_and_what_they_dropped_survive_a_kill() {
-    let dir = tempfile::tempdir().unwrap();
-    let setup = Setup::new(dir.path());
+    let setup = Setup::fresh();
     let mut node = setup.start();
     let (ids, before) = run(async {
         let client = node.client().await;
@@ -138,8 +137,7 @@ fn a_window_gives_back_the_disk_and_the_log_stays_short() {
 
 #[test]
 fn below_the_horizon_every_read_is_refused_and_above_it_no_answer_changes() {
-    let dir = tempfile::tempdir().unwrap();
-    let setup = Setup::new(dir.path());
+    let setup = Setup::fresh();
     let mut node = setup.start();
     let (id, old, horizon, answers) = run(async {
         let client = node.client().await;
@@ -206,8 +204,7 @@ async fn above(client: &Client, id: EntityId, tx: Tx) -> (u64, u64, String) {
 
 #[test]
 fn a_dropped_id_is_too_old_where_ids_ascend_and_new_elsewhere() {
-    let dir = tempfile::tempdir().unwrap();
-    let setup = Setup::new(dir.path());
+    let setup = Setup::fresh();
     let mut node = setup.start();
     let ids = run(async {
         let client = node.client().await;
@@ -250,8 +247,7 @@ fn registration(id: u64, spec: &str, scope: &str) -> Vec<u8> {
 
 #[test]
 fn history_below_the_horizon_is_compacted_and_the_oldest_place_told_can_be_taken() {
-    let dir = tempfile::tempdir().unwrap();
-    let node = Setup::new(dir.path()).start();
+    let node = Setup::fresh().start();
     run(async {
         let client = node.client().await;
         let id = markets(&client, &["saw"]).await[0];
@@ -285,8 +281,7 @@ fn history_below_the_horizon_is_compacted_and_the_oldest_place_told_can_be_taken
 
 #[test]
 fn the_command_line_sets_and_lists_policies() {
-    let dir = tempfile::tempdir().unwrap();
-    let node = Setup::new(dir.path()).shards(2).start();
+    let node = Setup::fresh().shards(2).start();
     run(async {
         let client = node.client().await;
         for id in markets(&client, &["cli:{A}", "cli:{B}"]).await {
@@ -378,8 +373,7 @@ fn a_replay_of_the_whole_log_comes_to_the_state_of_the_checkpoint_and_its_tail()
 
 #[test]
 fn a_start_from_the_older_checkpoint_has_every_row_that_was_kept_and_brings_none_back() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut setup = Setup::new(dir.path());
+    let mut setup = Setup::fresh();
     setup.more =
         ["--lean", "--no-pin", "--segment-bytes", "4194304", "--seal-rows", "4000"].map(str::to_owned).to_vec();
     let mut node = setup.start();
@@ -397,7 +391,7 @@ fn a_start_from_the_older_checkpoint_has_every_row_that_was_kept_and_brings_none
     });
     node.wait_for_checkpoints(3);
     node.kill();
-    let mut manifests: Vec<_> = std::fs::read_dir(dir.path().join("core-0000"))
+    let mut manifests: Vec<_> = std::fs::read_dir(setup.dir.join("core-0000"))
         .unwrap()
         .map(|entry| entry.unwrap().path())
         .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("manifest-")))
@@ -468,8 +462,7 @@ async fn ends_of(client: &Client, id: EntityId) -> (PolicyRow, Option<u64>, Opti
 #[test]
 fn campaign_what_is_kept_is_whole_and_what_is_dropped_stays_dropped_when_the_node_is_killed() {
     let rounds = trials(5, 30, 600);
-    let dir = tempfile::tempdir().unwrap();
-    let setup = Setup::new(dir.path());
+    let setup = Setup::fresh();
     let mut node = setup.start();
     let ids = run(async {
         let client = node.client().await;
@@ -486,7 +479,7 @@ fn campaign_what_is_kept_is_whole_and_what_is_dropped_stays_dropped_when_the_nod
         let acked = run(load_until_killed(&mut node, &ids, first, after));
         if round % 4 == 0 {
             // Reads all there is, so not every time.
-            assert_eq!(verify(dir.path())["sound"], true, "round {round}");
+            assert_eq!(verify(&setup.dir)["sound"], true, "round {round}");
         }
         node = setup.start();
         (first, before) = run(async {

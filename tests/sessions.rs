@@ -80,8 +80,7 @@ impl Line {
 
 #[test]
 fn a_request_that_is_sent_again_is_answered_again_and_not_executed_again() {
-    let dir = tempfile::tempdir().unwrap();
-    let setup = Setup::new(dir.path());
+    let setup = Setup::fresh();
     let mut node = setup.start();
     let mut line = Line::open(node.listen);
     let market = line.market(7, "session");
@@ -104,8 +103,7 @@ fn a_request_that_is_sent_again_is_answered_again_and_not_executed_again() {
 
 #[test]
 fn a_gap_a_stranger_and_a_request_without_a_session_are_refused_by_name() {
-    let dir = tempfile::tempdir().unwrap();
-    let node = Setup::new(dir.path()).start();
+    let node = Setup::fresh().start();
     let mut line = Line::open(node.listen);
     let market = line.market(7, "order");
     let code = |header: Header| Code::from_number(header.code);
@@ -117,8 +115,7 @@ fn a_gap_a_stranger_and_a_request_without_a_session_are_refused_by_name() {
 
 #[test]
 fn a_verdict_per_row_is_given_when_it_is_asked_for() {
-    let dir = tempfile::tempdir().unwrap();
-    let node = Setup::new(dir.path()).start();
+    let node = Setup::fresh().start();
     let mut line = Line::open(node.listen);
     let market = line.market(7, "partial");
     line.ticks(7, 2, &[tick(market, 1, 1.0)]);
@@ -144,8 +141,7 @@ fn told(line: &mut Line, session: u64, request: u64, kind: Kind, rows: &[Tick]) 
 
 #[test]
 fn a_flawed_row_costs_itself_where_a_verdict_per_row_is_asked_for_and_a_repeat_hears_the_same() {
-    let dir = tempfile::tempdir().unwrap();
-    let setup = Setup::new(dir.path());
+    let setup = Setup::fresh();
     let mut node = setup.start();
     let mut line = Line::open(node.listen);
     let market = line.market(7, "flawed");
@@ -198,8 +194,7 @@ fn a_flawed_row_costs_itself_where_a_verdict_per_row_is_asked_for_and_a_repeat_h
 /// the session could tell that they are there.
 #[test]
 fn the_first_request_of_a_session_that_made_room_is_refused_and_not_executed_again() {
-    let dir = tempfile::tempdir().unwrap();
-    let setup = Setup::new(dir.path());
+    let setup = Setup::fresh();
     let mut node = setup.start();
     let mut line = Line::open(node.listen);
     let market = line.market(7, "crowd");
@@ -245,8 +240,7 @@ fn the_first_request_of_a_session_that_made_room_is_refused_and_not_executed_aga
 
 #[test]
 fn the_greatest_request_number_there_is_is_refused_and_the_node_lives() {
-    let dir = tempfile::tempdir().unwrap();
-    let node = Setup::new(dir.path()).start();
+    let node = Setup::fresh().start();
     let mut line = Line::open(node.listen);
     let market = line.market(7, "numbers");
     let refused = line.ticks(8, u64::MAX, &[tick(market, 1, 1.0)]);

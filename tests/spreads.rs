@@ -228,8 +228,7 @@ fn campaign_firings_across_shards_come_once_each_over_kill_9_wherever_it_falls()
 
 #[test]
 fn who_listens_to_all_of_a_shard_hears_its_own_and_those_across_in_one_order() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut setup = Setup::new(dir.path()).shards(2);
+    let mut setup = Setup::fresh().shards(2);
     // So that history stands in runs too.
     setup.more.iter_mut().filter(|flag| *flag == "5000").for_each(|rows| *rows = "300".to_owned());
     let mut node = setup.start();
@@ -285,8 +284,7 @@ fn who_listens_to_all_of_a_shard_hears_its_own_and_those_across_in_one_order() {
 
 #[test]
 fn a_spread_waits_for_a_market_that_comes_later_and_is_gone_when_it_is_removed() {
-    let dir = tempfile::tempdir().unwrap();
-    let node = Setup::new(dir.path()).shards(2).start();
+    let node = Setup::fresh().shards(2).start();
     run(async {
         let client = node.client().await;
         let [a, b] = names(&client);
@@ -309,8 +307,7 @@ fn a_spread_waits_for_a_market_that_comes_later_and_is_gone_when_it_is_removed()
 
 #[test]
 fn a_place_whose_price_was_dropped_on_the_other_shard_is_told_as_compacted_and_never_passed_over() {
-    let dir = tempfile::tempdir().unwrap();
-    let setup = Setup::new(dir.path()).shards(2);
+    let setup = Setup::fresh().shards(2);
     let mut node = setup.start();
     let (ids, registered) = run(async {
         let client = node.client().await;
@@ -352,8 +349,7 @@ fn a_place_whose_price_was_dropped_on_the_other_shard_is_told_as_compacted_and_n
 
 #[test]
 fn a_question_to_what_is_far_ahead_is_refused_and_both_shards_go_on_as_before() {
-    let dir = tempfile::tempdir().unwrap();
-    let setup = Setup::new(dir.path()).shards(2);
+    let setup = Setup::fresh().shards(2);
     let mut node = setup.start();
     run(async {
         let client = node.client().await;
@@ -396,8 +392,7 @@ fn closes(node: &Node) -> u64 {
 
 #[test]
 fn moments_are_closed_while_rows_wait_and_not_by_an_idle_node() {
-    let dir = tempfile::tempdir().unwrap();
-    let node = Setup::new(dir.path()).shards(2).start();
+    let node = Setup::fresh().shards(2).start();
     run(async {
         let client = node.client().await;
         let ids = pair(&client).await;

@@ -90,8 +90,7 @@ fn is_market(told: &Told) -> bool {
 
 #[test]
 fn what_is_stored_comes_in_the_order_of_the_log_live_and_from_history_alike() {
-    let dir = tempfile::tempdir().unwrap();
-    let setup = Setup::new(dir.path());
+    let setup = Setup::fresh();
     let mut node = setup.start();
     let (ids, live) = run(async {
         let client = node.client().await;
@@ -127,8 +126,7 @@ fn what_is_stored_comes_in_the_order_of_the_log_live_and_from_history_alike() {
 
 #[test]
 fn a_tail_is_filtered_by_kind_market_pattern_and_entity() {
-    let dir = tempfile::tempdir().unwrap();
-    let node = Setup::new(dir.path()).start();
+    let node = Setup::fresh().start();
     run(async {
         let client = node.client().await;
         let (ids, due) = write(&client, 20).await;
@@ -164,8 +162,7 @@ fn theirs_again(tick: Tick) -> Tick {
 
 #[test]
 fn a_slow_reader_is_given_everything_in_order_while_ticks_and_markets_keep_coming() {
-    let dir = tempfile::tempdir().unwrap();
-    let node = Setup::new(dir.path()).start();
+    let node = Setup::fresh().start();
     run(async {
         let client = node.client().await;
         let options = Options { firings_window: 64, ..Options::default() };
@@ -203,8 +200,7 @@ fn a_slow_reader_is_given_everything_in_order_while_ticks_and_markets_keep_comin
 
 #[test]
 fn a_reader_whose_node_dies_goes_on_without_a_gap_or_a_repeat() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut setup = Setup::new(dir.path()).shards(2);
+    let mut setup = Setup::fresh().shards(2);
     let mut node = setup.start();
     setup.listen = node.listen;
     run(async {
@@ -244,8 +240,7 @@ fn refusal(node: &Node, ask: TailAsk<'_>) -> Option<Code> {
 
 #[test]
 fn what_cannot_be_asked_is_refused_by_name() {
-    let dir = tempfile::tempdir().unwrap();
-    let node = Setup::new(dir.path()).start();
+    let node = Setup::fresh().start();
     let all = TailAsk::all(0);
     assert_eq!(refusal(&node, all), None);
     assert_eq!(refusal(&node, TailAsk { kinds: 1 << 31, ..all }), Some(Code::UnknownAttribute));
@@ -257,8 +252,7 @@ fn what_cannot_be_asked_is_refused_by_name() {
 
 #[test]
 fn the_command_line_prints_the_log_from_any_transaction() {
-    let dir = tempfile::tempdir().unwrap();
-    let node = Setup::new(dir.path()).start();
+    let node = Setup::fresh().start();
     let due = run(async { write(&node.client().await, 3).await.1 });
     let lines = |arguments: &[&str]| -> Vec<serde_json::Value> {
         let (code, out) = node.myelin(&[&["tail", "-o", "ndjson"], arguments].concat());
@@ -292,8 +286,7 @@ fn the_command_line_prints_the_log_from_any_transaction() {
 /// Streams that come and go over one connection, more of them than a shard has places for.
 #[test]
 fn two_thousand_streams_that_ended_leave_a_place_for_the_next_one() {
-    let dir = tempfile::tempdir().unwrap();
-    let node = Setup::new(dir.path()).start();
+    let node = Setup::fresh().start();
     run(async {
         let client = node.client().await;
         let id = markets(&client, &["ends"]).await[0];
@@ -324,8 +317,7 @@ async fn register(client: &Client) {
 
 #[test]
 fn one_stream_of_a_connection_is_ended_by_its_number_and_the_others_go_on() {
-    let dir = tempfile::tempdir().unwrap();
-    let node = Setup::new(dir.path()).start();
+    let node = Setup::fresh().start();
     let mut line = Line::open(node.listen);
     let market = line.market(7, "numbered");
     let mut ask = Vec::new();
@@ -353,8 +345,7 @@ fn one_stream_of_a_connection_is_ended_by_its_number_and_the_others_go_on() {
 
 #[test]
 fn facts_are_in_the_stream_and_stay_where_they_were_after_sealing_and_a_restart() {
-    let dir = tempfile::tempdir().unwrap();
-    let setup = Setup::new(dir.path());
+    let setup = Setup::fresh();
     let mut node = setup.start();
     let entries =
         |tail: Vec<TailEntry>| tail.into_iter().map(|entry| (entry.tx, entry.n, entry.what)).collect::<Vec<_>>();

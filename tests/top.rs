@@ -36,8 +36,7 @@ fn due(ids: &[EntityId], ticks: &[Tick], ask: TopAsk) -> Vec<(EntityId, u64, f64
 
 #[test]
 fn the_greatest_of_all_shards_are_those_of_one_pass_over_every_tick() {
-    let dir = tempfile::tempdir().unwrap();
-    let node = Setup::new(dir.path()).shards(2).start();
+    let node = Setup::fresh().shards(2).start();
     run(async {
         let client = node.client().await;
         let names: Vec<String> = (0..40).map(|n| format!("top-{n}")).collect();
@@ -93,8 +92,7 @@ fn the_greatest_of_all_shards_are_those_of_one_pass_over_every_tick() {
 
 #[test]
 fn the_command_line_and_http_say_the_same() {
-    let dir = tempfile::tempdir().unwrap();
-    let node = Setup::new(dir.path()).start();
+    let node = Setup::fresh().start();
     run(async {
         let client = node.client().await;
         let ids = markets(&client, &["small", "great", "none"]).await;
