@@ -17,6 +17,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
+use zstd::stream::read::Decoder;
+use zstd::zstd_safe::DCtx;
 
 /// What all bodies together may take, in units of [`UNIT`].
 #[derive(Clone, Debug)]
@@ -138,10 +140,19 @@ const STEP: usize = 256 << 10;
 
 /// Gives the plain bytes. **Errors:** damaged, more than the bound, a window above the bound.
 pub fn unpack(bytes: Vec<u8>, packing: Packing, held: &mut Held) -> Result<Vec<u8>, Failure> {
-    if packing == Packing::Plain {
-        return Ok(bytes);
+    match packing {
+        Packing::Plain => Ok(bytes),
+        Packing::Zstd => {
+            let mut context = DCtx::try_create().ok_or_else(|| Failure::busy("no memory to unpack a body with"))?;
+            unpack_zstd(&bytes, &mut context, held)
+        }
     }
-    let mut decoder = zstd::stream::read::Decoder::with_buffer(&bytes[..]).map_err(|error| damaged(&error))?;
+}
+
+/// The same with a context that is at hand: to make one, zstd asks the processor what it can, and on a virtual machine each
+/// of these questions goes to its host.
+pub(super) fn unpack_zstd(bytes: &[u8], context: &mut DCtx<'static>, held: &mut Held) -> Result<Vec<u8>, Failure> {
+    let mut decoder = Decoder::with_context(bytes, context);
     decoder.window_log_max(limits::ZSTD_WINDOW_LOG).map_err(|error| damaged(&error))?;
     let mut plain = Vec::new();
     loop {

@@ -14,13 +14,12 @@ use crate::config::Limits;
 use crate::reflex::{Reflexes, Scope, Spec};
 use myelin_datom::{AttributeName, Entity, EntityId, Given, Op, Quote, Tick, Transaction, Tx, Value, received_delta};
 use myelin_index::{FactRun, Run};
-use myelin_mutants::{Depth, Dice, campaign, mutant};
+use myelin_mutants::{Depth, Dice, campaign, campaign_with, mutant};
 use myelin_wal::{Config, Directory, Start};
 use myelin_wire::{
     By, DatomsAsked, FROM_NOW, Header, Keep, Kind, LogKind, MarketFlags, MarketSpec, Named, PullAsked, RetainRow,
     TailAsk, TopAsk, decode, markets_body, write_frame,
 };
-use std::cell::RefCell;
 use std::sync::Arc;
 
 const SEGMENT_BYTES: u64 = 1 << 20;
@@ -286,14 +285,12 @@ fn other_header(dice: &mut Dice, mut header: Header) -> Header {
 
 #[test]
 fn campaign_no_frame_stops_a_shard_and_what_is_admitted_is_applied() {
-    let log = RefCell::new(Log::new());
-    let (_, ids) = lived_in(&mut log.borrow_mut());
+    let (_, ids) = lived_in(&mut Log::new());
     let frames = frames(&ids);
     let bodies: Vec<_> = frames.iter().map(|(_, body)| body.clone()).collect();
     // One input is a frame; a trial says eight of them to a shard of its own.
-    campaign("shard-frames", 500, 8, |dice| {
-        let mut log = log.borrow_mut();
-        let (mut shard, _) = lived_in(&mut log);
+    campaign_with("shard-frames", 500, 8, Log::new, |log, dice| {
+        let (mut shard, _) = lived_in(log);
         let mut refused = 0;
         for number in 0..8 {
             let (header, body) = dice.pick(&frames);
@@ -402,8 +399,7 @@ impl Parts {
 
 #[test]
 fn campaign_no_bytes_break_the_reader_of_checkpoints_and_what_is_taken_answers() {
-    let log = RefCell::new(Log::new());
-    let (mut shard, ids) = lived_in(&mut log.borrow_mut());
+    let (mut shard, ids) = lived_in(&mut Log::new());
     let sealing = shard.seal();
     let dir = tempfile::tempdir().unwrap();
     let written_run = |path: &std::path::Path| Arc::new(Run::open(path).unwrap());
@@ -415,7 +411,7 @@ fn campaign_no_bytes_break_the_reader_of_checkpoints_and_what_is_taken_answers()
     let parts = Parts::of(&shard, &sealing.state);
     assert!(parts.joined() == sealing.state, "the state is what this takes apart");
     let questions: Vec<_> = frames(&ids).into_iter().map(|(header, body)| written(header, &body)).collect();
-    campaign("checkpoint-states", 2_000, 1, |dice| {
+    campaign_with("checkpoint-states", 2_000, 1, Log::new, |log, dice| {
         let mut parts = parts.clone();
         let mut inside = true;
         match dice.below(7) {
@@ -443,7 +439,6 @@ fn campaign_no_bytes_break_the_reader_of_checkpoints_and_what_is_taken_answers()
         let Ok(mut shard) = Shard::restore(0, 2, &limits(), from) else {
             return if inside { Depth::Inside } else { Depth::Outside };
         };
-        let mut log = log.borrow_mut();
         // A head that is cut before its first byte is the head of a shard that never was.
         let _led = shard.take_the_lead(NOW, &mut log.log);
         for _ in 0..3 {
@@ -456,8 +451,7 @@ fn campaign_no_bytes_break_the_reader_of_checkpoints_and_what_is_taken_answers()
 
 #[test]
 fn campaign_no_bytes_break_the_reader_of_reflex_states() {
-    let log = RefCell::new(Log::new());
-    let (shard, _) = lived_in(&mut log.borrow_mut());
+    let (shard, _) = lived_in(&mut Log::new());
     let corpus = [shard.reflexes.state()];
     let limits = super::react::limits(&limits());
     campaign("reflex-states", 20_000, 1, |dice| {

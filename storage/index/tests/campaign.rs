@@ -9,10 +9,11 @@ use std::ops::ControlFlow;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use myelin_datom::{EntityId, Quote, Slot, Tick, Tx, received_delta};
 use myelin_index::{ColumnRow, Columns, ColumnsConfig, Filter, IndexError, MarketOptions, Run};
-use myelin_mutants::{Depth, Dice, campaign, mutant};
+use myelin_mutants::{Depth, Dice, campaign, campaign_with, mutant};
 
 /// The run's last bytes (`storage/index/README.md` draws them). **Units:** bytes.
 const FOOTER_BYTES: usize = 128;
@@ -134,7 +135,7 @@ fn seal(bytes: &mut [u8]) -> bool {
 /// Mutates a run; in most trials at places that keep its length, so that more than the footer is tried.
 fn spoiled(dice: &mut Dice, sound: &Sound, other: &Sound) -> Vec<u8> {
     if dice.one_in(3) {
-        return mutant(dice, &[sound.run.clone(), other.run.clone()]);
+        return mutant(dice, &[&sound.run, &other.run]);
     }
     let mut bytes = sound.run.clone();
     for _ in 0..1 + dice.below(3) {
@@ -161,16 +162,19 @@ fn spoiled(dice: &mut Dice, sound: &Sound, other: &Sound) -> Vec<u8> {
 #[test]
 fn campaign_no_bytes_break_a_run_and_none_passes_for_another() {
     let all = [sound("ticks", tick, 40), sound("quotes", quote, 30), sound("more", tick, 120)];
-    let path = file("mutant");
     // Written in place: a file that is cut to nothing first is written out by ext4 when it is closed, 3 ms each time.
-    let mutant = File::create(&path).unwrap();
-    campaign("index-runs", 3_000, 1, |dice| {
+    let files_made = AtomicU32::new(0);
+    let a_file = || {
+        let path = file(&format!("mutant-{}", files_made.fetch_add(1, Ordering::Relaxed)));
+        (File::create(&path).unwrap(), path)
+    };
+    campaign_with("index-runs", 3_000, 1, a_file, |(mutant, path), dice| {
         let of = dice.below(all.len());
         let other = dice.pick(&all);
         let mut bytes = spoiled(dice, &all[of], other);
         let sealed = dice.one_in(2) && seal(&mut bytes);
         mutant.write_all_at(&bytes, 0).and_then(|()| mutant.set_len(bytes.len() as u64)).unwrap();
-        match read(&path, of, &all[of].state, dice.one_in(4)) {
+        match read(path, of, &all[of].state, dice.one_in(4)) {
             Ok(()) => {
                 assert!(sealed || bytes == all[of].run, "what passes unsealed was not changed");
                 Depth::Taken

@@ -13,23 +13,28 @@
 //! | `ci` | a million |
 //! | `long` | twenty million |
 //!
-//! A trial is a function of its number: `MYELIN_TRIAL=N` runs the N-th alone. Memory is bounded by an allocator that counts:
-//! the most that the process ever held at once stays below [`MEMORY_BYTES_MAX`], whatever lengths the bytes claim.
-//! Deliberately absent: guidance by coverage, which is for a fuzzer with days, and threads: tests run side by side already.
+//! A trial is a function of its number: `MYELIN_TRIAL=N` runs the N-th alone, and which of the threads runs it does not
+//! matter. Memory is bounded by an allocator that counts what each thread holds: no trial ever holds [`MEMORY_BYTES_MAX`] at
+//! once, whatever lengths the bytes claim, and it is the trial that did which is named. Refused: a counter of the process,
+//! under which all trials that run at the same time share a bound, and whoever looks first is blamed.
+//! Deliberately absent: guidance by coverage, which is for a fuzzer with days.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
 
-use peak_alloc::PeakAlloc;
-
-#[global_allocator]
-static MEMORY: PeakAlloc = PeakAlloc;
-
-/// What all campaigns of a process may hold at once. A valid body unpacks to 16 MiB at most, in a buffer that doubles.
-/// **Units:** bytes.
-pub const MEMORY_BYTES_MAX: usize = 128 << 20;
+/// What a trial may hold at once, with all that those before it on its thread left behind. A valid body unpacks to 16 MiB at
+/// most, in a buffer that doubles: 48 MiB while it is moved. **Units:** bytes.
+pub const MEMORY_BYTES_MAX: i64 = 64 << 20;
 
 /// Failures after which a campaign gives up.
 const FAILURES_MAX: u64 = 10;
+
+/// Threads of a campaign. The longest one would else have a core to itself while the other idles.
+const THREADS: usize = 2;
+
+/// Trials that a thread takes at a time.
+const AT_A_TIME: u64 = 32;
 
 /// SplitMix64 (Steele, Lea, Flood 2014): a number gives a trial, and the number is printed.
 #[derive(Clone, Debug)]
@@ -112,11 +117,11 @@ pub fn mutate(dice: &mut Dice, bytes: &mut Vec<u8>, other: &[u8]) {
 }
 
 /// A mutant of one of the corpus, with up to four changes; now and then with none, so that the sound way stays in use.
-pub fn mutant(dice: &mut Dice, corpus: &[Vec<u8>]) -> Vec<u8> {
-    let mut bytes = dice.pick(corpus).clone();
+pub fn mutant(dice: &mut Dice, corpus: &[impl AsRef<[u8]>]) -> Vec<u8> {
+    let mut bytes = dice.pick(corpus).as_ref().to_vec();
     for _ in 0..dice.below(5) {
         let other = dice.pick(corpus);
-        mutate(dice, &mut bytes, other);
+        mutate(dice, &mut bytes, other.as_ref());
     }
     bytes
 }
@@ -136,27 +141,87 @@ pub enum Depth {
 /// inputs.
 ///
 /// **Panics** when a trial did, when memory ran away, or when nothing came behind the checksum: then nothing was tried.
-pub fn campaign(name: &str, few: u64, each: u64, trial: impl Fn(&mut Dice) -> Depth) {
+pub fn campaign(name: &str, few: u64, each: u64, trial: impl Fn(&mut Dice) -> Depth + Sync) {
+    campaign_with(name, few, each, || (), |(), dice| trial(dice));
+}
+
+/// The same for trials that need something which is dear to make and holds nothing of them: each thread makes its own.
+pub fn campaign_with<T>(
+    name: &str,
+    few: u64,
+    each: u64,
+    tools: impl Fn() -> T + Sync,
+    trial: impl Fn(&mut T, &mut Dice) -> Depth + Sync,
+) {
     let (first, trials) = asked_for(few, each);
-    let (mut depths, mut failures) = ([0_u64; 3], 0);
-    for number in first..first + trials {
-        match catch_unwind(AssertUnwindSafe(|| trial(&mut Dice::of(number)))) {
-            Ok(depth) => depths[depth as usize] += 1,
-            Err(_) => {
-                failures += 1;
-                eprintln!("campaign {name}: MYELIN_TRIAL={number} failed");
-            }
-        }
-        let peak = MEMORY.peak_usage();
-        assert!(peak < MEMORY_BYTES_MAX, "campaign {name}: MYELIN_TRIAL={number}, {peak} bytes were held at once");
-        assert!(failures < FAILURES_MAX, "campaign {name}: too many failures");
-    }
+    let run = Run { name, next: AtomicU64::new(first), end: first + trials, failures: AtomicU64::new(0) };
+    let work = || run.work(&mut tools(), &trial);
+    // A trial that is repeated alone stays on the thread of its test.
+    let depths = if trials == 1 { vec![work()] } else { side_by_side(&work) };
+    let failures = run.failures.into_inner();
+    assert!(failures < FAILURES_MAX, "campaign {name}: too many failures");
     let inputs = trials * each;
     println!("campaign {name} trials={inputs} failures={failures} bound={:.6}", 3.0 / inputs as f64);
-    let [outside, inside, taken] = depths;
+    let [outside, inside, taken] = [0, 1, 2].map(|depth| depths.iter().map(|counted| counted[depth]).sum::<u64>());
     println!("{name}: {outside} refused outside, {inside} behind the checksum, {taken} taken");
     assert!(failures == 0, "campaign {name}: {failures} trials failed");
     assert!(trials == 1 || (inside > trials / 50 && taken > 0), "campaign {name}: hardly anything was reached");
+}
+
+/// Runs the work on all threads; what each of them counted.
+fn side_by_side(work: &(impl Fn() -> Depths + Sync)) -> Vec<Depths> {
+    thread::scope(|scope| {
+        let threads: Vec<_> = (0..THREADS).map(|_| scope.spawn(work)).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic))).collect()
+    })
+}
+
+/// How many trials came how far, by [`Depth`].
+type Depths = [u64; 3];
+
+/// A campaign under way.
+struct Run<'a> {
+    name: &'a str,
+    /// The first trial that nobody has taken.
+    next: AtomicU64,
+    end: u64,
+    failures: AtomicU64,
+}
+
+impl Run<'_> {
+    /// Takes trials until there are none.
+    fn work<T>(&self, tools: &mut T, trial: &impl Fn(&mut T, &mut Dice) -> Depth) -> Depths {
+        let (mut depths, mut left_behind) = ([0; 3], 0);
+        loop {
+            let first = self.next.fetch_add(AT_A_TIME, Ordering::Relaxed);
+            if first >= self.end {
+                return depths;
+            }
+            for number in first..self.end.min(first + AT_A_TIME) {
+                let mut ended = None;
+                let held = allocation_counter::measure(|| {
+                    ended = catch_unwind(AssertUnwindSafe(|| trial(tools, &mut Dice::of(number)))).ok();
+                });
+                match ended {
+                    Some(depth) => depths[depth as usize] += 1,
+                    None => self.failed(number, "failed"),
+                }
+                let peak = left_behind + held.bytes_max as i64;
+                if peak >= MEMORY_BYTES_MAX {
+                    self.failed(number, &format!("held {peak} bytes at once"));
+                }
+                left_behind += held.bytes_current;
+            }
+        }
+    }
+
+    fn failed(&self, number: u64, how: &str) {
+        eprintln!("campaign {}: MYELIN_TRIAL={number} {how}", self.name);
+        if self.failures.fetch_add(1, Ordering::Relaxed) + 1 >= FAILURES_MAX {
+            // Nothing is left for any thread.
+            self.next.store(self.end, Ordering::Relaxed);
+        }
+    }
 }
 
 fn asked_for(few: u64, each: u64) -> (u64, u64) {
@@ -175,6 +240,7 @@ fn asked_for(few: u64, each: u64) -> (u64, u64) {
 mod tests {
     use super::*;
     use std::collections::BTreeSet;
+    use std::sync::Mutex;
 
     #[test]
     fn mutants_differ_from_each_other_and_the_same_trial_gives_the_same_one() {
@@ -194,6 +260,44 @@ mod tests {
             let drawn = dice.draw();
             assert!(drawn != Dice::of(50).draw(), "the fiftieth trial");
             if drawn % 2 == 0 { Depth::Inside } else { Depth::Taken }
+        });
+    }
+
+    #[test]
+    fn every_trial_is_run_once_whichever_thread_takes_it() {
+        let drawn = Mutex::new(Vec::new());
+        let tools_made = AtomicU64::new(0);
+        let tools = || tools_made.fetch_add(1, Ordering::Relaxed);
+        campaign_with("mutants-test", 1001, 1, tools, |_, dice| {
+            let mut drawn = drawn.lock().unwrap();
+            drawn.push(dice.draw());
+            if drawn.len().is_multiple_of(2) { Depth::Inside } else { Depth::Taken }
+        });
+        let mut expected: Vec<_> = (0..1001).map(|trial| Dice::of(trial).draw()).collect();
+        let mut drawn = drawn.into_inner().unwrap();
+        expected.sort_unstable();
+        drawn.sort_unstable();
+        assert!(drawn == expected);
+        assert_eq!(tools_made.into_inner(), THREADS as u64);
+    }
+
+    #[test]
+    #[should_panic(expected = "1 trials failed")]
+    fn a_trial_that_holds_too_much_fails_its_campaign() {
+        campaign("mutants-test", 100, 1, |dice| {
+            let drawn = dice.draw();
+            let bytes = if drawn == Dice::of(50).draw() { 64 << 20 } else { 1 << 20 };
+            drop(std::hint::black_box(Vec::<u8>::with_capacity(bytes)));
+            if drawn % 2 == 0 { Depth::Inside } else { Depth::Taken }
+        });
+    }
+
+    #[test]
+    #[should_panic(expected = "too many failures")]
+    fn a_trial_that_leaves_memory_behind_fails_its_campaign() {
+        campaign_with("mutants-test", 400, 1, Vec::new, |kept: &mut Vec<Vec<u8>>, _| {
+            kept.push(Vec::with_capacity(1 << 20));
+            Depth::Inside
         });
     }
 
