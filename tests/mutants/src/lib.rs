@@ -11,7 +11,7 @@
 //! |---|---|
 //! | absent | what the campaign says: a moment of `cargo test` |
 //! | `ci` | a million |
-//! | `long` | twenty million |
+//! | `long` | four million |
 //!
 //! A trial is a function of its number: `MYELIN_TRIAL=N` runs the N-th alone, and which of the threads runs it does not
 //! matter. Memory is bounded by an allocator that counts what each thread holds: no trial ever holds [`MEMORY_BYTES_MAX`] at
@@ -230,7 +230,7 @@ fn asked_for(few: u64, each: u64) -> (u64, u64) {
     }
     let trials = match std::env::var("MYELIN_CAMPAIGN").as_deref() {
         Ok("ci") => 1_000_000,
-        Ok("long") => 20_000_000,
+        Ok("long") => 4_000_000,
         _ => few,
     };
     (0, trials.div_ceil(each))

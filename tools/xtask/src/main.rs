@@ -22,7 +22,7 @@ const USAGE: &str = "usage: cargo xtask tidy | ci | long [--list] [STEP-NAME-PAR
 
   tidy    check the rules of the house, with file:line for each breach
   ci      run the table of steps that .ci/run runs
-  long    run the long campaigns, for hours
+  long    run the long campaigns, within 90 minutes
   memory  [--debug] [--ticks N] [--limit BYTES] [--dir DIR] [-- FLAGS OF SERVE]: a node in a cgroup takes so many ticks
   --list  print the table instead of running it
   a further word runs only the steps whose name contains it (never enough for a verdict on the whole)";
