@@ -493,7 +493,7 @@ fn the_log_is_told_from_any_transaction_and_goes_on_behind_the_last_entry_that_w
         (data["market"].as_str().unwrap().to_owned(), data["tick"]["id"].as_str().unwrap().parse::<u64>().unwrap())
     };
     // Cut after every seven events, in the middle of transactions: as a browser comes back.
-    let path = "/v2/tail?from=0&attribute=tick/id";
+    let path = "/v2/tail?since=0&attribute=tick/id";
     let (mut last, mut seen) = (None::<String>, Vec::new());
     while seen.len() < 200 {
         let mut events = Events::of(&node, path, last.as_deref());
@@ -522,16 +522,18 @@ fn the_log_is_told_from_any_transaction_and_goes_on_behind_the_last_entry_that_w
     let (_, _, made) = of_b.next();
     assert_eq!((&made["attribute"], &made["market"]), (&json!("market/id"), &json!("b")));
     let (_, _, first) = of_b.next();
-    let tx = first["tx"].as_str().unwrap();
+    let tx: u64 = first["tx"].as_str().unwrap().parse().unwrap();
     assert_eq!(tick_of(&first), ("b".to_owned(), 1));
-    for (since, id) in [("from", 1), ("since", 6)] {
-        let mut events = Events::of(&node, &format!("/v2/tail?{since}={tx}&market=b&attribute=tick/id"), None);
+    for (since, id) in [(tx - 1, 1), (tx, 6)] {
+        let mut events = Events::of(&node, &format!("/v2/tail?since={since}&market=b&attribute=tick/id"), None);
         assert_eq!(events.next().0, "begun");
         assert_eq!(tick_of(&events.next().2), ("b".to_owned(), id), "{since}");
     }
+    let told = get(&node, "/v2/tail?from=0");
+    assert!(told.status == 400 && told.body.contains("say since=TX"), "{}", told.body);
     let (status, code) = get(&node, "/v2/tail?market=nowhere").code();
     assert_eq!((status, code.as_str()), (422, "unknown_market"));
-    for query in ["since=1&from=1", "since=x", "entity=x", "until=5"] {
+    for query in ["since=1&from=1", "from=1", "since=x", "entity=x", "until=5"] {
         assert_eq!(get(&node, &format!("/v2/tail?{query}")).code().0, 400, "{query}");
     }
 }
@@ -548,10 +550,121 @@ fn facts_are_told_by_the_name_of_their_attribute() {
             {"op":"assert","e":"?a","a":"db/value-type","v":{"keyword":"i64"}}]"#,
     );
     transact(r#"[{"op":"assert","e":"?d","a":"desk/limit","v":{"i64":250}}]"#);
-    let mut events = Events::of(&node, "/v2/tail?from=0&attribute=desk/limit,tick/id", None);
+    let mut events = Events::of(&node, "/v2/tail?since=0&attribute=desk/limit,tick/id", None);
     assert_eq!(events.next().0, "begun");
     let (_, _, data) = events.next();
     assert_eq!(json!([data["attribute"], data["value"], data["added"]]), json!(["desk/limit", 250, true]));
     assert_eq!(post(&node, "create_markets=true", NDJSON, &lines(&[row("a", 1, 1.0)])).status, 202);
     assert_eq!(events.next().2["tick"]["id"], json!("1"), "rows beside them");
+}
+
+/// An answer to another question than the one that was asked is worse than none: it was given, with 200.
+#[test]
+fn a_parameter_that_a_question_has_no_use_for_is_refused_by_its_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Setup::new(dir.path()).start();
+    assert_eq!(post(&node, "create_markets=true", NDJSON, &lines(&[row("a", 1, 1.0)])).status, 202);
+    let later = "from=2030-01-01T00:00:00Z";
+    for (query, name) in [
+        (format!("vwap=true&market=a&{later}"), "from"),
+        (format!("attribute=tick/id&{later}"), "from"),
+        (format!("market=a&{later}"), "from"),
+        ("attribute=tick/id&since=5".to_owned(), "since"),
+        ("vwap=true&history=true".to_owned(), "history"),
+        ("market=a&partition=nope".to_owned(), "partition"),
+        ("market=a&limit=5".to_owned(), "limit"),
+        ("top=volume&market=a".to_owned(), "market"),
+        ("bars=1m&market=a&kind=quote".to_owned(), "kind"),
+        ("attribute=feed/gap&market=a&partition=nope".to_owned(), "partition"),
+        ("attribute=market/id&market=a".to_owned(), "market"),
+    ] {
+        let said = get(&node, &format!("/v2/query/as_of/now?{query}"));
+        assert_eq!(said.code(), (400, "bad_query".to_owned()), "{query}: {}", said.body);
+        let told = said.json()["message"].as_str().unwrap().to_owned();
+        assert!(told.starts_with(&format!("'{name}' has no use here")), "{query}: {told}");
+    }
+    for path in
+        ["/healthz", "/readyz", "/metrics", "/v2/markets", "/v2/retention", "/v2/reflexes", "/v2/watch", "/v2/tail"]
+    {
+        let said = get(&node, &format!("{path}?colour=red"));
+        assert_eq!(said.code(), (400, "bad_query".to_owned()), "{path}");
+        assert!(said.body.contains("colour"), "{path}: {}", said.body);
+    }
+}
+
+#[test]
+fn rows_and_quotes_of_a_market_are_read_a_page_at_a_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Setup::new(dir.path()).shards(2).start();
+    let none = |kind: &str| get(&node, &format!("/v2/query/as_of/now?market=a&kind={kind}")).code();
+    assert_eq!(none("quote"), (422, "unknown_market".to_owned()));
+    let rows: Vec<_> = (1..=25).map(|id| row("a", id, id as f64)).collect();
+    assert_eq!(post(&node, "create_markets=true", NDJSON, &lines(&rows)).status, 202);
+    let newest = |tx: &str| get(&node, &format!("/v2/query/as_of/{tx}?market=a&kind=quote")).json();
+    assert_eq!(newest("now")["quote"], Value::Null);
+    let quote = |id: u64| {
+        json!({ "market": "a", "id": id, "event_time_s": id, "received_time_ms": id * 1000 + 5, "bid": 1.5, "bid_volume": id,
+                "ask": 2, "ask_volume": 1 })
+    };
+    let sent = |from: u64| post(&node, "", NDJSON, &lines(&(from..from + 5).map(quote).collect::<Vec<_>>()));
+    let then = sent(1).json()["tx"].as_str().unwrap().to_owned();
+    assert_eq!(counts(&sent(6)), (5, 0, 0));
+    let due = json!({ "id": "5", "event_time": "1970-01-01T00:00:05Z", "received_time": "1970-01-01T00:00:05.005Z",
+                      "bid": 1.5, "bid_volume": 5.0, "ask": 2.0, "ask_volume": 1.0, "source": "0", "tx": then });
+    assert_eq!(newest(&then)["quote"], due);
+    assert_eq!(newest("now")["quote"]["id"], json!("10"));
+    // Page by page as of one moment, whatever comes meanwhile.
+    let page = |query: &str, tx: &str| get(&node, &format!("/v2/query/as_of/{tx}?rows=true&market=a&{query}")).json();
+    let ids = |page: &Value| -> Vec<u64> {
+        let id = |row: &Value| row["id"].as_str().unwrap().parse().unwrap();
+        page["rows"].as_array().unwrap_or_else(|| panic!("{page}")).iter().map(id).collect()
+    };
+    let first = page("limit=10", "now");
+    let tx = first["tx"].as_str().unwrap().to_owned();
+    assert_eq!(counts(&post(&node, "", NDJSON, &lines(&[row("a", 26, 1.0)]))), (1, 0, 0));
+    let second = page(&format!("limit=10&from_row={}", first["next"]), &tx);
+    let third = page(&format!("limit=10&from_row={}", second["next"]), &tx);
+    assert_eq!([ids(&first), ids(&second), ids(&third)].concat(), (1..=25).collect::<Vec<_>>());
+    assert_eq!((&third["next"], &third["rows"][4]["number"]), (&Value::Null, &json!(24)));
+    assert_eq!(ids(&page(&format!("since={tx}"), "now")), [26]);
+    assert_eq!(ids(&page("kind=quote&from=1970-01-01T00:00:04Z&to=1970-01-01T00:00:07Z", "now")), [4, 5, 6, 7]);
+    // What is pruned is passed over, and the newest is still the newest.
+    let (code, _) = node.myelin(&["retention", "set", "--market", "a", "--kind", "quote", "last", "3"]);
+    assert_eq!(code, Some(0));
+    wait_for("quotes to be dropped", || (ids(&page("kind=quote", "now")).len() < 6).then_some(()));
+    assert_eq!(newest("now")["quote"]["id"], json!("10"));
+    for query in ["limit=0", "limit=8193", "kind=bar", "from=5", "from_row=x"] {
+        assert_eq!(get(&node, &format!("/v2/query/as_of/now?rows=true&market=a&{query}")).code().0, 400, "{query}");
+    }
+    assert_eq!(get(&node, "/v2/query/as_of/now?rows=true").code().0, 400, "of which market?");
+}
+
+#[test]
+fn standing_questions_are_listed_and_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Setup::new(dir.path()).shards(2).start();
+    assert_eq!(post(&node, "create_markets=true", NDJSON, &lines(&[row("a", 1, 1.0)])).status, 202);
+    assert_eq!(get(&node, "/v2/reflexes").json(), json!({ "reflexes": [], "next": null }));
+    let mut stays = Events::open(&node, "spec=above%20100&scope=market:a&id=9", None);
+    let mut guest = Events::open(&node, "spec=below%205", None);
+    assert_eq!((stays.next().0, guest.next().0), ("begun".to_owned(), "begun".to_owned()));
+    let listed = || get(&node, "/v2/reflexes").json()["reflexes"].as_array().cloned().unwrap();
+    let (one, two) = (listed()[0].clone(), listed()[1].clone());
+    assert_eq!(
+        json!([one["id"], one["spec"], one["scope"], one["guest"]]),
+        json!(["9", "above 100", "market:a", false])
+    );
+    assert_eq!(json!([two["spec"], two["scope"], two["guest"]]), json!(["below 5", "all", true]));
+    assert_eq!(get(&node, "/v2/reflexes?after=9").json()["reflexes"].as_array().unwrap().len(), 1);
+    let remove = |id: &str| {
+        let mut stream = open(&node);
+        let head = format!("DELETE /v2/reflexes/{id} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        stream.write_all(head.as_bytes()).expect("a request is sent");
+        hear(stream)
+    };
+    assert_eq!((remove("9").status, listed().len()), (200, 1));
+    assert_eq!(remove("9").code(), (422, "unknown_reflex".to_owned()));
+    assert_eq!(remove("x").code(), (400, "bad_query".to_owned()));
+    assert_eq!(remove(two["id"].as_str().unwrap()).status, 200);
+    assert_eq!(listed(), [] as [Value; 0]);
 }

@@ -8,29 +8,15 @@
 //! ```
 //! At most [`limits::DATOMS`]; with more, `more` is true: ask by entity, or since. Deliberately absent: writing.
 
+use super::asked::{Parameters, bad};
 use super::failure::Failure;
-use super::query::{Parameters, bad, failed, market_id, tx};
+use super::query::{failed, market_id, tx};
 use super::{Shared, limits};
 use myelin_client::{At, Client, Facts, Place};
-use myelin_datom::{AttributeName, Entity, EntityId, Kind, Value};
+use myelin_datom::{AttributeName, Entity, EntityId, Value};
 use myelin_feed::facts::{attribute, say};
-use myelin_wire::{Attribute, DatomsAsked};
+use myelin_wire::DatomsAsked;
 use serde_json::{Value as Json, json};
-
-/// True when the question is none about rows.
-pub fn is_about_facts(asked: &Parameters) -> bool {
-    let of_rows = asked.attribute.as_deref().map(|name| Attribute::from_name(name).is_some());
-    // Ticks and quotes are rows, and a market alone asks for its newest one.
-    let of_facts = |text: &String| {
-        let kind = text.parse().ok().and_then(|bits| EntityId::from_bits(bits).kind());
-        matches!(kind, Some(Kind::Ordinary | Kind::Transaction | Kind::System))
-    };
-    match (of_rows, &asked.entity) {
-        (Some(of_rows), _) => !of_rows,
-        (None, Some(entity)) => of_facts(entity) || asked.history || asked.since.is_some(),
-        (None, None) => false,
-    }
-}
 
 /// The answer.
 pub async fn facts(shared: &Shared, client: &Client, asked: &Parameters, at: At) -> Result<Json, Failure> {

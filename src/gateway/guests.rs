@@ -34,6 +34,16 @@ impl Guests {
             place
         })
     }
+
+    /// Whether it stands only while somebody watches it.
+    pub fn knows(&self, reflex: u64) -> bool {
+        self.with(|guests| guests.contains_key(&reflex))
+    }
+
+    /// It was removed: another of this id is none of ours.
+    pub fn forget(&self, reflex: u64) {
+        self.with(|guests| guests.remove(&reflex));
+    }
 }
 
 /// A watcher of a reflex that may be a guest.

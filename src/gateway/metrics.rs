@@ -1,8 +1,10 @@
 //! `GET /metrics`: what the cores count, in Prometheus' text format, rendered at the scrape.
 
-use super::Shared;
+use super::failure::Failure;
+use super::{Nothing, Shared, parameters};
 use crate::health::{BUCKETS_US, CoreHealth, Gauge, Stage};
-use axum::extract::State;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -45,6 +47,7 @@ pub fn route(path: &str) -> &'static str {
         "/readyz" => "/readyz",
         "/metrics" => "/metrics",
         _ if path == "/v2/retention" || path.starts_with("/v2/retention/") => "/v2/retention",
+        _ if path == "/v2/reflexes" || path.starts_with("/v2/reflexes/") => "/v2/reflexes",
         _ if path.starts_with("/v2/query/as_of/") => "/v2/query/as_of",
         _ => "other",
     }
@@ -70,7 +73,11 @@ const GAUGES: [(&str, &str, &str, Read); 8] = [
 ];
 
 /// The whole page.
-pub async fn scrape(State(shared): State<Arc<Shared>>) -> String {
+pub async fn scrape(
+    State(shared): State<Arc<Shared>>,
+    query: Result<Query<Nothing>, QueryRejection>,
+) -> Result<String, Failure> {
+    let Nothing {} = parameters(query)?;
     let health = &shared.health;
     let mut page = String::new();
     for (name, kind, help, read) in GAUGES {
@@ -96,7 +103,7 @@ pub async fn scrape(State(shared): State<Arc<Shared>>) -> String {
         }
     }
     requests(&mut page, &shared.requests);
-    page
+    Ok(page)
 }
 
 fn requests(page: &mut String, requests: &Requests) {

@@ -3,9 +3,10 @@
 //! | route | answer |
 //! |---|---|
 //! | `POST /v2/ingest` | rows in: 202 with the last `tx`, and what became of each part (`ingest.rs`) |
-//! | `GET /v2/query/as_of/{tx}` | counts, newest tick, averages, bars (`query.rs`); facts (`facts.rs`) |
+//! | `GET /v2/query/as_of/{tx}` | counts, averages, bars, the greatest (`query.rs`); rows (`pages.rs`); facts (`facts.rs`) |
 //! | `GET /v2/markets` | every market and its rows |
 //! | `GET /v2/retention`, `PUT`, `DELETE /v2/retention/{market}` | what is kept, and saying so (`retention.rs`) |
+//! | `GET /v2/reflexes`, `DELETE /v2/reflexes/{id}` | standing questions, and removing one (`reflexes.rs`) |
 //! | `GET /v2/watch` | firings as server-sent events (`watch.rs`) |
 //! | `GET /v2/tail` | the log as server-sent events (`tail.rs`) |
 //! | `GET /healthz` | 200 while the process lives |
@@ -19,6 +20,7 @@
 //! Invariants: the gateway is a client like any other, so whatever holds on the wire holds here; nothing it keeps is
 //! without a bound (`limits.rs`). Deliberately absent: state of its own that would have to survive.
 
+mod asked;
 mod body;
 #[cfg(test)]
 mod campaign;
@@ -30,8 +32,10 @@ mod ingest;
 mod limits;
 mod metrics;
 mod names;
+mod pages;
 mod place;
 mod query;
+mod reflexes;
 mod retention;
 mod rows;
 mod serve;
@@ -45,7 +49,7 @@ use axum::extract::{Query, Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::{get, post, put};
+use axum::routing::{delete, get, post, put};
 use axum::{Json, Router};
 use body::Room;
 use failure::{Failure, HttpCode};
@@ -54,6 +58,7 @@ use metrics::Requests;
 use myelin_client::{Client, Options, Tls};
 use myelin_wire::Code;
 use names::Names;
+use serde::Deserialize;
 use serde_json::{Value, json};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -165,9 +170,11 @@ fn routes(shared: Arc<Shared>) -> Router {
         .route("/v2/markets", get(query::markets))
         .route("/v2/retention", get(retention::list))
         .route("/v2/retention/{market}", put(retention::set).delete(retention::unset))
+        .route("/v2/reflexes", get(reflexes::list))
+        .route("/v2/reflexes/{id}", delete(reflexes::remove))
         .route("/v2/watch", get(watch::watch))
         .route("/v2/tail", get(tail::tail))
-        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics::scrape))
         .fallback(|| async { Failure::http(HttpCode::NotFound, "there is no such route") })
@@ -206,7 +213,20 @@ fn parameters<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, Failure> 
     query.map(|Query(parameters)| parameters).map_err(|error| Failure::http(HttpCode::BadQuery, error.body_text()))
 }
 
-async fn readyz(State(shared): State<Arc<Shared>>) -> (StatusCode, Json<Value>) {
+/// The parameters of a route that has none.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Nothing {}
+
+async fn healthz(query: Result<Query<Nothing>, QueryRejection>) -> Result<&'static str, Failure> {
+    parameters(query).map(|Nothing {}| "ok\n")
+}
+
+async fn readyz(
+    State(shared): State<Arc<Shared>>,
+    query: Result<Query<Nothing>, QueryRejection>,
+) -> Result<(StatusCode, Json<Value>), Failure> {
+    let Nothing {} = parameters(query)?;
     let health = &shared.health;
     let cores: Vec<Value> = health
         .cores
@@ -216,5 +236,5 @@ async fn readyz(State(shared): State<Arc<Shared>>) -> (StatusCode, Json<Value>) 
         .collect();
     let ready = health.cores.iter().all(|core| core.serves());
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(json!({ "ready": ready, "cores": cores, "degraded": health.degraded })))
+    Ok((status, Json(json!({ "ready": ready, "cores": cores, "degraded": health.degraded }))))
 }

@@ -2,56 +2,35 @@
 //!
 //! ```text
 //!   attribute=tick/id [market=NAME]             {"tx","attribute","market","count"}
-//!   market=NAME | entity=ID                     {"tx","market","entity","tick":{..} | null}     the newest
+//!   market=NAME [kind=quote]                    {"tx","market","entity","tick":{..} | null}     the newest (`pages.rs`)
+//!   rows=true market=NAME [kind=quote] [from_row=N since=TX from=.. to=.. limit=N]
+//!                                               {"tx","market","entity","kind","rows":[..],"next"}
 //!   vwap=true [market=NAME]                     {"tx","vwap":[{"market","entity","vwap","volume","notional","count"}]}
 //!   bars=60s market=NAME [from=.. to=..]        {"tx","market","entity","bars":[{"start","open",..}]}
-//!   entity=ID, attribute=person/name ..         {"tx","datoms":[{"entity","attribute","value","type","tx","added"}]}
 //!   top=volume [limit=10] [from=.. to=..]       {"tx","by","top":[{"market","entity","count","volume",..}]}
+//!   entity=ID, attribute=person/name ..         {"tx","datoms":[{"entity","attribute","value","type","tx","added"}]}
 //! ```
-//! The last are facts: an entity that is no market, or an attribute that is none of rows (`facts.rs`).
-//!
+//! The last are facts: an entity that is no market, or an attribute that is none of rows (`facts.rs`). `entity=ID` stands
+//! for `market=NAME` wherever that does. `asked.rs` knows which question has a use for which parameter, and refuses others.
 //!
 //! `{tx}` is a transaction, or `now`, or 0 for the same; `min_tx` is not before that one. Every answer carries the `tx` it
 //! was given at: asking as of that again gives the same. A time is written with its zone, a length with its unit.
 
+use super::asked::{Parameters, Question, bad};
 use super::failure::{Failure, HttpCode};
-use super::{Shared, facts, limits, parameters};
+use super::{Shared, facts, limits, pages, parameters};
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use myelin_client::{At, Client, Error};
 use myelin_datom::{EntityId, Kind, Tx};
-use myelin_said::{Averaged, Bar, Listed, Ranked, TickSaid, instant, length};
+use myelin_said::{Averaged, Bar, Listed, Ranked, instant, length};
 use myelin_wire::{Attribute, By, Code, TopAsk};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::future::Future;
 use std::sync::Arc;
 use tokio::time::timeout;
-
-/// What is asked of `as_of`.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Parameters {
-    pub(super) attribute: Option<String>,
-    pub(super) market: Option<String>,
-    pub(super) entity: Option<String>,
-    /// Of facts: whose idents and whose facts; main where nothing is said.
-    pub(super) partition: Option<String>,
-    /// Of facts: only what was said after this transaction.
-    pub(super) since: Option<String>,
-    /// Of facts: everything that was ever said.
-    #[serde(default)]
-    pub(super) history: bool,
-    #[serde(default)]
-    vwap: bool,
-    bars: Option<String>,
-    top: Option<String>,
-    limit: Option<u64>,
-    from: Option<String>,
-    to: Option<String>,
-    min_tx: Option<String>,
-}
 
 /// What is asked of `markets`.
 #[derive(Deserialize)]
@@ -69,35 +48,20 @@ pub async fn as_of(
 ) -> Result<Json<Value>, Failure> {
     let _place = shared.read()?;
     let asked = parameters(query)?;
+    let question = asked.question()?;
     let at = moment(Some(&tx), asked.min_tx.as_deref())?;
     let client = shared.client().await?;
     in_time(async {
-        if facts::is_about_facts(&asked) {
-            return facts::facts(&shared, client, &asked, at).await;
-        }
-        let market = market(&shared, client, &asked).await?;
-        match (&asked, market) {
-            (Parameters { top: Some(by), attribute: None, vwap: false, bars: None, .. }, None) => {
-                top(&shared, client, by, &asked, at).await
+        match question {
+            Question::Facts => facts::facts(&shared, client, &asked, at).await,
+            Question::Count => {
+                count(client, asked.attribute.as_deref(), market(&shared, client, &asked).await?, at).await
             }
-            (Parameters { top: Some(_), .. } | Parameters { top: None, limit: Some(_), .. }, _) => {
-                Err(bad("top=MEASURE and limit=NUMBER go with from and to only"))
-            }
-            (Parameters { attribute: Some(name), vwap: false, bars: None, .. }, market) => {
-                count(client, name, market, at).await
-            }
-            (Parameters { attribute: None, vwap: true, bars: None, .. }, market) => {
-                vwap(&shared, client, market, at).await
-            }
-            (Parameters { attribute: None, vwap: false, bars: Some(width), .. }, Some(market)) => {
-                bars(client, width, &asked, market, at).await
-            }
-            (Parameters { attribute: None, vwap: false, bars: None, .. }, Some(market)) => {
-                latest(client, market, at).await
-            }
-            _ => Err(bad(
-                "ask for one of: attribute=NAME, market=NAME, vwap=true, bars=LENGTH with market=NAME, top=MEASURE",
-            )),
+            Question::Vwap => vwap(&shared, client, market(&shared, client, &asked).await?, at).await,
+            Question::Top => top(&shared, client, &asked, at).await,
+            Question::Bars => bars(client, &asked, one_market(&shared, client, &asked).await?, at).await,
+            Question::Newest => pages::newest(client, &asked, &one_market(&shared, client, &asked).await?, at).await,
+            Question::Rows => pages::rows(client, &asked, &one_market(&shared, client, &asked).await?, at).await,
         }
     })
     .await
@@ -151,10 +115,6 @@ pub(super) fn failed(error: Error) -> Failure {
     }
 }
 
-pub(super) fn bad(message: impl Into<String>) -> Failure {
-    Failure::http(HttpCode::BadQuery, message)
-}
-
 /// Reads a transaction.
 pub fn tx(text: &str) -> Result<Tx, Failure> {
     let bits =
@@ -168,9 +128,9 @@ fn moment(as_of: Option<&str>, min_tx: Option<&str>) -> Result<At, Failure> {
 }
 
 /// A market that exists.
-struct Market {
-    name: String,
-    id: EntityId,
+pub struct Market {
+    pub(super) name: String,
+    pub(super) id: EntityId,
 }
 
 /// The market that is asked about, if one is. **Errors:** there is none such.
@@ -192,6 +152,11 @@ async fn market(shared: &Shared, client: &Client, asked: &Parameters) -> Result<
     }
 }
 
+/// The market that must be named. **Errors:** none is, or there is none such.
+async fn one_market(shared: &Shared, client: &Client, asked: &Parameters) -> Result<Market, Failure> {
+    market(shared, client, asked).await?.ok_or_else(|| bad("say which market: market=NAME or entity=ID"))
+}
+
 /// The id of a market. **Errors:** there is none of this name.
 pub async fn market_id(shared: &Shared, client: &Client, name: &str) -> Result<EntityId, Failure> {
     let ids = shared.names.ids(client, &[name.to_owned()]).await?;
@@ -199,19 +164,17 @@ pub async fn market_id(shared: &Shared, client: &Client, name: &str) -> Result<E
     id.ok_or_else(|| Failure::wire(Code::UnknownMarket, format!("there is no market '{name}'")))
 }
 
-async fn count(client: &Client, name: &str, market: Option<Market>, at: At) -> Result<Value, Failure> {
+async fn count(client: &Client, name: Option<&str>, market: Option<Market>, at: At) -> Result<Value, Failure> {
+    let name = name.unwrap_or_default();
     let attribute = Attribute::from_name(name);
     let attribute =
         attribute.ok_or_else(|| Failure::wire(Code::UnknownAttribute, format!("there is no attribute '{name}'")))?;
+    if attribute == Attribute::Market && market.is_some() {
+        return Err(bad("'market' has no use here: attribute=market/id counts the markets"));
+    }
     let answer = client.count(attribute, market.as_ref().map(|market| market.id), at).await.map_err(failed)?;
     let market = market.map(|market| market.name);
     Ok(json!({ "tx": answer.basis.to_string(), "attribute": name, "market": market, "count": answer.value }))
-}
-
-async fn latest(client: &Client, Market { name, id }: Market, at: At) -> Result<Value, Failure> {
-    let answer = client.latest(id, at).await.map_err(failed)?;
-    let tick = answer.value.map(|(tx, tick)| TickSaid::new(tx, &tick));
-    Ok(json!({ "tx": answer.basis.to_string(), "market": name, "entity": id.to_string(), "tick": tick }))
 }
 
 async fn vwap(shared: &Shared, client: &Client, market: Option<Market>, at: At) -> Result<Value, Failure> {
@@ -225,16 +188,15 @@ async fn vwap(shared: &Shared, client: &Client, market: Option<Market>, at: At) 
     Ok(json!({ "tx": answer.basis.to_string(), "vwap": rows }))
 }
 
-async fn bars(
-    client: &Client,
-    width: &str,
-    asked: &Parameters,
-    Market { name, id }: Market,
-    at: At,
-) -> Result<Value, Failure> {
-    let width_ns = length(width).map_err(bad)?;
-    let from_ns = asked.from.as_deref().map(instant).transpose().map_err(bad)?;
-    let to_ns = asked.to.as_deref().map(instant).transpose().map_err(bad)?;
+/// The event time that is asked about, where it is bounded. **Units:** Unix nanoseconds.
+pub(super) fn stretch(asked: &Parameters) -> Result<(Option<i64>, Option<i64>), Failure> {
+    let read = |text: &Option<String>| text.as_deref().map(instant).transpose().map_err(bad);
+    Ok((read(&asked.from)?, read(&asked.to)?))
+}
+
+async fn bars(client: &Client, asked: &Parameters, Market { name, id }: Market, at: At) -> Result<Value, Failure> {
+    let width_ns = length(asked.bars.as_deref().unwrap_or_default()).map_err(bad)?;
+    let (from_ns, to_ns) = stretch(asked)?;
     let span = from_ns.zip(to_ns).map(|(from, to)| to.saturating_sub(from).max(0) as u64 / width_ns as u64);
     let (from_ns, to_ns) = (from_ns.unwrap_or(i64::MIN), to_ns.unwrap_or(i64::MAX));
     if span.is_none_or(|bars| bars > limits::BARS) {
@@ -251,11 +213,12 @@ async fn bars(
     Ok(json!({ "tx": answer.basis.to_string(), "market": name, "entity": id.to_string(), "bars": rows }))
 }
 
-async fn top(shared: &Shared, client: &Client, by: &str, asked: &Parameters, at: At) -> Result<Value, Failure> {
+async fn top(shared: &Shared, client: &Client, asked: &Parameters, at: At) -> Result<Value, Failure> {
+    let by = asked.top.as_deref().unwrap_or_default();
     let measure =
         By::from_name(by).ok_or_else(|| bad(format!("'{by}' is none of count, volume, notional, price, move")))?;
-    let from_ns = asked.from.as_deref().map(instant).transpose().map_err(bad)?.unwrap_or(i64::MIN);
-    let to_ns = asked.to.as_deref().map(instant).transpose().map_err(bad)?.unwrap_or(i64::MAX);
+    let (from_ns, to_ns) = stretch(asked)?;
+    let (from_ns, to_ns) = (from_ns.unwrap_or(i64::MIN), to_ns.unwrap_or(i64::MAX));
     let ask = TopAsk { by: measure, limit: asked.limit.unwrap_or(10), from_ns, to_ns };
     let answer = client.top(ask, at).await.map_err(failed)?;
     let mut rows = Vec::with_capacity(answer.value.len());

@@ -9,8 +9,9 @@
 //! `last N`, `window LENGTH`. What is not kept is dropped for good; setting the same again changes nothing. Deliberately
 //! absent: an answer that waits until rows have gone.
 
+use super::asked::bad;
 use super::failure::{Failure, HttpCode};
-use super::query::{bad, failed, in_time, market_id};
+use super::query::{failed, in_time, market_id};
 use super::{Shared, parameters};
 use axum::Json;
 use axum::extract::rejection::{JsonRejection, QueryRejection};

@@ -1,7 +1,7 @@
 //! `GET /v2/tail`: the log as server-sent events.
 //!
 //! ```text
-//!   since=TX                    what later transactions stored; from=TX: that one too; 0 = all there is; neither: from now on
+//!   since=TX                    what later transactions stored; 0 = all there is; not said: from now on
 //!   market=NAME | PATTERN       only of these markets; * stands for anything
 //!   attribute=NAME,NAME ..      rows by kind (tick/id, quote/id, market/id), facts by the name of their attribute
 //!   entity=ID                   only what is about it: a market, a trader, an entity of facts or what points at it
@@ -75,9 +75,9 @@ async fn begin(
     last: Option<(Places<TailPlace>, Option<TailPlace>)>,
 ) -> Result<(Tail, Places<TailPlace>), Failure> {
     let since = match (&asked.since, &asked.from) {
-        (Some(_), Some(_)) => return Err(bad("say since=TX or from=TX, not both")),
+        // It was a transaction here and is an event time elsewhere: one name, two clocks.
+        (_, Some(_)) => return Err(bad("'from' has no use here: say since=TX; what was from=TX is since=TX less 1")),
         (Some(since), None) => Some(tx(since)?),
-        (None, Some(from)) => Some(Tx::from_bits(tx(from)?.bits().saturating_sub(1))),
         (None, None) => None,
     };
     let entity = asked.entity.as_ref().map(|text| text.parse().map(EntityId::from_bits)).transpose();
