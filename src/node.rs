@@ -106,10 +106,10 @@ impl Node {
             threads.push(threads::spawn(Role::Core, format!("myelin-core-{number}"), body)?);
         }
         drop(ready_tx);
-        let (gateway, node, guard) = (Arc::clone(&health), listen[0], config.guard.clone());
+        let (gateway, cores_at, guard) = (Arc::clone(&health), listen.clone(), config.guard.clone());
         threads.push(threads::spawn(Role::Gateway, "myelin-gateway".to_owned(), move || {
             let _life = life;
-            if let Err(error) = crate::gateway::run(http, node, gateway, guard) {
+            if let Err(error) = crate::gateway::run(http, &cores_at, gateway, guard) {
                 tracing::error!(%error, "the gateway stopped");
             }
         })?);

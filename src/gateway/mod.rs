@@ -69,7 +69,8 @@ use tokio_rustls::TlsAcceptor;
 /// What all handlers share.
 struct Shared {
     health: Arc<Health>,
-    node: SocketAddr,
+    /// Where each core is reached.
+    cores: Vec<SocketAddr>,
     client: OnceCell<Client>,
     names: Names,
     guard: Guard,
@@ -82,12 +83,12 @@ struct Shared {
 }
 
 impl Shared {
-    /// The node's client, connected when it is first asked for. **Errors:** the node does not serve yet.
+    /// The node's client, connected when it is first asked for, through a core that serves: what the others do not answer
+    /// they refuse by themselves. **Errors:** no core serves yet.
     async fn client(&self) -> Result<&Client, Failure> {
         let connect = || async {
-            if !self.health.cores.iter().all(|core| core.serves()) {
-                return Err(Failure::http(HttpCode::NotServing, "the node does not serve; /readyz has the reasons"));
-            }
+            let none = || Failure::http(HttpCode::NotServing, "the node does not serve; /readyz has the reasons");
+            let node = one_that_serves(&self.health, &self.cores).ok_or_else(none)?;
             let options = Options {
                 name: "myelin gateway".to_owned(),
                 reconnect_for: Duration::from_secs(3),
@@ -98,7 +99,7 @@ impl Shared {
                 token: self.guard.token.as_ref().map(Token::reveal),
                 ..Options::default()
             };
-            Client::connect(&self.node.to_string(), options).await.map_err(|error| Failure::error(&error))
+            Client::connect(&node.to_string(), options).await.map_err(|error| Failure::error(&error))
         };
         self.client.get_or_try_init(connect).await
     }
@@ -114,6 +115,11 @@ fn take_place(places: &Arc<Semaphore>, none: &str) -> Result<OwnedSemaphorePermi
     Arc::clone(places).try_acquire_owned().map_err(|_| Failure::busy(none))
 }
 
+/// Where a core that serves is reached.
+fn one_that_serves(health: &Health, cores: &[SocketAddr]) -> Option<SocketAddr> {
+    health.cores.iter().zip(cores).find(|(core, _)| core.serves()).map(|(_, address)| *address)
+}
+
 /// Where a listener at this address is reached from this host.
 const fn loopback(listens: SocketAddr) -> SocketAddr {
     let ip = match listens.ip() {
@@ -124,8 +130,8 @@ const fn loopback(listens: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, listens.port())
 }
 
-/// Serves until the process ends. `node` is where core 0 listens.
-pub fn run(listener: TcpListener, node: SocketAddr, health: Arc<Health>, guard: Guard) -> std::io::Result<()> {
+/// Serves until the process ends. `cores` is where each core listens.
+pub fn run(listener: TcpListener, cores: &[SocketAddr], health: Arc<Health>, guard: Guard) -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .max_blocking_threads(limits::BODY_THREADS)
         .enable_all()
@@ -138,7 +144,7 @@ pub fn run(listener: TcpListener, node: SocketAddr, health: Arc<Health>, guard: 
         let shared = Arc::new(Shared {
             health,
             guard,
-            node: loopback(node),
+            cores: cores.iter().copied().map(loopback).collect(),
             client: OnceCell::new(),
             names: Names::default(),
             room: Room::new(),

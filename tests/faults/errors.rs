@@ -57,6 +57,10 @@ fn a_failed_log(op: Op, failure: Failure, direct: bool) {
         ([here, there], acked, number + 1)
     });
     assert_eq!(rig.disk.struck().len(), 1, "{story}");
+    // The gateway was asked for nothing before. Seen red: it refused everything while any one core did not serve.
+    let (status, body) =
+        node.get(&format!("/v2/query/as_of/now?entity={}", there.bits())).expect("the gateway answers");
+    assert!(status == 200 && body.contains("\"tick\":{"), "{story}: {status} {body}");
     let (status, body) = node.readiness();
     assert_eq!(status, 503, "{story}: {body}");
     assert!(body.contains("shards stopped") && body.contains("segment-0000"), "{story}: {body}");
