@@ -668,3 +668,33 @@ fn standing_questions_are_listed_and_removed() {
     assert_eq!(remove(two["id"].as_str().unwrap()).status, 200);
     assert_eq!(listed(), [] as [Value; 0]);
 }
+
+/// The refusal of other bytes under a known id says: mark a correction as one. Over HTTP there was no way to.
+#[test]
+fn a_correction_is_said_in_json_and_both_rows_stay_in_history() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Setup::new(dir.path()).start();
+    let first = post(&node, "create_markets=true", NDJSON, &lines(&[row("a", 1, 1.0), row("a", 2, 2.0)])).json();
+    let mut corrected = row("a", 1, 9.0);
+    assert_eq!(post(&node, "", NDJSON, &lines(&[corrected.clone()])).code(), (409, "id_conflict".to_owned()));
+    corrected["corrects"] = json!(true);
+    for due in [(1, 0, 0), (0, 1, 0)] {
+        let said = post(&node, "", JSON, json!({ "ticks": [corrected] }).to_string().as_bytes());
+        assert_eq!((said.status, counts(&said)), (202, due), "{}", said.body);
+    }
+    let prices = |tx: &Value| -> Vec<f64> {
+        let path = format!("/v2/query/as_of/{}?rows=true&market=a", tx.as_str().unwrap());
+        get(&node, &path).json()["rows"].as_array().unwrap().iter().map(|row| row["price"].as_f64().unwrap()).collect()
+    };
+    assert_eq!((prices(&first["tx"]), prices(&json!("now"))), (vec![1.0, 2.0], vec![1.0, 2.0, 9.0]));
+    let odd = |key: &str, value: Value| {
+        let mut row = corrected.clone();
+        row[key] = value;
+        post(&node, "", NDJSON, &lines(&[row])).code()
+    };
+    assert_eq!(odd("corrects", json!(false)), (409, "id_conflict".to_owned()));
+    assert_eq!(odd("id", Value::Null), (422, "correction_without_id".to_owned()));
+    assert_eq!(odd("id", json!(77)), (422, "nothing_to_correct".to_owned()));
+    assert_eq!(odd("corrects", json!("perhaps")), (400, "bad_body".to_owned()));
+    assert_eq!(odd("volume", json!(true)), (400, "bad_body".to_owned()));
+}

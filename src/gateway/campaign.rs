@@ -18,7 +18,7 @@ use zstd::zstd_safe::{CCtx, CParameter, DCtx};
 const TICKS: &str = concat!(
     r#"{"market":"v:BTC","id":"18446744073709551615","event_time_ns":1723161255342000000,"price":"61837.63","volume":0.02,"side":"sell"}"#,
     "\n",
-    r#"{"price":1e2,"volume":"0","market":"\u00e9\ud83d\ude00\/","event_time":"1970-01-01T00:00:00.5Z","side":1,"id":null}"#,
+    r#"{"price":1e2,"volume":"0","market":"\u00e9\ud83d\ude00\/","event_time":"1970-01-01T00:00:00.5Z","side":1,"id":7,"corrects":true}"#,
     "\n",
 );
 const QUOTES: &str = concat!(

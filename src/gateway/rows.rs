@@ -7,7 +7,8 @@
 //! ```
 //!
 //! Every row is numbered as it stands in the request, from 0, the bad ones counted. The readers are those of
-//! `tools/feed`, so a value means the same in a file and in a request. Deliberately absent: what depends on the node.
+//! `tools/feed`, so a value means the same in a file and in a request: `"corrects":true` corrects an earlier tick of its id.
+//! Deliberately absent: what depends on the node.
 
 use super::failure::{BadRow, Failure, HttpCode};
 use super::limits;

@@ -85,7 +85,7 @@ codes! {
     CorrectionWithoutId = 19, "correction_without_id", 422;
     /// The market does not exist: create it first (`market add`).
     UnknownMarket = 30, "unknown_market", 422;
-    /// The id is known with other bytes; send a correction if that is meant.
+    /// The id is known with other bytes; send a correction if that is meant (flag bit 1, `corrects` in JSON and CSV).
     IdConflict = 31, "id_conflict", 409;
     /// The id lies below what is still retained, and the market's ids ascend.
     TooOld = 32, "too_old", 422;

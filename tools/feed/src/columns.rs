@@ -45,11 +45,13 @@ pub enum Field {
     Ask,
     /// Of a quote.
     AskVolume,
+    /// Whether it corrects an earlier tick of its id.
+    Corrects,
 }
 
 impl Field {
     /// In the order in which a row is described.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Market,
         Self::Id,
         Self::EventTime,
@@ -63,6 +65,7 @@ impl Field {
         Self::BidVolume,
         Self::Ask,
         Self::AskVolume,
+        Self::Corrects,
     ];
 
     /// As in `--map` and, times apart, as a key of NDJSON.
@@ -82,6 +85,7 @@ impl Field {
             Self::BidVolume => "bid_volume",
             Self::Ask => "ask",
             Self::AskVolume => "ask_volume",
+            Self::Corrects => "corrects",
         }
     }
 
@@ -93,7 +97,9 @@ impl Field {
     #[must_use]
     pub const fn belongs_to(self, kind: RowKind) -> bool {
         match self {
-            Self::Price | Self::Volume | Self::Side | Self::Trader => matches!(kind, RowKind::Ticks),
+            Self::Price | Self::Volume | Self::Side | Self::Trader | Self::Corrects => {
+                matches!(kind, RowKind::Ticks)
+            }
             Self::Bid | Self::BidVolume | Self::Ask | Self::AskVolume => matches!(kind, RowKind::Quotes),
             _ => true,
         }
@@ -123,6 +129,7 @@ impl Field {
             b"bid_volume" => (Self::BidVolume, None),
             b"ask" => (Self::Ask, None),
             b"ask_volume" => (Self::AskVolume, None),
+            b"corrects" => (Self::Corrects, None),
             _ => return None,
         };
         Some((field, unit.map_or(How::Plain, How::Time)))
@@ -156,8 +163,8 @@ pub struct ColumnMap {
     pub(crate) kind: RowKind,
 }
 
-const A_FIELD: &str = "a field: market, id, event_time, received_time, price, volume, side, trader, source, bid, \
-                       bid_volume, ask or ask_volume";
+const A_FIELD: &str = "a field: market, id, event_time, received_time, price, volume, side, trader, source, \
+                       corrects, bid, bid_volume, ask or ask_volume";
 
 impl FromStr for ColumnMap {
     type Err = FeedError;

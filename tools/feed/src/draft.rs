@@ -9,7 +9,7 @@
 
 use std::borrow::Cow;
 
-use myelin_datom::{EntityId, Quote, Side, Tick, flags, received_delta};
+use myelin_datom::{EntityId, Flaw, Quote, Side, Tick, flags, received_delta};
 
 use crate::columns::{Field, How};
 use crate::error::{Expected, Fault, Found};
@@ -107,6 +107,7 @@ pub(crate) struct Draft<'a> {
     trader: u64,
     source: u32,
     side: u8,
+    corrects: bool,
     /// Bit [`Field::bit`] of every field that has a value.
     told: u16,
 }
@@ -127,6 +128,7 @@ impl<'a> Draft<'a> {
             trader: 0,
             source: 0,
             side: Side::Unknown as u8,
+            corrects: false,
             told: 0,
         }
     }
@@ -137,7 +139,7 @@ impl<'a> Draft<'a> {
         self.told |= Field::Market.bit();
     }
 
-    /// Takes a field's text. An empty text leaves times, side, trader and source untold.
+    /// Takes a field's text. An empty text leaves times, side, trader, source and corrects untold.
     #[inline]
     pub(crate) fn set(&mut self, field: Field, how: How, text: &[u8]) -> Result<(), Expected> {
         match field {
@@ -150,6 +152,7 @@ impl<'a> Draft<'a> {
             Field::EventTime => self.event_time_ns = instant(how, text)?,
             Field::ReceivedTime => self.received_time_ns = instant(how, text)?,
             Field::Side => self.side = side(how, text)? as u8,
+            Field::Corrects => self.corrects = truth(text).ok_or(Expected::Text("true or false"))?,
             Field::Trader => {
                 self.trader =
                     unsigned(text).ok_or(Expected::Text("a trader's entity id, a whole number below 2^64"))?;
@@ -212,6 +215,11 @@ impl<'a> Draft<'a> {
                 (self.event_time_ns, self.received_time_ns, delta, 0)
             }
         };
+        let flags = flags | if self.corrects { flags::CORRECTION } else { 0 };
+        if self.corrects && self.id == 0 {
+            let expected = Expected::Sound(Flaw::CorrectionWithoutId);
+            return Err(Fault { column: b"corrects", expected, found: Found::Bytes(b"no id") }.into());
+        }
         let market = match names.index_of(&self.market) {
             Ok(market) => market,
             Err(NameRefused::Full) => return Err(Refusal::TooManyMarkets),
@@ -277,17 +285,26 @@ fn instant(how: How, text: &[u8]) -> Result<i64, Expected> {
     }
 }
 
+/// As JSON has it, and as some exports do.
+fn truth(text: &[u8]) -> Option<bool> {
+    match text {
+        b"1" => Some(true),
+        b"0" => Some(false),
+        _ if text.eq_ignore_ascii_case(b"true") => Some(true),
+        _ if text.eq_ignore_ascii_case(b"false") => Some(false),
+        _ => None,
+    }
+}
+
 /// The aggressor's side.
 #[inline]
 fn side(how: How, text: &[u8]) -> Result<Side, Expected> {
     if how == How::Maker {
         // The buyer was the maker, so the seller crossed.
-        return match text {
-            b"1" => Ok(Side::Sell),
-            b"0" => Ok(Side::Buy),
-            _ if text.eq_ignore_ascii_case(b"true") => Ok(Side::Sell),
-            _ if text.eq_ignore_ascii_case(b"false") => Ok(Side::Buy),
-            _ => Err(Expected::Text("whether the buyer was the maker: 0, 1, true or false")),
+        return match truth(text) {
+            Some(true) => Ok(Side::Sell),
+            Some(false) => Ok(Side::Buy),
+            None => Err(Expected::Text("whether the buyer was the maker: 0, 1, true or false")),
         };
     }
     let is = |word: &str| text.eq_ignore_ascii_case(word.as_bytes());

@@ -16,6 +16,7 @@ use crate::error::{Expected, Fault, Found, WHOLE_LINE};
 enum Value<'a> {
     Text(Cow<'a, [u8]>),
     Number(&'a [u8]),
+    Truth(&'a [u8]),
     Null,
 }
 
@@ -74,6 +75,8 @@ fn take<'a>(draft: &mut Draft<'a>, field: Field, how: How, value: Value<'a>) -> 
             draft.set_market(name);
             Ok(())
         }
+        (Field::Corrects, Value::Truth(text)) => draft.set(field, how, text),
+        (_, Value::Truth(_)) => Err(Expected::Text("a number, text in quotes, or null")),
         (_, Value::Text(text)) => draft.set(field, how, &text),
         (_, Value::Number(text)) => draft.set(field, how, text),
     }
@@ -83,7 +86,7 @@ const fn known_keys(kind: RowKind) -> &'static str {
     match kind {
         RowKind::Ticks => {
             "a key of a tick: market, id, event_time[_ns|_us|_ms|_s], received_time[_ns|_us|_ms|_s], price, volume, \
-             side, trader, source"
+             side, trader, source, corrects"
         }
         RowKind::Quotes => {
             "a key of a quote: market, id, event_time[_ns|_us|_ms|_s], received_time[_ns|_us|_ms|_s], bid, bid_volume, \
@@ -126,6 +129,13 @@ impl<'a> Cursor<'a> {
             Some(b'n') if self.rest.starts_with(b"null") => {
                 self.advance(4);
                 Ok(Value::Null)
+            }
+            Some(b't' | b'f') => {
+                let truth: &[u8] = if self.rest.starts_with(b"t") { b"true" } else { b"false" };
+                let text = self.rest.get(..truth.len()).filter(|text| *text == truth);
+                let text = text.ok_or_else(|| Fault::text(key, "a value as JSON has them", self.rest))?;
+                self.advance(truth.len());
+                Ok(Value::Truth(text))
             }
             _ => Err(Fault::text(key, "a number, text in quotes, or null", self.rest)),
         }

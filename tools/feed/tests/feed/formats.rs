@@ -203,6 +203,11 @@ fn an_object_is_a_row_whether_its_numbers_are_numbers_or_text() {
         &Options::default(),
         "v:BTC#18446744073709551615 1723161255342000000-1254104 61837.63*0.02 S f0 t5 s6\n\u{e9}z\u{1f600}/#0 500000000+? 100*0 B f0 t0 s0\nv:BTC#0 1000000+0 1*1 - f1 t0 s0",
     );
+    let sound = r#""market":"m","event_time_ns":1,"price":1,"volume":1"#;
+    for (corrects, due) in [("true", "f2"), ("\"true\"", "f2"), ("1", "f2"), ("false", "f0"), ("null", "f0")] {
+        let row = format!("{{{sound},\"id\":7,\"corrects\":{corrects}}}");
+        check(&row, &Options::default(), &format!("m#7 1+? 1*1 - {due} t0 s0"));
+    }
     let quote = r#"{"market":"m","bid":1,"bid_volume":"2","ask":3,"ask_volume":4,"event_time_s":5}"#;
     check(quote, &Options::default(), "m#0 5000000000+? 1*2 3*4");
     check(
@@ -210,7 +215,7 @@ fn an_object_is_a_row_whether_its_numbers_are_numbers_or_text() {
         &Options { kind: Some(RowKind::Ticks), ..Options::default() },
         concat!(
             "x: line 1, column bid: expected a key of a tick: market, id, event_time[_ns|_us|_ms|_s], ",
-            "received_time[_ns|_us|_ms|_s], price, volume, side, trader, source, found \"bid\""
+            "received_time[_ns|_us|_ms|_s], price, volume, side, trader, source, corrects, found \"bid\""
         ),
     );
 }
@@ -227,6 +232,10 @@ fn an_object_that_is_not_a_row_is_refused_by_key() {
             "column side: expected a number, text in quotes, or null, found \"[1]}\"",
         ),
         (format!("{{{sound},\"side\":true}}"), "column side: expected a number, text in quotes"),
+        (format!("{{{sound},\"id\":7,\"corrects\":2}}"), "column corrects: expected true or false"),
+        (format!("{{{sound},\"id\":7,\"corrects\":truly}}"), "column corrects: expected a value as JSON has them"),
+        (format!("{{{sound},\"corrects\":tru}}"), "column corrects: expected a value as JSON has them"),
+        (format!("{{{sound},\"corrects\":true}}"), "column corrects:"),
         (format!("{{{sound},\"id\":01}}"), "column id: expected a number as JSON has them"),
         (format!("{{{sound},\"id\":1.0}}"), "column id: expected a whole number below 2^64, found \"1.0\""),
         (format!("{{{sound},\"id\":-}}"), "column id: expected a number as JSON has them"),
