@@ -19,11 +19,15 @@ pub struct Config {
     pub listen: SocketAddr,
     /// The gateway's address.
     pub http: SocketAddr,
-    /// The two are defaults nobody asked for: one that is taken moves to the next free port. A port that was asked for does
+    /// Where probes and metrics are served to whoever reaches it.
+    pub admin: SocketAddr,
+    /// They are defaults nobody asked for: one that is taken moves to the next free port. A port that was asked for does
     /// not.
     pub listen_moves: bool,
     /// See [`Config::listen_moves`].
     pub http_moves: bool,
+    /// See [`Config::listen_moves`].
+    pub admin_moves: bool,
     /// Shards of this node; `None` = one per data core. Fixed when the data directory is made.
     pub shards: Option<u16>,
     /// Who runs the data cores.

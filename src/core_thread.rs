@@ -174,11 +174,11 @@ impl CorePlan {
             // A thread that only waits for the disk starves nobody, and a log that waits for a time slice starves all.
             threads::make_realtime(Role::Sync);
             while let Some(batch) = batches_out.pop() {
-                let before = clock::monotonic_ns() / 1000;
+                let began_us = clock::monotonic_ns() / 1000;
                 let result = syncer.sync(&batch);
                 let at_us = clock::monotonic_ns() / 1000;
-                health.stage(Stage::Sync, at_us - before);
-                if synced_in.push(Synced { batch, result, at_us }).is_err() {
+                health.stage(Stage::Sync, (at_us - began_us) * 1000);
+                if synced_in.push(Synced { batch, result, began_us, at_us }).is_err() {
                     return;
                 }
             }

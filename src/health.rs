@@ -1,5 +1,6 @@
 //! How each core is: written by the core with plain relaxed stores, read by the gateway. Nothing on a tick's path locks.
 
+use myelin_wire::Code;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
@@ -13,9 +14,9 @@ impl Gauge {
         self.0.store(value, Relaxed);
     }
 
-    /// Adds to it.
+    /// Adds to it. **Cost:** a load and a store: one thread writes, so nothing is locked.
     pub fn add(&self, value: u64) {
-        self.0.fetch_add(value, Relaxed);
+        self.0.store(self.get().wrapping_add(value), Relaxed);
     }
 
     /// Reads it.
@@ -25,54 +26,152 @@ impl Gauge {
     }
 }
 
-/// A stage of a tick's journey that is measured.
+/// A stage of a tick's journey that is measured; `shard/driver/measures.rs` says when and of what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
+    /// A frame's bytes, checked.
+    Decode,
+    /// From there to its shard's mailbox.
+    Route,
+    /// Checked by its shard, and copied into the log's buffer.
+    Admit,
+    /// In the log's buffer, until the disk takes it.
+    Append,
     /// The disk: from the batch's handing over to the return of its sync.
     Sync,
     /// From the return of the sync to the core's turn.
     Wake,
     /// Applying a batch.
     Apply,
+    /// A slice of what fired, written down and told.
+    React,
+    /// Telling whoever waited for a batch.
+    Reply,
 }
 
 impl Stage {
     /// Every stage, in the order of the journey.
-    pub const ALL: [Self; 3] = [Self::Sync, Self::Wake, Self::Apply];
+    pub const ALL: [Self; 9] = [
+        Self::Decode,
+        Self::Route,
+        Self::Admit,
+        Self::Append,
+        Self::Sync,
+        Self::Wake,
+        Self::Apply,
+        Self::React,
+        Self::Reply,
+    ];
 
     /// As in `/metrics`.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
+            Self::Decode => "decode",
+            Self::Route => "route",
+            Self::Admit => "admit",
+            Self::Append => "append",
             Self::Sync => "sync",
             Self::Wake => "wake",
             Self::Apply => "apply",
+            Self::React => "react",
+            Self::Reply => "reply",
         }
     }
 }
 
-/// Upper bounds of the histogram's buckets. **Units:** microseconds.
-pub const BUCKETS_US: [u64; 16] =
-    [5, 10, 20, 50, 75, 100, 150, 200, 350, 500, 1_000, 2_000, 5_000, 10_000, 50_000, 250_000];
+/// What a request waits for, from when the core took its frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Until {
+    /// It is on stable storage.
+    Durable,
+    /// Its answer is in the connection's outbox.
+    Acked,
+    /// What it fired is written down.
+    Fired,
+}
+
+impl Until {
+    /// Every one, in order.
+    pub const ALL: [Self; 3] = [Self::Durable, Self::Acked, Self::Fired];
+
+    /// As in `/metrics`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Durable => "durable",
+            Self::Acked => "acked",
+            Self::Fired => "fired",
+        }
+    }
+}
+
+/// Upper bounds of the histogram's buckets. **Units:** nanoseconds.
+pub const BUCKETS_NS: [u64; 20] = [
+    200,
+    500,
+    1_000,
+    2_000,
+    5_000,
+    10_000,
+    20_000,
+    50_000,
+    75_000,
+    100_000,
+    150_000,
+    200_000,
+    350_000,
+    500_000,
+    1_000_000,
+    2_000_000,
+    5_000_000,
+    10_000_000,
+    50_000_000,
+    250_000_000,
+];
 
 /// A histogram with fixed buckets.
 #[derive(Debug, Default)]
 pub struct Histogram {
-    buckets: [Gauge; BUCKETS_US.len() + 1],
-    sum_us: Gauge,
+    buckets: [Gauge; BUCKETS_NS.len() + 1],
+    sum_ns: Gauge,
 }
 
 impl Histogram {
     /// Notes one value.
-    pub fn note(&self, us: u64) {
-        self.buckets[BUCKETS_US.partition_point(|bound| *bound < us)].add(1);
-        self.sum_us.add(us);
+    pub fn note(&self, ns: u64) {
+        self.buckets[BUCKETS_NS.partition_point(|bound| *bound < ns)].add(1);
+        self.sum_ns.add(ns);
     }
 
     /// Values per bucket, the last one unbounded, and their sum.
     #[must_use]
     pub fn read(&self) -> (Vec<u64>, u64) {
-        (self.buckets.iter().map(Gauge::get).collect(), self.sum_us.get())
+        (self.buckets.iter().map(Gauge::get).collect(), self.sum_ns.get())
+    }
+}
+
+/// Refusals that were told, by code.
+#[derive(Debug)]
+pub struct Refusals([Gauge; Code::ALL.len()]);
+
+impl Default for Refusals {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| Gauge::default()))
+    }
+}
+
+impl Refusals {
+    /// One more.
+    pub fn note(&self, code: Code) {
+        if let Some(at) = Code::ALL.iter().position(|one| *one == code) {
+            self.0[at].add(1);
+        }
+    }
+
+    /// Each code and how often.
+    pub fn read(&self) -> impl Iterator<Item = (Code, u64)> {
+        Code::ALL.iter().zip(&self.0).map(|(code, count)| (*code, count.get()))
     }
 }
 
@@ -100,16 +199,38 @@ pub struct CoreHealth {
     pub rows_dropped: Gauge,
     /// Firings since the start.
     pub firings: Gauge,
+    /// Rows that were there already, since the start.
+    pub duplicates: Gauge,
+    /// Sessions that are remembered.
+    pub sessions: Gauge,
+    /// Subscriptions to firings.
+    pub subscriptions: Gauge,
+    /// Readers of the log.
+    pub tails: Gauge,
+    /// Refusals since the start.
+    pub refusals: Refusals,
     stages: [Histogram; Stage::ALL.len()],
+    untils: [Histogram; Until::ALL.len()],
     failed: Mutex<Vec<String>>,
     seal_error: Mutex<Option<String>>,
     spare_error: Mutex<Option<String>>,
 }
 
 impl CoreHealth {
-    /// Notes how long a stage took.
-    pub fn stage(&self, stage: Stage, us: u64) {
-        self.histogram(stage).note(us);
+    /// Notes how long a stage took. **Units:** nanoseconds.
+    pub fn stage(&self, stage: Stage, ns: u64) {
+        self.histogram(stage).note(ns);
+    }
+
+    /// Notes how long a request had waited by then. **Units:** nanoseconds.
+    pub fn until(&self, until: Until, ns: u64) {
+        self.since_received(until).note(ns);
+    }
+
+    /// The histogram of what requests wait for.
+    #[must_use]
+    pub fn since_received(&self, until: Until) -> &Histogram {
+        &self.untils[until as usize]
     }
 
     /// The histogram of a stage.

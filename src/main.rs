@@ -101,7 +101,7 @@ fn serve(flags: &Flags) -> anyhow::Result<()> {
         // Before anybody is told where we are: from there on a stop is one that was planned.
         let signals = Signals::register()?;
         node.announce()?;
-        tracing::info!(listen = ?node.listen, http = %node.http, executor = %node.executor, "serving");
+        tracing::info!(listen = ?node.listen, http = %node.http, admin = %node.admin, executor = %node.executor, "serving");
         node.serve(signals).await
     })
 }

@@ -44,6 +44,8 @@ pub struct Node {
     pub listen: Vec<SocketAddr>,
     /// Where the gateway listens.
     pub http: SocketAddr,
+    /// Where probes and metrics are.
+    pub admin: SocketAddr,
     /// Who runs the data cores.
     pub executor: Executor,
     data_dir: PathBuf,
@@ -58,6 +60,7 @@ impl Node {
         // Ports first: a node that cannot listen leaves no directory behind.
         let first = open_or_next(config.listen, config.listen_moves, open_listener)?;
         let http = open_or_next(config.http, config.http_moves, TcpListener::bind)?;
+        let admin = open_or_next(config.admin, config.admin_moves, TcpListener::bind)?;
         let identity = Identity::open(config)?;
         for kept in identity.keeps(&config.said) {
             tracing::warn!("{kept}");
@@ -70,7 +73,7 @@ impl Node {
         }
         let listeners = open_listeners(first, cores)?;
         let listen: Vec<_> = listeners.iter().map(TcpListener::local_addr).collect::<Result<_, _>>()?;
-        let http_address = http.local_addr()?;
+        let (http_address, admin_address) = (http.local_addr()?, admin.local_addr()?);
         let health = Arc::new(Health {
             cores: (0..cores).map(|_| Arc::new(CoreHealth::default())).collect(),
             degraded: degraded.into_iter().collect(),
@@ -109,7 +112,7 @@ impl Node {
         let (gateway, cores_at, guard) = (Arc::clone(&health), listen.clone(), config.guard.clone());
         threads.push(threads::spawn(Role::Gateway, "myelin-gateway".to_owned(), move || {
             let _life = life;
-            if let Err(error) = crate::gateway::run(http, &cores_at, gateway, guard) {
+            if let Err(error) = crate::gateway::run(http, admin, &cores_at, gateway, guard) {
                 tracing::error!(%error, "the gateway stopped");
             }
         })?);
@@ -120,12 +123,12 @@ impl Node {
             }
         }
         let data_dir = config.data_dir.clone();
-        Ok(Self { health, listen, http: http_address, executor, data_dir, threads, alive })
+        Ok(Self { health, listen, http: http_address, admin: admin_address, executor, data_dir, threads, alive })
     }
 
     /// Writes where it listens.
     pub fn announce(&self) -> anyhow::Result<()> {
-        announce(&self.data_dir, &self.listen, self.http)
+        announce(&self.data_dir, &self.listen, self.http, self.admin)
     }
 
     /// Serves until it is asked to stop, and stops: nothing is left under way, if that can be had in some seconds.
@@ -155,9 +158,9 @@ impl Node {
 
 /// Writes `<data-dir>/listening`, for scripts that started us on free ports. Whole or not there; on a disk without room for
 /// it the log says the same.
-fn announce(dir: &Path, listen: &[SocketAddr], http: SocketAddr) -> anyhow::Result<()> {
+fn announce(dir: &Path, listen: &[SocketAddr], http: SocketAddr, admin: SocketAddr) -> anyhow::Result<()> {
     let (temporary, path) = (dir.join("listening.new"), dir.join("listening"));
-    let text = serde_json::to_vec(&serde_json::json!({ "listen": listen, "http": http }))?;
+    let text = serde_json::to_vec(&serde_json::json!({ "listen": listen, "http": http, "admin": admin }))?;
     let write = || std::fs::write(&temporary, &text).and_then(|()| std::fs::rename(&temporary, &path));
     let full = |error: &io::Error| matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded);
     let mut written = write();
@@ -169,7 +172,7 @@ fn announce(dir: &Path, listen: &[SocketAddr], http: SocketAddr) -> anyhow::Resu
     match written {
         Err(error) if full(&error) => {
             let _empty = std::fs::remove_file(&temporary);
-            tracing::warn!(?listen, %http, %error, "no room for the file `listening`");
+            tracing::warn!(?listen, %http, %admin, %error, "no room for the file `listening`");
             Ok(())
         }
         written => Ok(written?),

@@ -698,3 +698,78 @@ fn a_correction_is_said_in_json_and_both_rows_stay_in_history() {
     assert_eq!(odd("corrects", json!("perhaps")), (400, "bad_body".to_owned()));
     assert_eq!(odd("volume", json!(true)), (400, "bad_body".to_owned()));
 }
+
+/// A figure of `/metrics`, summed over cores.
+fn figure(page: &str, name: &str, label: &str) -> f64 {
+    let lines = page.lines().filter(|line| line.starts_with(&format!("{name}{{")) && line.contains(label));
+    lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+}
+
+#[test]
+fn every_stage_has_a_histogram_and_the_admin_port_shows_it_without_the_token() {
+    let dir = tempfile::tempdir().unwrap();
+    let token = dir.path().join("token");
+    std::fs::write(&token, "a-token-of-the-tests-4711\n").unwrap();
+    #[cfg(unix)]
+    std::fs::set_permissions(&token, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let mut setup = Setup::new(&dir.path().join("data")).shards(2);
+    setup.more.extend(["--auth-token-file".to_owned(), token.to_str().unwrap().to_owned()]);
+    let mut node = setup.start();
+    let listening = std::fs::read(dir.path().join("data/listening")).unwrap();
+    let admin = serde_json::from_slice::<Value>(&listening).unwrap()["admin"].as_str().unwrap().parse().unwrap();
+    assert_eq!(get(&node, "/metrics").status, 401, "the gateway wants the token");
+    run(async {
+        let options = myelin_client::Options { token: Some("a-token-of-the-tests-4711".into()), ..Default::default() };
+        let client = myelin_client::Client::connect(&node.listen.to_string(), options).await.unwrap();
+        let ids = crate::node::markets(&client, &["a", "b"]).await;
+        let mut body = 9_u64.to_le_bytes().to_vec();
+        body.extend_from_slice(&[1, 0, 0, 0, 0, 0, 0, 0x59, 0x40, 3]);
+        client.register(&body, 1).await.unwrap();
+        let mut firings = client.subscribe(Some(9), &[]).await.unwrap();
+        let mut log = client.tail(myelin_client::TailWanted::default()).await.unwrap();
+        for id in 1..=20 {
+            let rows = [tick(ids[0], id, 50.0 + 100.0 * (id % 2) as f64), tick(ids[1], id, 1.0)];
+            crate::node::done(&client.ticks(&rows, myelin_client::Mode::Whole).await.unwrap());
+        }
+        crate::node::done(&client.ticks(&[tick(ids[0], 1, 150.0)], myelin_client::Mode::Whole).await.unwrap());
+        client.ticks(&[tick(ids[0], 1, 9.0)], myelin_client::Mode::Whole).await.unwrap();
+        assert!(firings.next().await.unwrap().is_some() && log.next().await.unwrap().is_some());
+        node.http = admin;
+        let page = wait_for("the counts of the last turn", || {
+            let said = get(&node, "/metrics");
+            assert_eq!(said.status, 200);
+            (figure(&said.body, "myelin_rows_duplicate_total", "") == 1.0
+                && figure(&said.body, "myelin_tails", "") == 2.0)
+                .then_some(said.body)
+        });
+        for stage in ["decode", "route", "admit", "append", "sync", "wake", "apply", "react", "reply"] {
+            let label = format!("stage=\"{stage}\"");
+            let count = figure(&page, "myelin_stage_seconds_count", &label);
+            assert!(count >= 1.0, "{stage}: {page}");
+            assert!(figure(&page, "myelin_stage_seconds_sum", &label) < 60.0 * count, "{stage} is in seconds: {page}");
+        }
+        let until = |until: &str| {
+            let label = format!("until=\"{until}\"");
+            let of = |what: &str| figure(&page, &format!("myelin_since_received_seconds_{what}"), &label);
+            of("sum") / of("count")
+        };
+        assert!(0.0 < until("durable") && until("durable") <= until("acked") && until("fired") > 0.0, "{page}");
+        for (name, label, due) in [
+            ("myelin_refusals_total", "code=\"id_conflict\"", 1.0),
+            ("myelin_refusals_total", "code=\"unauthorized\"", 0.0),
+            ("myelin_subscriptions", "", 2.0),
+            ("myelin_rows_accepted_total", "", 40.0),
+        ] {
+            assert_eq!(figure(&page, name, label), due, "{name} {label}: {page}");
+        }
+        assert!(page.contains("code=\"busy\"} ") && figure(&page, "myelin_sessions", "") >= 1.0, "{page}");
+        assert_eq!((get(&node, "/healthz").status, get(&node, "/readyz").status), (200, 200));
+        assert_eq!(get(&node, "/v2/markets").code(), (404, "not_found".to_owned()), "nothing else stands there");
+    });
+    // It asks for no token, so it is not shown to other hosts unless that is said aloud.
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_myelin"));
+    let refused = command.args(["serve", "--admin", "0.0.0.0:0", "--data-dir"]).arg(dir.path().join("none")).output();
+    let refused = refused.expect("the binary starts");
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success() && said.contains("--insecure"), "{said}");
+}

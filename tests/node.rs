@@ -61,7 +61,16 @@ impl Setup {
 
     pub fn command(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_myelin"));
-        command.args(["serve", "--http", "127.0.0.1:0", "--executor", &self.executor, "--listen"]);
+        command.args([
+            "serve",
+            "--http",
+            "127.0.0.1:0",
+            "--admin",
+            "127.0.0.1:0",
+            "--executor",
+            &self.executor,
+            "--listen",
+        ]);
         command.arg(self.listen.to_string());
         command.arg("--data-dir").arg(&self.dir).arg("--shards").arg(self.shards.to_string()).args(&self.more);
         command.env("MYELIN_LOG", "warn").stdin(Stdio::null());

@@ -2,9 +2,10 @@
 
 use super::failure::Failure;
 use super::{Nothing, Shared, parameters};
-use crate::health::{BUCKETS_US, CoreHealth, Gauge, Stage};
+use crate::health::{BUCKETS_NS, CoreHealth, CoreHealthRef, Gauge, Histogram, Stage, Until};
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
+use myelin_wire::Code;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -55,7 +56,7 @@ pub fn route(path: &str) -> &'static str {
 
 type Read = fn(&CoreHealth) -> u64;
 
-const GAUGES: [(&str, &str, &str, Read); 8] = [
+const GAUGES: [(&str, &str, &str, Read); 12] = [
     ("myelin_connections", "gauge", "Open connections.", |core| core.connections.get()),
     ("myelin_bad_frames_total", "counter", "Connections ended by bytes that were no frame.", |core| {
         core.bad_frames.get()
@@ -70,6 +71,12 @@ const GAUGES: [(&str, &str, &str, Read); 8] = [
         core.rows_dropped.get()
     }),
     ("myelin_firings_total", "counter", "Firings since the start.", |core| core.firings.get()),
+    ("myelin_rows_duplicate_total", "counter", "Ticks and quotes that were there already, since the start.", |core| {
+        core.duplicates.get()
+    }),
+    ("myelin_sessions", "gauge", "Sessions that are remembered.", |core| core.sessions.get()),
+    ("myelin_subscriptions", "gauge", "Subscriptions to firings.", |core| core.subscriptions.get()),
+    ("myelin_tails", "gauge", "Readers of the log.", |core| core.tails.get()),
 ];
 
 /// The whole page.
@@ -86,24 +93,51 @@ pub async fn scrape(
             let _ = writeln!(page, "{name}{{core=\"{number}\"}} {}", read(core));
         }
     }
+    refusals(&mut page, &health.cores);
     let name = "myelin_stage_seconds";
     let _ = writeln!(page, "# HELP {name} How long a stage of a tick's journey takes.\n# TYPE {name} histogram");
     for (number, core) in health.cores.iter().enumerate() {
         for stage in Stage::ALL {
             let labels = format!("core=\"{number}\",stage=\"{}\"", stage.name());
-            let (buckets, sum_us) = core.histogram(stage).read();
-            let mut total = 0;
-            for (at, count) in buckets.iter().enumerate() {
-                total += count;
-                let bound = BUCKETS_US.get(at).map_or("+Inf".to_owned(), |us| (*us as f64 / 1e6).to_string());
-                let _ = writeln!(page, "{name}_bucket{{{labels},le=\"{bound}\"}} {total}");
-            }
-            let _ = writeln!(page, "{name}_sum{{{labels}}} {}", sum_us as f64 / 1e6);
-            let _ = writeln!(page, "{name}_count{{{labels}}} {total}");
+            histogram(&mut page, name, &labels, core.histogram(stage));
+        }
+    }
+    let name = "myelin_since_received_seconds";
+    let _ = writeln!(
+        page,
+        "# HELP {name} From a frame's taking until it was durable, acked, fired.\n# TYPE {name} histogram"
+    );
+    for (number, core) in health.cores.iter().enumerate() {
+        for until in Until::ALL {
+            let labels = format!("core=\"{number}\",until=\"{}\"", until.name());
+            histogram(&mut page, name, &labels, core.since_received(until));
         }
     }
     requests(&mut page, &shared.requests);
     Ok(page)
+}
+
+fn histogram(page: &mut String, name: &str, labels: &str, histogram: &Histogram) {
+    let (buckets, sum_ns) = histogram.read();
+    let mut total = 0;
+    for (at, count) in buckets.iter().enumerate() {
+        total += count;
+        let bound = BUCKETS_NS.get(at).map_or("+Inf".to_owned(), |ns| (*ns as f64 / 1e9).to_string());
+        let _ = writeln!(page, "{name}_bucket{{{labels},le=\"{bound}\"}} {total}");
+    }
+    let _ = writeln!(page, "{name}_sum{{{labels}}} {}", sum_ns as f64 / 1e9);
+    let _ = writeln!(page, "{name}_count{{{labels}}} {total}");
+}
+
+/// Those there were, and `busy`, so that its rate is known before the first.
+fn refusals(page: &mut String, cores: &[CoreHealthRef]) {
+    let name = "myelin_refusals_total";
+    let _ = writeln!(page, "# HELP {name} Requests that were refused since the start.\n# TYPE {name} counter");
+    for (number, core) in cores.iter().enumerate() {
+        for (code, count) in core.refusals.read().filter(|(code, count)| *count > 0 || *code == Code::Busy) {
+            let _ = writeln!(page, "{name}{{core=\"{number}\",code=\"{}\"}} {count}", code.name());
+        }
+    }
 }
 
 fn requests(page: &mut String, requests: &Requests) {

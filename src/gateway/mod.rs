@@ -13,6 +13,8 @@
 //! | `GET /readyz` | 200 when every core serves, else 503; reasons and degradations either way |
 //! | `GET /metrics` | Prometheus text |
 //!
+//! The last three stand on the admin port too, without TLS and token.
+//!
 //! ```text
 //!   socket -> serve (time and places) -> handler -> myelin_client -> loopback -> the node's own data cores
 //! ```
@@ -131,14 +133,23 @@ const fn loopback(listens: SocketAddr) -> SocketAddr {
 }
 
 /// Serves until the process ends. `cores` is where each core listens.
-pub fn run(listener: TcpListener, cores: &[SocketAddr], health: Arc<Health>, guard: Guard) -> std::io::Result<()> {
+pub fn run(
+    listener: TcpListener,
+    admin: TcpListener,
+    cores: &[SocketAddr],
+    health: Arc<Health>,
+    guard: Guard,
+) -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .max_blocking_threads(limits::BODY_THREADS)
         .enable_all()
         .build()?;
     runtime.block_on(async move {
-        listener.set_nonblocking(true)?;
-        let listener = tokio::net::TcpListener::from_std(listener)?;
+        let adopt = |listener: TcpListener| {
+            listener.set_nonblocking(true)?;
+            tokio::net::TcpListener::from_std(listener)
+        };
+        let (listener, admin) = (adopt(listener)?, adopt(admin)?);
         let requests = Arc::new(Requests::default());
         let tls = guard.tls.clone().map(TlsAcceptor::from);
         let shared = Arc::new(Shared {
@@ -155,6 +166,7 @@ pub fn run(listener: TcpListener, cores: &[SocketAddr], health: Arc<Health>, gua
             watchers: Arc::new(Semaphore::new(limits::WATCHERS)),
         });
         tokio::spawn(renew(shared.guard.clone()));
+        tokio::spawn(serve::serve(admin, admin_routes(Arc::clone(&shared)), Arc::clone(&requests), None));
         serve::serve(listener, routes(shared), requests, tls).await;
         Ok(())
     })
@@ -169,8 +181,26 @@ async fn renew(guard: Guard) {
     }
 }
 
+/// What needs no token, on a port of its own: whoever watches over the host need not know it.
+fn admin_routes(shared: Arc<Shared>) -> Router {
+    finish(probes(), shared)
+}
+
+fn probes() -> Router<Arc<Shared>> {
+    Router::new().route("/healthz", get(healthz)).route("/readyz", get(readyz)).route("/metrics", get(metrics::scrape))
+}
+
+/// What is said of every other route, and counting.
+fn finish(routes: Router<Arc<Shared>>, shared: Arc<Shared>) -> Router {
+    routes
+        .fallback(|| async { Failure::http(HttpCode::NotFound, "there is no such route") })
+        .method_not_allowed_fallback(|| async { Failure::http(HttpCode::WrongMethod, "the route has another method") })
+        .layer(axum::middleware::from_fn_with_state(Arc::clone(&shared), count))
+        .with_state(shared)
+}
+
 fn routes(shared: Arc<Shared>) -> Router {
-    Router::new()
+    let routes = probes()
         .route("/v2/ingest", post(ingest::ingest))
         .route("/v2/query/as_of/{tx}", get(query::as_of))
         .route("/v2/markets", get(query::markets))
@@ -180,14 +210,10 @@ fn routes(shared: Arc<Shared>) -> Router {
         .route("/v2/reflexes/{id}", delete(reflexes::remove))
         .route("/v2/watch", get(watch::watch))
         .route("/v2/tail", get(tail::tail))
-        .route("/healthz", get(healthz))
-        .route("/readyz", get(readyz))
-        .route("/metrics", get(metrics::scrape))
         .fallback(|| async { Failure::http(HttpCode::NotFound, "there is no such route") })
         .method_not_allowed_fallback(|| async { Failure::http(HttpCode::WrongMethod, "the route has another method") })
-        .layer(axum::middleware::from_fn_with_state(Arc::clone(&shared), allow))
-        .layer(axum::middleware::from_fn_with_state(Arc::clone(&shared), count))
-        .with_state(shared)
+        .layer(axum::middleware::from_fn_with_state(Arc::clone(&shared), allow));
+    finish(routes, shared)
 }
 
 /// Lets a request in that shows the token, where one is wanted; probes need none.

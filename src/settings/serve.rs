@@ -38,6 +38,7 @@ enum Kind {
 const NEXT: &str = "at the next start";
 const LISTEN: &str = "127.0.0.1:7400";
 const HTTP: &str = "127.0.0.1:7480";
+const ADMIN: &str = "127.0.0.1:7490";
 const DATA_DIR: &str = "myelin-data";
 
 const fn about(key: &'static str, kind: Kind, default: &'static str, doc: &'static str) -> About {
@@ -49,6 +50,7 @@ pub(super) const KEYS: &[About] = &[
     about("data_dir", Kind::Path, DATA_DIR, "Everything the node remembers."),
     about("listen", Kind::Address, LISTEN, "Where ticks come in. The default moves to the next free port."),
     about("http", Kind::Address, HTTP, "HTTP: reads, probes, metrics. The default moves to the next free port."),
+    about("admin", Kind::Address, ADMIN, "Probes and metrics, without TLS and token. The default moves likewise."),
     About {
         takes_effect: "in a new data directory: one that exists keeps its own, and refuses another number",
         ..about("shards", Kind::Shards, "auto", "Shards: a number, or auto = one per data core.")
@@ -78,6 +80,9 @@ pub struct Flags {
     /// HTTP: reads, probes, metrics [default: 127.0.0.1:7480, or the next free port]
     #[arg(long, value_name = "ADDRESS")]
     http: Option<String>,
+    /// Probes and metrics, without TLS and token [default: 127.0.0.1:7490, or the next free port]
+    #[arg(long, value_name = "ADDRESS")]
+    admin: Option<String>,
     /// Shards, fixed when the data directory is made: a number, or auto = one per data core [default: auto]
     #[arg(long, value_name = "N|auto")]
     shards: Option<String>,
@@ -119,6 +124,7 @@ impl Flags {
             ("data_dir", "--data-dir", path(&self.data_dir)),
             ("listen", "--listen", self.listen.clone()),
             ("http", "--http", self.http.clone()),
+            ("admin", "--admin", self.admin.clone()),
             ("shards", "--shards", self.shards.clone()),
             ("executor", "--executor", executor.map(|value| value.get_name().to_owned())),
             ("lean", "--lean", switch(self.lean, "true")),
@@ -178,8 +184,8 @@ fn settled(layers: &Layers, limits: Limits) -> Result<Config, SettingsError> {
     let files =
         GuardFiles { tls_cert: path("tls_cert"), tls_key: path("tls_key"), auth_token_file: path("auth_token_file") };
     let guard = Guard::read(&files).map_err(together)?;
-    let [listen, http] = [address(value(layers, "listen")), address(value(layers, "http"))];
-    let (Some(listen), Some(http)) = (listen, http) else {
+    let [listen, http, admin] = ["listen", "http", "admin"].map(|key| address(value(layers, key)));
+    let (Some(listen), Some(http), Some(admin)) = (listen, http, admin) else {
         return Err(SettingsError::Together("an address that was found is gone: try again".to_owned()));
     };
     for (key, address) in [("listen", listen), ("http", http)] {
@@ -188,13 +194,21 @@ fn settled(layers: &Layers, limits: Limits) -> Result<Config, SettingsError> {
             guard.allows(address).map_err(said)?;
         }
     }
+    if !is_on(layers, "insecure") && !admin.ip().is_loopback() {
+        let source = layers.source("admin");
+        return Err(SettingsError::Together(format!(
+            "{source}: {admin} is reachable from other hosts and asks for no token: say --insecure if that is meant"
+        )));
+    }
     let said = FOR_LIFE.iter().filter_map(|key| Some((*key, layers.limit(key)?, layers.source(key).to_string())));
     Ok(Config {
         data_dir: PathBuf::from(value(layers, "data_dir")),
         listen,
         http,
+        admin,
         listen_moves: layers.source("listen") == Source::Default,
         http_moves: layers.source("http") == Source::Default,
+        admin_moves: layers.source("admin") == Source::Default,
         shards: value(layers, "shards").parse().ok(),
         executor: Wanted::from_str(value(layers, "executor"), true).unwrap_or(Wanted::Auto),
         lean: is_on(layers, "lean"),
@@ -263,5 +277,8 @@ mod tests {
         let flags = Flags { http: Some("0.0.0.0:1".to_owned()), ..Flags::default() };
         let error = flags.config().unwrap_err().to_string();
         assert!(error.starts_with("flag --http: 0.0.0.0:1 is reachable from other hosts"), "{error}");
+        let flags = Flags { admin: Some("0.0.0.0:1".to_owned()), ..Flags::default() };
+        let error = flags.config().unwrap_err().to_string();
+        assert!(error.starts_with("flag --admin: 0.0.0.0:1 is reachable from other hosts"), "{error}");
     }
 }

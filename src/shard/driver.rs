@@ -15,6 +15,7 @@ mod connections;
 mod ending;
 mod late;
 mod letters;
+mod measures;
 mod parcels;
 mod reads;
 mod sealing;
@@ -36,6 +37,7 @@ use connections::Connection;
 pub use connections::Taken;
 use ending::is_write;
 use letters::Letters;
+use measures::{Disk, Oldest, Waiting, note_firing};
 use myelin_wal::{Batch, Lsn, Spare, WalError};
 use myelin_wire::{Code, Frame, Header, Kind, Welcome, write_frame};
 pub use parcels::Parcel;
@@ -51,6 +53,8 @@ pub struct Synced {
     pub batch: Batch,
     /// Whether it is durable.
     pub result: Result<(), WalError>,
+    /// When the sync began. **Units:** as of `at_us`.
+    pub began_us: u64,
     /// When the sync returned. **Units:** microseconds, as [`Now::mono_us`].
     pub at_us: u64,
 }
@@ -117,6 +121,8 @@ pub struct Core {
     /// Places of connections that may owe a hello, or the rest of a frame.
     owing: Vec<u32>,
     react_bell: Option<Waker>,
+    /// When the stage of the frame that is timed began. **Units:** nanoseconds.
+    lap_ns: Option<u64>,
     letters: Letters,
     failed: bool,
     /// A planned stop was asked for.
@@ -158,6 +164,7 @@ impl Core {
             waiting_readers: Vec::new(),
             owing: Vec::new(),
             react_bell: None,
+            lap_ns: None,
             letters: Letters::default(),
             failed: false,
             stopping: false,
@@ -216,6 +223,7 @@ impl Core {
                 let mut bytes = Vec::with_capacity(myelin_wire::framed_len(frame.body.len()));
                 write_frame(&mut bytes, header, frame.body);
                 self.post(usize::from(core), Parcel::Request { from, frame: bytes });
+                self.lap(Stage::Route);
             }
         }
     }
@@ -231,11 +239,15 @@ impl Core {
         if self.stopping && is_write(frame.kind) {
             return self.refuse(from, &frame.header, Refusal::of(Code::Stopping));
         }
+        self.lap(Stage::Route);
         let Some(shard) = self.shards.iter_mut().find(|shard| shard.number() == frame.header.shard) else {
             return self.refuse(from, &frame.header, Refusal::of(Code::WrongShard));
         };
         let done = shard.frame(now, from, frame, &mut self.log);
         let reads = shard.has_readings();
+        if matches!(frame.kind, Kind::Ticks | Kind::Quotes) {
+            self.lap(Stage::Admit);
+        }
         if let Err(error) = done {
             self.fail(&error);
             self.refuse(from, &frame.header, Refusal::of(Code::Unavailable));
@@ -283,7 +295,8 @@ impl Core {
 
     /// The sync thread is done with a batch: what it holds is durable, committed, and applied here.
     pub fn synced(&mut self, synced: Synced) {
-        let Synced { batch, result, at_us } = synced;
+        let disk = Disk::of(&synced);
+        let Synced { batch, result, at_us, .. } = synced;
         self.sync_under_way = false;
         if let Err(error) = result {
             return self.fail(&error);
@@ -296,8 +309,9 @@ impl Core {
         self.log.tail().synced(batch.upto());
         // The disk goes on while we apply.
         self.start_sync();
-        self.health.stage(Stage::Wake, woken.mono_us.saturating_sub(at_us));
+        self.health.stage(Stage::Wake, woken.mono_us.saturating_sub(at_us) * 1000);
         let durable = Now { mono_us: at_us, ..woken };
+        let mut oldest = Oldest::default();
         for record in batch.records() {
             let Some(shard) = record.header.group.checked_sub(1) else { continue };
             let Some(shard) = self.shards.iter_mut().find(|one| one.number() == shard) else { continue };
@@ -305,15 +319,18 @@ impl Core {
             shard.synced(index);
             let tx = myelin_datom::Tx::from_bits(record.header.tx);
             let entry = Committed { index, tx, kind: record.header.kind, payload: record.payload };
+            let waiting = Waiting::at(shard);
             if let Err(error) = shard.apply(durable, entry) {
                 return self.fail(&error);
             }
+            oldest.note(shard, &waiting);
         }
         let done = Self::now();
-        self.health.stage(Stage::Apply, done.mono_us.saturating_sub(woken.mono_us));
+        self.health.stage(Stage::Apply, done.mono_us.saturating_sub(woken.mono_us) * 1000);
         self.applied_upto = batch.upto();
         self.log.tail().recycle(batch);
         self.turn();
+        self.note_batch(disk, done, &oldest);
         self.push_firings();
         self.wake_readers();
         self.seal_if_due(done);
@@ -333,8 +350,12 @@ impl Core {
         let now = Self::now();
         let mut more = false;
         for shard in &mut self.shards {
+            let fired = shard.counters.firings;
             match shard.push_firings(now) {
-                Ok(further) => more |= further,
+                Ok(further) => {
+                    more |= further;
+                    note_firing(&self.health, fired, shard);
+                }
                 Err(error) => {
                     self.fail(&error);
                     return false;
@@ -344,6 +365,7 @@ impl Core {
         more |= self.read_on();
         more |= self.exchange_letters(now);
         self.turn();
+        self.note_slice(now);
         if more {
             self.ring_react_bell();
         }
@@ -373,6 +395,7 @@ impl Core {
         self.turn();
         self.seal_if_due(now);
         self.wake_readers();
+        self.note_counts();
         self.health.rows_dropped.set(self.shards.iter().map(|shard| shard.counters().rows_dropped).sum());
         self.health.spares.set(self.log.tail().spares() as u64);
         self.health.unsealed_rows.set(self.shards.iter().map(Shard::unsealed_rows).sum());

@@ -97,6 +97,12 @@ impl Subscribers {
         self.list.len()
     }
 
+    /// The newest of what the shard decides by itself.
+    pub(super) fn newest(&self) -> Option<&FiringRow> {
+        let own = &self.lanes[OWN];
+        own.end().checked_sub(1).and_then(|last| own.get(last))
+    }
+
     /// Lets a subscription of this connection have `count` more firings.
     pub fn grant(&mut self, conn: ConnId, session: u64, count: u32) {
         for subscriber in self.list.iter_mut().filter(|one| one.conn == conn && one.session == session) {

@@ -83,7 +83,8 @@ impl Rig {
         let _gone = std::fs::remove_file(&listening);
         let executor = std::env::var("MYELIN_TEST_EXECUTOR").unwrap_or_else(|_| "auto".to_owned());
         let mut command = Command::new(env!("CARGO_BIN_EXE_myelin"));
-        command.args(["serve", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--executor", &executor]);
+        command.args(["serve", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
+        command.args(["--executor", &executor]);
         command.arg("--data-dir").arg(self.data()).arg("--shards").arg(self.shards.to_string()).args(&self.more);
         command.env("MYELIN_LOG", "warn").stdin(Stdio::null()).stderr(File::create(&said).expect("a log"));
         let mut child = command.spawn().expect("the binary starts");

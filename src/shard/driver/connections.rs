@@ -14,6 +14,7 @@ use super::late::Late;
 use super::parcels::Parcel;
 use super::{ConnId, Core};
 use crate::guard::Token;
+use crate::health::Stage;
 use crate::shard::{Refusal, refuse_bytes};
 use myelin_wire::{Code, Frame, Header, Hello, Kind, decode, write_frame};
 use std::task::Waker;
@@ -153,8 +154,10 @@ impl Core {
             // Who has not said hello is not believed that more than one is coming.
             let greeted = self.connection(id).is_some_and(|connection| connection.greeted);
             let max_body = if greeted { self.limits.max_body_bytes } else { HELLO_BYTES };
+            self.begin_laps(taken == 0);
             match decode(&bytes[taken..], max_body) {
                 Ok(Some((frame, len))) => {
+                    self.lap(Stage::Decode);
                     taken += len;
                     if !self.greeted_or_greet(id, &frame) {
                         break Taken::Close;
@@ -174,6 +177,7 @@ impl Core {
                 }
             }
         };
+        self.begin_laps(false);
         self.note_begun(now, id, taken, verdict == Taken::More && taken < bytes.len());
         self.turn();
         (taken, verdict)

@@ -89,6 +89,9 @@ impl Core {
     pub(super) fn deliver(&mut self, reply: Reply) {
         let answers = u32::from(!matches!(reply.said, Said::Firings { .. } | Said::Tailed { .. } | Said::Ended { .. }));
         let credit = self.limits.requests_per_connection;
+        if let Said::Refused(refusal) = &reply.said {
+            self.health.refusals.note(refusal.code);
+        }
         if reply.to.station == self.station {
             self.put_with(reply.to, answers, |outbox| reply.write(outbox, credit));
         } else {
