@@ -14,16 +14,16 @@ use super::limits;
 use super::query::{Market, failed, stretch, tx};
 use myelin_client::{At, Client, Error};
 use myelin_datom::{EntityId, Quote, Tick, Tx, received_delta};
-use myelin_said::{TickSaid, say_instant};
+use myelin_said::{TickSaid, say_instant, some};
 use myelin_wire::{Attribute, Code, Header, Kind, StoredRow};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-/// A whole quote. Its keys are as stable as those of a tick.
+/// A whole quote. What it does not say is nothing, as of a tick.
 #[derive(Clone, Debug, Serialize)]
 pub struct QuoteSaid {
     tx: String,
-    id: String,
+    id: Option<String>,
     event_time: String,
     /// Nothing where the recorder did not say.
     received_time: Option<String>,
@@ -31,7 +31,7 @@ pub struct QuoteSaid {
     bid_volume: f64,
     ask: f64,
     ask_volume: f64,
-    source: String,
+    source: Option<String>,
 }
 
 impl QuoteSaid {
@@ -41,14 +41,14 @@ impl QuoteSaid {
         let received = quote.event_time_ns.saturating_add(i64::from(quote.received_delta_us).saturating_mul(1000));
         Self {
             tx: tx.to_string(),
-            id: quote.id.to_string(),
+            id: some(quote.id),
             event_time: say_instant(quote.event_time_ns),
             received_time: told.then(|| say_instant(received)),
             bid: quote.bid,
             bid_volume: quote.bid_volume,
             ask: quote.ask,
             ask_volume: quote.ask_volume,
-            source: quote.source.to_string(),
+            source: some(u64::from(quote.source)),
         }
     }
 }

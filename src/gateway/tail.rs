@@ -19,6 +19,7 @@
 
 use super::events::{self, Listener, Teller, last_event_id};
 use super::failure::{Failure, HttpCode};
+use super::pages::QuoteSaid;
 use super::place::Places;
 use super::query::{market_id, tx};
 use super::{Shared, limits, parameters};
@@ -28,9 +29,9 @@ use axum::http::HeaderMap;
 use axum::response::Response;
 use axum::response::sse::Event;
 use myelin_client::{Client, Tail, TailNews, TailPlace, TailWanted};
-use myelin_datom::{EntityId, Kind, Quote, Tx};
+use myelin_datom::{EntityId, Kind, Tx};
 use myelin_feed::facts::say;
-use myelin_said::{TickSaid, say_instant};
+use myelin_said::TickSaid;
 use myelin_wire::{LogKind, Logged, Named, TAIL_ATTRIBUTES_MAX, TailEntry};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -175,7 +176,7 @@ impl Telling {
             Logged::Quote(quote) => {
                 let market = self.name(quote.market).await?;
                 json!({ "attribute": "quote/id", "market": market, "entity": quote.market.to_string(),
-                        "quote": quote_said(&quote) })
+                        "quote": QuoteSaid::new(tx, &quote) })
             }
             Logged::Market { id, flags, name } => {
                 json!({ "attribute": "market/id", "market": name, "entity": id.to_string(), "flags": flags.0 })
@@ -195,10 +196,4 @@ impl Telling {
         let name = self.shared.names.name(&self.client, market.bits()).await?;
         Ok(name.unwrap_or_else(|| market.to_string()))
     }
-}
-
-fn quote_said(quote: &Quote) -> Value {
-    json!({ "id": quote.id.to_string(), "event_time": say_instant(quote.event_time_ns), "bid": quote.bid,
-            "bid_volume": quote.bid_volume, "ask": quote.ask, "ask_volume": quote.ask_volume,
-            "source": quote.source.to_string() })
 }

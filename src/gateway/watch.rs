@@ -25,7 +25,7 @@ use super::place::Places;
 use super::query::{market_id, tx};
 use super::{Shared, limits, parameters};
 use crate::reflex::{Kind, Scope, Spec};
-use crate::runtime::entropy;
+use crate::runtime::{clock, entropy};
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::HeaderMap;
@@ -247,7 +247,11 @@ struct FiringSaid {
     /// By the node's clock; nothing where the firing was derived from history. **Units:** Unix nanoseconds.
     received_ns: Option<String>,
     durable_ns: Option<String>,
+    /// On one node a transaction is committed when it is durable.
+    committed_ns: Option<String>,
     fired_ns: Option<String>,
+    /// When this was written, also where it comes from history.
+    sent_ns: String,
 }
 
 impl FiringSaid {
@@ -273,7 +277,9 @@ impl FiringSaid {
             tick: TickSaid::new(Tx::from_bits(row.tx), &row.tick),
             received_ns: live(row.received_ns),
             durable_ns: live(row.durable_ns),
+            committed_ns: live(row.durable_ns),
             fired_ns: live(row.fired_ns),
+            sent_ns: clock::unix_ns().to_string(),
         }
     }
 }

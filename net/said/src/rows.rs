@@ -18,13 +18,19 @@ pub fn say_side(tick: &Tick) -> &'static str {
     }
 }
 
-/// A whole tick.
+/// An id as JSON has it: nothing where there is none.
+#[must_use]
+pub fn some(id: u64) -> Option<String> {
+    (id != 0).then(|| id.to_string())
+}
+
+/// A whole tick. What it does not say is nothing, in every answer alike.
 #[derive(Clone, Debug, Serialize)]
 pub struct TickSaid {
     /// The transaction that brought it.
     pub tx: String,
-    /// The source's id.
-    pub id: String,
+    /// The source's id; nothing where it has none.
+    pub id: Option<String>,
     /// Nothing where the source did not say.
     pub event_time: Option<String>,
     /// Nothing where the recorder did not say.
@@ -35,10 +41,10 @@ pub struct TickSaid {
     pub volume: f64,
     /// buy, sell or unknown.
     pub side: &'static str,
-    /// Its entity id; 0 where the source did not say.
-    pub trader: String,
-    /// Its entity id.
-    pub source: String,
+    /// Its entity id; nothing where the source did not say.
+    pub trader: Option<String>,
+    /// The feed's number; nothing where it is not known.
+    pub source: Option<String>,
 }
 
 impl TickSaid {
@@ -49,14 +55,14 @@ impl TickSaid {
         let received = tick.event_time_ns.saturating_add(i64::from(tick.received_delta_us).saturating_mul(1000));
         Self {
             tx: tx.to_string(),
-            id: tick.id.to_string(),
+            id: some(tick.id),
             event_time: (tick.flags & flags::EVENT_TIME_UNKNOWN == 0).then(|| say_instant(tick.event_time_ns)),
             received_time: told.then(|| say_instant(received)),
             price: tick.price,
             volume: tick.volume,
             side: say_side(tick),
-            trader: tick.trader.to_string(),
-            source: tick.source.to_string(),
+            trader: some(tick.trader.bits()),
+            source: some(u64::from(tick.source)),
         }
     }
 }
@@ -238,6 +244,34 @@ impl From<MarketRow> for Listed {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use myelin_datom::EntityId;
+
+    #[test]
+    fn what_a_tick_does_not_say_is_null() {
+        let mut tick = Tick {
+            market: EntityId::NONE,
+            id: 0,
+            event_time_ns: 0,
+            price: 0.0,
+            volume: 0.0,
+            trader: EntityId::NONE,
+            side: 0,
+            flags: flags::EVENT_TIME_UNKNOWN,
+            zero_50: 0,
+            received_delta_us: received_delta::UNKNOWN,
+            source: 0,
+            zero_60: 0,
+        };
+        let json = serde_json::to_string(&TickSaid::new(Tx::from_bits(5), &tick)).unwrap();
+        let due = r#"{"tx":"5","id":null,"event_time":null,"received_time":null,"price":0.0,"volume":0.0,"side":"unknown","trader":null,"source":null}"#;
+        assert_eq!(json, due);
+        (tick.id, tick.trader, tick.source) = (u64::MAX, EntityId::from_bits(7), 3);
+        let said = TickSaid::new(Tx::from_bits(5), &tick);
+        assert_eq!(
+            (said.id.as_deref(), said.trader.as_deref(), said.source.as_deref()),
+            (Some("18446744073709551615"), Some("7"), Some("3"))
+        );
+    }
 
     /// Programs read these: a key that goes or changes its form is a break.
     #[test]
