@@ -6,6 +6,8 @@ use serde_json::{Value, json};
 use std::io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _};
 use std::net::TcpStream;
 
+mod totals;
+
 /// A response: status, head, body.
 struct Said {
     status: u16,

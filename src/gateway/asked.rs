@@ -36,6 +36,8 @@ pub struct Parameters {
     vwap: bool,
     pub(super) bars: Option<String>,
     pub(super) top: Option<String>,
+    #[serde(default)]
+    totals: bool,
     pub(super) limit: Option<u64>,
     /// The number of the row that a page begins at.
     pub(super) from_row: Option<u32>,
@@ -61,6 +63,8 @@ pub enum Question {
     Bars,
     /// The greatest markets.
     Top,
+    /// Sum, average, least and greatest.
+    Totals,
     /// Facts.
     Facts,
 }
@@ -68,7 +72,8 @@ pub enum Question {
 impl Question {
     /// Every one, as in the table of `net/README.md`.
     #[cfg(test)]
-    const ALL: [Self; 7] = [Self::Count, Self::Newest, Self::Rows, Self::Vwap, Self::Bars, Self::Top, Self::Facts];
+    const ALL: [Self; 8] =
+        [Self::Count, Self::Newest, Self::Rows, Self::Vwap, Self::Bars, Self::Top, Self::Totals, Self::Facts];
 
     /// The parameters that lead to it, as people write them.
     const fn leads(self) -> &'static str {
@@ -79,6 +84,7 @@ impl Question {
             Self::Vwap => "vwap=true",
             Self::Bars => "bars=LENGTH",
             Self::Top => "top=MEASURE",
+            Self::Totals => "totals=true",
             Self::Facts => "an attribute or an entity of facts",
         }
     }
@@ -92,6 +98,7 @@ impl Question {
             Self::Vwap => &["vwap", "market", "entity", "min_tx"],
             Self::Bars => &["bars", "market", "entity", "from", "to", "min_tx"],
             Self::Top => &["top", "limit", "from", "to", "min_tx"],
+            Self::Totals => &["totals", "market", "entity", "from", "to", "min_tx"],
             Self::Facts => &["attribute", "entity", "market", "partition", "since", "history", "min_tx"],
         }
     }
@@ -101,7 +108,7 @@ impl Parameters {
     /// What they ask. **Errors:** nothing, several things at once, or one that a parameter among them has no use for.
     pub fn question(&self) -> Result<Question, Failure> {
         let question = self.leads_to().ok_or_else(|| {
-            bad("ask for one of: attribute=NAME, market=NAME, rows=true, vwap=true, bars=LENGTH, top=MEASURE, entity=ID")
+            bad("ask for one of: attribute=NAME, market=NAME, rows=true, vwap=true, bars=LENGTH, top=MEASURE, totals=true")
         })?;
         let uses = question.uses();
         // Of a market's facts or an entity's the partition is its own.
@@ -132,6 +139,7 @@ impl Parameters {
             _ if self.vwap => Some(Question::Vwap),
             _ if self.bars.is_some() => Some(Question::Bars),
             _ if self.top.is_some() => Some(Question::Top),
+            _ if self.totals => Some(Question::Totals),
             (Some(true), _) => Some(Question::Count),
             (Some(false), _) => Some(Question::Facts),
             (None, Some(entity)) if of_facts(entity) || self.history || self.since.is_some() => Some(Question::Facts),
@@ -154,6 +162,7 @@ impl Parameters {
             ("vwap", self.vwap),
             ("bars", self.bars.is_some()),
             ("top", self.top.is_some()),
+            ("totals", self.totals),
             ("limit", self.limit.is_some()),
             ("from_row", self.from_row.is_some()),
             ("from", self.from.is_some()),
@@ -193,13 +202,14 @@ mod tests {
         format!("{name}={value}")
     }
 
-    const ALONE: [(Question, &str); 7] = [
+    const ALONE: [(Question, &str); 8] = [
         (Question::Count, "attribute=quote/id"),
         (Question::Newest, "market=m"),
         (Question::Rows, "rows=true&market=m"),
         (Question::Vwap, "vwap=true"),
         (Question::Bars, "bars=1m&market=m"),
         (Question::Top, "top=volume"),
+        (Question::Totals, "totals=true"),
         (Question::Facts, "attribute=person/name"),
     ];
 
@@ -209,13 +219,14 @@ mod tests {
         for (question, query) in ALONE {
             assert_eq!(asked(query), Ok(question), "{query}");
             for name in &all {
-                let leads = matches!(*name, "rows" | "vwap" | "bars" | "top" | "attribute" | "since" | "history");
+                let leads =
+                    matches!(*name, "rows" | "vwap" | "bars" | "top" | "totals" | "attribute" | "since" | "history");
                 if question.uses().contains(name) || (leads && question == Question::Newest) || query.contains(name) {
                     continue;
                 }
                 let told = asked(&format!("{query}&{}", sample(name))).unwrap_err();
                 // Of two that lead somewhere one is in the other's way, whichever is named.
-                let other = matches!(*name, "rows" | "vwap" | "bars" | "top" | "attribute");
+                let other = matches!(*name, "rows" | "vwap" | "bars" | "top" | "totals" | "attribute");
                 assert!(told.contains("has no use here"), "{query}&{name}: {told}");
                 assert!(other || told.starts_with(&format!("'{name}'")), "{query}&{name}: {told}");
             }

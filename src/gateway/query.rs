@@ -8,6 +8,7 @@
 //!   vwap=true [market=NAME]                     {"tx","vwap":[{"market","entity","vwap","volume","notional","count"}]}
 //!   bars=60s market=NAME [from=.. to=..]        {"tx","market","entity","bars":[{"start","open",..}]}
 //!   top=volume [limit=10] [from=.. to=..]       {"tx","by","top":[{"market","entity","count","volume",..}]}
+//!   totals=true [market=NAME] [from=.. to=..]   {"tx","market","count","price_min","price_max","price_avg","price_sum","volume_sum",..}
 //!   entity=ID, attribute=person/name ..         {"tx","datoms":[{"entity","attribute","value","type","tx","added"}]}
 //! ```
 //! The last are facts: an entity that is no market, or an attribute that is none of rows (`facts.rs`). `entity=ID` stands
@@ -24,7 +25,7 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use myelin_client::{At, Client, Error};
 use myelin_datom::{EntityId, Kind, Tx};
-use myelin_said::{Averaged, Bar, Listed, Ranked, instant, length};
+use myelin_said::{Averaged, Bar, Listed, Ranked, Totalled, instant, length};
 use myelin_wire::{Attribute, By, Code, TopAsk};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -58,6 +59,7 @@ pub async fn as_of(
                 count(client, asked.attribute.as_deref(), market(&shared, client, &asked).await?, at).await
             }
             Question::Vwap => vwap(&shared, client, market(&shared, client, &asked).await?, at).await,
+            Question::Totals => totals(client, &asked, market(&shared, client, &asked).await?, at).await,
             Question::Top => top(&shared, client, &asked, at).await,
             Question::Bars => bars(client, &asked, one_market(&shared, client, &asked).await?, at).await,
             Question::Newest => pages::newest(client, &asked, &one_market(&shared, client, &asked).await?, at).await,
@@ -211,6 +213,17 @@ async fn bars(client: &Client, asked: &Parameters, Market { name, id }: Market, 
     let answer = client.bars(id, width_ns, from_ns, to_ns, at).await.map_err(failed)?;
     let rows: Vec<_> = answer.value.iter().map(Bar::from).collect();
     Ok(json!({ "tx": answer.basis.to_string(), "market": name, "entity": id.to_string(), "bars": rows }))
+}
+
+/// What ticks come to, over one market or all shards: exact, or rounded once.
+async fn totals(client: &Client, asked: &Parameters, market: Option<Market>, at: At) -> Result<Value, Failure> {
+    let (from_ns, to_ns) = stretch(asked)?;
+    let (from_ns, to_ns) = (from_ns.unwrap_or(i64::MIN), to_ns.unwrap_or(i64::MAX));
+    let id = market.as_ref().map(|market| market.id);
+    let told = client.totals(id, from_ns, to_ns, at).await.map_err(failed)?;
+    let mut said = json!(Totalled::new(&told.value, told.basis));
+    said["market"] = json!(market.map(|market| market.name));
+    Ok(said)
 }
 
 async fn top(shared: &Shared, client: &Client, asked: &Parameters, at: At) -> Result<Value, Failure> {

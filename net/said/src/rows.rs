@@ -176,11 +176,11 @@ pub struct Totalled {
     pub price_min: Option<f64>,
     /// The greatest price.
     pub price_max: Option<f64>,
-    /// The sum of the prices over the count, each rounded once.
+    /// The average price, rounded once.
     pub price_avg: Option<f64>,
     /// Sum of the prices, rounded once.
     pub price_sum: f64,
-    /// Sum of the volumes over the count.
+    /// The average volume, likewise.
     pub volume_avg: Option<f64>,
     /// Sum of the volumes, rounded once.
     pub volume_sum: f64,

@@ -9,7 +9,7 @@
 //! with all its 106 bits (not rounded first, exact even where an error-free product in floats would underflow); equal
 //! sums have equal representations. Numbers are finite: admission refuses others.
 //!
-//! Deliberately absent: division; an average or a VWAP divides two rounded sums, once.
+//! Deliberately absent: division by another sum; a VWAP divides two rounded sums, once.
 //!
 //! Source: R. M. Neal, "Fast exact summation using small and large superaccumulators", 2015 (arXiv 1505.05571), section 4:
 //! one chunk per exponent. The crate `xsum` (the same paper) keeps its chunks to itself, so its sums cannot be merged or
@@ -257,6 +257,53 @@ impl ExactSum {
         if negative { -magnitude } else { magnitude }
     }
 
+    /// The float nearest to the quotient, ties to even: the sum is not rounded before it is divided. Infinite where the sum
+    /// rounds to that. **Shape:** `count` is 1 to 2^53.
+    #[must_use]
+    pub fn divided_by(&self, count: u64) -> f64 {
+        assert!((1..=1 << 53).contains(&count), "a count of rows is a float without rounding");
+        let mut low = self.round() / count as f64;
+        if self.is_zero() || !low.is_finite() {
+            return low;
+        }
+        // The quotient of the rounded sum is at most some places off: go to the one at or below the exact quotient.
+        while self.is_below(low, count) {
+            low = low.next_down();
+        }
+        let mut high = low.next_up();
+        while high.is_finite() && !self.is_below(high, count) {
+            (low, high) = (high, high.next_up());
+        }
+        // Which is nearer: the sign of (sum - low count) + (sum - high count).
+        let mut rest = self.less(low, count);
+        rest.merge(&self.less(high, count));
+        let tie_to_low = low.to_bits() & 1 == 0;
+        match (rest.is_zero(), rest.sign() != 0) {
+            (true, _) => {
+                if tie_to_low {
+                    low
+                } else {
+                    high
+                }
+            }
+            (false, true) => low,
+            (false, false) => high,
+        }
+    }
+
+    /// `self - number * count`, exactly.
+    fn less(&self, number: f64, count: u64) -> Self {
+        let mut gather = Gather::default();
+        gather.add_products(&[-number], &[count as f64]);
+        gather.merge(self);
+        gather.take()
+    }
+
+    /// True when the sum is less than `number * count`.
+    fn is_below(&self, number: f64, count: u64) -> bool {
+        self.less(number, count).sign() != 0
+    }
+
     /// **Shape:** base u16, words u16, the words.
     pub fn write(&self, out: &mut Vec<u8>) {
         assert!(self.words.len() <= usize::from(u16::MAX));
@@ -303,7 +350,37 @@ mod tests {
         ]
     }
 
+    #[test]
+    fn an_average_is_the_float_nearest_to_the_quotient() {
+        let of = |numbers: &[f64], count| {
+            let mut gather = Gather::default();
+            gather.add(numbers);
+            gather.take().divided_by(count)
+        };
+        // The sum is 2^53 + 1, which is no float: rounded first, it came to 3002399751580330.5.
+        assert_eq!(of(&[9_007_199_254_740_992.0, 1.0], 3), 3_002_399_751_580_331.0);
+        assert_eq!(of(&[-9_007_199_254_740_992.0, -1.0], 3), -3_002_399_751_580_331.0);
+        assert_eq!(of(&[0.1, 0.2], 2).to_bits(), 0.150_000_000_000_000_02_f64.to_bits());
+        assert_eq!((of(&[], 7), of(&[5.0, -5.0], 2), of(&[f64::MAX, f64::MAX], 2)), (0.0, 0.0, f64::INFINITY));
+        assert_eq!(of(&[f64::from_bits(1)], 2), 0.0, "half of the smallest is a tie, and 0 is even");
+        assert_eq!(of(&[f64::from_bits(3)], 2).to_bits(), 2);
+    }
+
     proptest! {
+        #[test]
+        fn no_float_is_nearer_to_the_quotient(numbers in prop::collection::vec(-1_i64 << 48..1 << 48, 1..50)) {
+            let count = numbers.len() as i128;
+            let sum: i128 = numbers.iter().map(|number| i128::from(*number)).sum();
+            let mut gather = Gather::default();
+            gather.add(&numbers.iter().map(|number| *number as f64).collect::<Vec<_>>());
+            let average = gather.take().divided_by(count as u64);
+            // In units of 2^-60, which all of them are whole numbers of unless they are smaller than 1/256.
+            let far = |float: f64| ((sum << 60) - (float * 2_f64.powi(60)) as i128 * count).unsigned_abs();
+            if average.abs() >= 1.0 / 256.0 {
+                prop_assert!(far(average) <= far(average.next_up()) && far(average) <= far(average.next_down()));
+            }
+        }
+
         #[test]
         fn the_sum_of_one_number_is_that_number(number in number()) {
             prop_assert_eq!(ExactSum::of(number).round().to_bits(), (number + 0.0).to_bits());

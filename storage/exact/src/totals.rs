@@ -58,16 +58,16 @@ impl Totals {
         (!self.volume.is_zero()).then(|| self.notional.round() / self.volume.round())
     }
 
-    /// Average price: the rounded sum over the count; `None` without rows.
+    /// Average price, rounded once; `None` without rows.
     #[must_use]
     pub fn average_price(&self) -> Option<f64> {
-        (self.count > 0).then(|| self.price.round() / self.count as f64)
+        (self.count > 0).then(|| self.price.divided_by(self.count))
     }
 
     /// Average volume, likewise.
     #[must_use]
     pub fn average_volume(&self) -> Option<f64> {
-        (self.count > 0).then(|| self.volume.round() / self.count as f64)
+        (self.count > 0).then(|| self.volume.divided_by(self.count))
     }
 
     /// **Shape:** count u64, corrections u64, min f64, max f64, then three sums: base u16, words u16, words u64.
