@@ -322,3 +322,26 @@ fn a_damaged_stream_is_an_error_on_every_further_call() {
     assert!(matches!(errors[0], FeedError::Corrupt { .. }), "{}", errors[0]);
     assert!(errors.len() == 1 || errors.len() == 3);
 }
+
+/// A correction that a file could not say was sent as another tick of the same id, and refused as a conflict.
+#[test]
+fn a_correction_is_said_in_a_column_or_a_key() {
+    let own = "market,id,event_time_ns,price,volume,corrects\na,1,5,1,2,\na,1,6,3,2,true\na,1,7,4,2,0\n";
+    check(own, &Options::default(), "a#1 5+? 1*2 - f0 t0 s0\na#1 6+? 3*2 - f2 t0 s0\na#1 7+? 4*2 - f0 t0 s0");
+    let ndjson = Options { format: Format::Ndjson, ..Options::default() };
+    let row = |corrects: &str| {
+        format!(r#"{{"market":"a","id":1,"received_time_ns":5,"price":1,"volume":2,"corrects":{corrects}}}"#)
+    };
+    for (corrects, flags) in [("true", 3), ("false", 1), ("null", 1), ("1", 3), (r#""TRUE""#, 3)] {
+        check(&row(corrects), &ndjson, &format!("a#1 5+0 1*2 - f{flags} t0 s0"));
+    }
+    check(
+        &row("2"),
+        &ndjson,
+        "x: line 1, column corrects: expected whether it corrects: true, false, 1 or 0, found \"2\"",
+    );
+    let price = r#"{"market":"a","event_time_ns":5,"price":true,"volume":2}"#;
+    check(price, &ndjson, "x: line 1, column price: expected a number, text in quotes, or null, found \"true\"");
+    let quote = r#"{"market":"a","event_time_ns":5,"bid":1,"bid_volume":1,"ask":2,"ask_volume":1,"corrects":true}"#;
+    assert!(read(quote, "x", &ndjson).is_err(), "a quote has no such flag");
+}
