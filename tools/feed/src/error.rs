@@ -70,7 +70,7 @@ pub enum FeedError {
         limit: usize,
     },
     /// The compressed stream is damaged, cut short, or asks for too much memory.
-    #[error("{input}: the {packing} stream is damaged near byte {at}: {source}")]
+    #[error("{input}: the {packing} stream is damaged near byte {at}: {cause}")]
     Corrupt {
         /// The file.
         input: String,
@@ -78,16 +78,16 @@ pub enum FeedError {
         packing: &'static str,
         /// **Units:** compressed bytes read so far.
         at: u64,
-        /// What the decompressor said.
-        source: io::Error,
+        /// What the decompressor said. In the sentence already, so no `source`: a chain would say it twice.
+        cause: io::Error,
     },
     /// The bytes could not be read.
-    #[error("{input}: {source}")]
+    #[error("{input}: {cause}")]
     Io {
         /// The file.
         input: String,
-        /// What the system said.
-        source: io::Error,
+        /// What the system said, as above.
+        cause: io::Error,
     },
 }
 

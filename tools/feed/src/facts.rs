@@ -41,6 +41,9 @@ fn expected<T>(message: impl Into<String>) -> Result<T, FactsError> {
     Err(FactsError { op: None, message: message.into() })
 }
 
+const A_TRANSACTION: &str = "a transaction is {\"ops\":[..]}, or the array of ops alone, as in \
+                             [{\"op\":\"assert\",\"e\":\"?new\",\"a\":\"db/ident\",\"v\":{\"keyword\":\"desk/btc\"}}]";
+
 /// Reads a transaction. **Errors:** with the op that cannot be read.
 pub fn transaction(bytes: &[u8]) -> Result<Transaction<'static>, FactsError> {
     let read: Json = match serde_json::from_slice(bytes) {
@@ -55,11 +58,15 @@ pub fn transaction(bytes: &[u8]) -> Result<Transaction<'static>, FactsError> {
                 Some(Json::String(name)) => name,
                 Some(_) => return expected("\"partition\" is a name"),
             };
-            let Some(Json::Array(ops)) = keys.remove("ops") else { return expected("\"ops\" is an array") };
+            let ops = match keys.remove("ops") {
+                Some(Json::Array(ops)) => ops,
+                Some(_) => return expected("\"ops\" is an array of ops"),
+                None => return expected(A_TRANSACTION),
+            };
             nothing_left(&keys)?;
             (partition, ops)
         }
-        _ => return expected("a transaction is {\"ops\":[..]}, or the array of ops alone"),
+        _ => return expected(A_TRANSACTION),
     };
     if let Err(error) = MarketName::new(&partition) {
         return expected(error.to_string().replace("market", "partition's"));
@@ -341,5 +348,8 @@ mod tests {
         ] {
             assert_eq!(transaction(text.as_bytes()).unwrap_err().op, op, "{text}");
         }
+        // One op alone is the commonest mistake, and "ops is an array" says nothing to who never wrote "ops".
+        let one = transaction(br#"{"op":"assert","e":"?a","a":"b","v":1}"#).unwrap_err();
+        assert!(one.message.starts_with("a transaction is {\"ops\":[..]}"), "{one}");
     }
 }

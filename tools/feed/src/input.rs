@@ -43,7 +43,7 @@ impl Input {
                 let total = about.is_file().then_some(about.len());
                 Self::wrap(Box::new(file), name, total)
             }
-            Err(source) => Err(FeedError::Io { input: name, source }),
+            Err(cause) => Err(FeedError::Io { input: name, cause }),
         }
     }
 
@@ -78,13 +78,13 @@ impl Input {
     }
 
     /// A damaged stream and a failing device ask for different things of the caller.
-    pub(crate) fn failed(&self, source: io::Error) -> FeedError {
+    pub(crate) fn failed(&self, cause: io::Error) -> FeedError {
         let input = self.name.clone();
         match self.packing {
-            Some(packing) if source.raw_os_error().is_none() => {
-                FeedError::Corrupt { input, packing, at: self.raw_read(), source }
+            Some(packing) if cause.raw_os_error().is_none() => {
+                FeedError::Corrupt { input, packing, at: self.raw_read(), cause }
             }
-            _ => FeedError::Io { input, source },
+            _ => FeedError::Io { input, cause },
         }
     }
 }

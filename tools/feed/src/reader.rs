@@ -177,8 +177,8 @@ impl Reader {
     pub fn next_batch(&mut self, max_rows: usize, batch: &mut Batch) -> Result<usize, FeedError> {
         batch.clear();
         if self.failed {
-            let source = io::Error::other("an earlier error of this input ended the reading");
-            return Err(FeedError::Io { input: self.input.name.clone(), source });
+            let cause = io::Error::other("an earlier error of this input ended the reading");
+            return Err(FeedError::Io { input: self.input.name.clone(), cause });
         }
         let result = self.read_rows(max_rows.max(1), batch);
         self.rows += batch.len() as u64;
