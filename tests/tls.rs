@@ -131,7 +131,7 @@ fn who_is_not_believed_or_speaks_otherwise_is_told_by_name() {
         let address = format!("tls://{}", node.listen);
         untrusted(Client::connect(&address, Options::default()).await, "needs the certificate");
         let spoken = |error: Result<Client, Error>, what: &str| {
-            assert!(matches!(&error, Err(Error::Protocol(said)) if said.contains(what)), "{error:?}");
+            assert!(matches!(&error, Err(Error::Untrusted { reason, .. }) if reason.contains(what)), "{error:?}");
         };
         let unsealed = Options { tls: None, ..files.options() };
         spoken(Client::connect(&node.listen.to_string(), unsealed).await, "speaks TLS only");

@@ -82,7 +82,7 @@ pub enum Lost {
 /// | variant                  | what to do                                                        |
 /// |--------------------------|-------------------------------------------------------------------|
 /// | [`Error::Unreachable`]   | start the node, or mend the address; nothing was executed         |
-/// | [`Error::Untrusted`]     | name who signed the node's certificate, or renew it               |
+/// | [`Error::Untrusted`]     | name who signed the node's certificate, or renew it; or name none |
 /// | [`Error::Refused`]       | read the code; nothing was executed                               |
 /// | [`Error::Unknown`]       | ask, or send again with ids                                       |
 /// | [`Error::Protocol`]      | the other end is no node of this version, or bytes were damaged   |
@@ -97,7 +97,8 @@ pub enum Error {
         /// Why not.
         reason: String,
     },
-    /// The other end's certificate is not believed: another signer, another name, or its time is over.
+    /// The other end's certificate is not believed: another signer, another name, or its time is over. Or one end speaks
+    /// TLS, and the other does not.
     #[error("{addr} is not believed: {reason}")]
     Untrusted {
         /// Where to.

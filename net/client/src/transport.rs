@@ -56,9 +56,10 @@ fn failed_handshake(addr: SocketAddr, error: std::io::Error) -> Failed {
     let addr = addr.to_string();
     let cause = error.get_ref().and_then(|inner| inner.downcast_ref::<tokio_rustls::rustls::Error>());
     match cause {
-        Some(tokio_rustls::rustls::Error::InvalidMessage(_)) => Failed::Other(Error::Protocol(format!(
-            "{addr} does not speak TLS; without a signer it is spoken to plainly"
-        ))),
+        Some(tokio_rustls::rustls::Error::InvalidMessage(_)) => {
+            let reason = "it does not speak TLS; without a signer it is spoken to plainly".to_owned();
+            Failed::Other(Error::Untrusted { addr, reason })
+        }
         Some(cause) => Failed::Other(Error::Untrusted { addr, reason: cause.to_string() }),
         None => Failed::Io(error),
     }
@@ -112,7 +113,7 @@ pub(crate) struct Greeted {
     pub(crate) credit: u32,
 }
 
-/// Connects and says hello. **Errors:** `Unreachable`, `Refused`, `Protocol`.
+/// Connects and says hello. **Errors:** `Unreachable`, `Untrusted`, `Refused`, `Protocol`.
 pub(crate) async fn greet(addr: SocketAddr, options: &Options) -> Result<Greeted, Error> {
     let unreachable = |reason: String| Error::Unreachable { addr: addr.to_string(), reason };
     match tokio::time::timeout(options.connect_within, hello(addr, options)).await {
@@ -157,8 +158,8 @@ async fn hello(addr: SocketAddr, options: &Options) -> Result<Greeted, Failed> {
             }
             if inbox.fill(&mut from).await? == 0 {
                 if inbox.is_alert() {
-                    let says = format!("{addr} speaks TLS only: name who signed its certificate");
-                    return Err(Failed::Other(Error::Protocol(says)));
+                    let reason = "it speaks TLS only, and who signed its certificate was not named".to_owned();
+                    return Err(Failed::Other(Error::Untrusted { addr: addr.to_string(), reason }));
                 }
                 return Err(std::io::Error::from(std::io::ErrorKind::ConnectionReset).into());
             }
