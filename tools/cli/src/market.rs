@@ -4,9 +4,12 @@ use crate::args::{Common, Moment};
 use crate::exit::{Exit, Failure};
 use crate::output::{Io, Line, all};
 use clap::Subcommand;
+use myelin_client::At;
+use myelin_client::datom::EntityId;
 use myelin_client::wire::{MarketFlags, MarketSpec};
 use myelin_said::Listed;
 use serde::Serialize;
+use std::collections::HashMap;
 
 /// `market`.
 #[derive(Clone, Debug, clap::Args)]
@@ -17,7 +20,7 @@ pub struct Args {
 
 #[derive(Clone, Debug, Subcommand)]
 enum Form {
-    /// Creates markets; one that exists stays as it is.
+    /// Creates markets; one that exists stays as it is, and when it lacks what is asked for the exit code is 5.
     Add {
         /// Their names, as in binance-spot:BTCUSDT.
         #[arg(required = true)]
@@ -47,12 +50,14 @@ enum Form {
 struct Added {
     market: String,
     entity: String,
+    /// It did not exist.
+    new: bool,
 }
 
 impl Line for Added {
-    const KEYS: &'static [&'static str] = &["market", "entity"];
+    const KEYS: &'static [&'static str] = &["market", "entity", "new"];
     fn cells(&self) -> Vec<String> {
-        vec![self.market.clone(), self.entity.clone()]
+        vec![self.market.clone(), self.entity.clone(), self.new.to_string()]
     }
 }
 
@@ -75,13 +80,7 @@ pub(crate) async fn run(args: Args, io: &mut Io<'_>) -> Result<Exit, Failure> {
                     | bit(ascending, MarketFlags::ASCENDING)
                     | bit(dense, MarketFlags::DENSE),
             );
-            let specs: Vec<_> = names.iter().map(|name| MarketSpec { flags, name }).collect();
-            let ids = common.connect().await?.markets(&specs).await?;
-            let line = |(market, id): (&String, &myelin_client::datom::EntityId)| Added {
-                market: market.clone(),
-                entity: id.bits().to_string(),
-            };
-            all(io, common.output, &names.iter().zip(&ids).map(line).collect::<Vec<_>>())?;
+            return add(&names, flags, &common, io).await;
         }
         Form::List { moment, common } => {
             let markets = common.connect().await?.list_markets(moment.into()).await?;
@@ -89,4 +88,31 @@ pub(crate) async fn run(args: Args, io: &mut Io<'_>) -> Result<Exit, Failure> {
         }
     }
     Ok(Exit::Ok)
+}
+
+/// Creates those that do not exist, and says of each whether it did. Exit code 5 where one that does was declared otherwise.
+async fn add(names: &[String], flags: MarketFlags, common: &Common, io: &mut Io<'_>) -> Result<Exit, Failure> {
+    let client = common.connect().await?;
+    let there: HashMap<String, MarketFlags> =
+        client.list_markets(At::NOW).await?.into_iter().map(|market| (market.name, market.flags)).collect();
+    let specs: Vec<_> = names.iter().map(|name| MarketSpec { flags, name }).collect();
+    let ids = client.markets(&specs).await?;
+    let line = |(market, id): (&String, &EntityId)| Added {
+        market: market.clone(),
+        entity: id.bits().to_string(),
+        new: !there.contains_key(market),
+    };
+    all(io, common.output, &names.iter().zip(&ids).map(line).collect::<Vec<_>>())?;
+    let mut exit = Exit::Ok;
+    for (name, has) in names.iter().filter_map(|name| there.get_key_value(name)) {
+        for (bit, word) in
+            [(MarketFlags::SIGNED, "signed"), (MarketFlags::ASCENDING, "ascending"), (MarketFlags::DENSE, "dense")]
+        {
+            if flags.has(bit) && !has.has(bit) {
+                exit = Exit::Conflict;
+                io.say(&format!("myelin: {name} exists and is not {word}: what a market is, is said when it is made"))?;
+            }
+        }
+    }
+    Ok(exit)
 }

@@ -45,6 +45,20 @@ impl Line for Standing {
     }
 }
 
+#[derive(Serialize)]
+struct Removed {
+    id: String,
+    /// False where none stood.
+    removed: bool,
+}
+
+impl Line for Removed {
+    const KEYS: &'static [&'static str] = &["id", "removed"];
+    fn cells(&self) -> Vec<String> {
+        vec![self.id.clone(), self.removed.to_string()]
+    }
+}
+
 /// `reflex`.
 pub(crate) async fn run(args: Args, house: &House, io: &mut Io<'_>) -> Result<Exit, Failure> {
     match args.form {
@@ -71,7 +85,13 @@ async fn list(common: &Common, house: &House, io: &mut Io<'_>) -> Result<Exit, F
 
 /// Removes them; exit code 1 when one of them did not stand.
 async fn remove(ids: &[u64], common: &Common, io: &mut Io<'_>) -> Result<Exit, Failure> {
-    let removed = common.connect().await?.remove(ids).await?;
-    io.say(&format!("{removed} of {} removed", ids.len()))?;
-    Ok(if removed as usize == ids.len() { Exit::Ok } else { Exit::Negative })
+    let client = common.connect().await?;
+    let mut lines = Vec::new();
+    for id in ids {
+        // One at a time: of several together only their number is told.
+        let removed = client.remove(&[*id]).await? > 0;
+        lines.push(Removed { id: id.to_string(), removed });
+    }
+    all(io, common.output, &lines)?;
+    Ok(if lines.iter().all(|line| line.removed) { Exit::Ok } else { Exit::Negative })
 }
