@@ -15,6 +15,7 @@ mod exit;
 mod explain;
 mod facts;
 mod ingest;
+mod man;
 mod market;
 mod output;
 mod pace;
@@ -33,6 +34,7 @@ pub use exit::{Exit, Failure};
 pub use output::{Io, csv};
 
 use clap::Subcommand;
+use std::io::Write as _;
 use std::process::ExitCode;
 
 /// What only the appliance knows.
@@ -90,6 +92,8 @@ pub enum Command {
         /// Which shell.
         shell: clap_complete::Shell,
     },
+    /// Prints the manual page of the command line, or of a verb, for `man`.
+    Man(man::Args),
 }
 
 /// Performs a verb on the process's own streams, on one thread, and says how it ended.
@@ -138,8 +142,12 @@ pub async fn execute(command: Command, house: &House, io: &mut Io<'_>) -> Result
         Command::Status(args) => status::run(args, io).await,
         Command::Explain(args) => explain::run(&args, io),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut (house.command)(), "myelin", &mut io.out);
+            // Into memory: it would panic where nobody reads to the end.
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut (house.command)(), "myelin", &mut script);
+            io.out.write_all(&script)?;
             Ok(Exit::Ok)
         }
+        Command::Man(args) => man::run(&args, house, io),
     }
 }
