@@ -6,6 +6,7 @@
 #![expect(clippy::disallowed_methods, reason = "tests wait for conditions, with a bound that is real time")]
 
 mod at_rest;
+mod command_line;
 mod durability;
 mod facts;
 mod faults;

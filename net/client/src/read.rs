@@ -16,10 +16,11 @@ use crate::link::Read;
 use crate::session::Reply;
 use crate::write::answered;
 use bytemuck::AnyBitPattern;
-use myelin_datom::{EntityId, Tick, Tx};
+use myelin_datom::{EntityId, Quote, Row, Tick, Tx};
 use myelin_exact::Totals;
 use myelin_wire::{
-    Attribute, BarRow, Code, Cursor, Header, Kind, MarketRow, StoredRow, TopAsk, TopRow, VwapRow, read_market_rows,
+    Attribute, BarRow, Code, Cursor, Header, Kind, MarketRow, PolicyRow, StoredRow, TopAsk, TopRow, VwapRow,
+    read_market_rows,
 };
 
 /// When to look.
@@ -52,11 +53,11 @@ impl Default for Stretch {
     }
 }
 
-/// Rows in the order in which they were applied, each with its transaction and place in it.
+/// Rows in the order in which they were applied, each with its transaction and place in it; a quote's place is 0.
 #[derive(Clone, Debug, PartialEq)]
-pub struct TickPage {
+pub struct Page<R> {
     /// The page.
-    pub rows: Vec<(Tx, u32, Tick)>,
+    pub rows: Vec<(Tx, u32, R)>,
     /// What to ask for next; `None` at the end.
     pub next: Option<Stretch>,
 }
@@ -100,8 +101,40 @@ pub struct ShardStatus {
 /// Moments that are tried when one is pruned away under a question: a market is pruned about once a second.
 const MOMENTS: usize = 4;
 
+/// A page of ticks.
+pub type TickPage = Page<Tick>;
+
 /// The question of a market's newest row.
 pub type Latest = Option<(Tx, Tick)>;
+
+/// A market's newest row, its transaction and its place in it.
+pub type Newest<R> = Option<(Tx, u32, R)>;
+
+/// Rows that a market has.
+pub trait MarketRows: Row {
+    /// Which of the two kinds.
+    const ATTRIBUTE: Attribute;
+    /// As a list of policies numbers them.
+    const KIND: u8;
+    /// How many a market has.
+    fn count(market: &MarketRow) -> u64;
+}
+
+impl MarketRows for Tick {
+    const ATTRIBUTE: Attribute = Attribute::Tick;
+    const KIND: u8 = 1;
+    fn count(market: &MarketRow) -> u64 {
+        market.ticks
+    }
+}
+
+impl MarketRows for Quote {
+    const ATTRIBUTE: Attribute = Attribute::Quote;
+    const KIND: u8 = 2;
+    fn count(market: &MarketRow) -> u64 {
+        market.quotes
+    }
+}
 
 impl Client {
     /// Asks one shard anything: a read of `header.kind`. The raw form of all others.
@@ -308,11 +341,21 @@ impl Client {
         Ok(Answer { value, basis: Tx::from_bits(reply.header.tx) })
     }
 
-    /// A page of a market's ticks, in the order in which they were applied. **Shape:** the page's rows, and the stretch
-    /// that goes on behind them if there are more.
+    /// A page of a market's ticks: [`Client::rows_of`] of them.
     pub async fn ticks_of(&self, market: EntityId, stretch: Stretch, at: At) -> Result<Answer<TickPage>, Error> {
+        self.rows_of(market, stretch, at).await
+    }
+
+    /// A page of a market's ticks or quotes, in the order in which they were applied. **Shape:** the page's rows, and the
+    /// stretch that goes on behind them if there are more.
+    pub async fn rows_of<R: MarketRows>(
+        &self,
+        market: EntityId,
+        stretch: Stretch,
+        at: At,
+    ) -> Result<Answer<Page<R>>, Error> {
         let mut body = market.bits().to_le_bytes().to_vec();
-        for number in [Attribute::Tick as u64, u64::from(stretch.from_row), stretch.since.bits()] {
+        for number in [R::ATTRIBUTE as u64, u64::from(stretch.from_row), stretch.since.bits()] {
             body.extend_from_slice(&number.to_le_bytes());
         }
         for number in [stretch.from_ns, stretch.to_ns, i64::from(stretch.limit)] {
@@ -323,7 +366,54 @@ impl Client {
         let value: Vec<_> = rows.iter().map(|row| (Tx::from_bits(row.tx), row.n, bytemuck::cast(row.row))).collect();
         let more = reply.header.flags & Header::MORE != 0;
         let next = more.then_some(Stretch { from_row: reply.header.aux as u32, ..stretch });
-        Ok(Answer { value: TickPage { rows: value, next }, basis: Tx::from_bits(reply.header.tx) })
+        Ok(Answer { value: Page { rows: value, next }, basis: Tx::from_bits(reply.header.tx) })
+    }
+
+    /// The newest tick or quote of a market, with its place. **Cost:** reads its shard's lists of markets and of policies,
+    /// then one row; [`Client::latest`] is one question, of ticks, and does not know the place.
+    pub async fn newest<R: MarketRows>(&self, market: EntityId, at: At) -> Result<Answer<Newest<R>>, Error> {
+        let mut tried = 0;
+        loop {
+            let asked = self.newest_once(market, at).await;
+            tried += 1;
+            // A market that is pruned between two of the questions has its rows, and their numbers, for another try.
+            let pruned = matches!(&asked, Err(Error::Refused(why)) if why.code == Some(Code::BelowHorizon));
+            if !pruned || tried >= MOMENTS {
+                return asked;
+            }
+        }
+    }
+
+    async fn newest_once<R: MarketRows>(&self, market: EntityId, at: At) -> Result<Answer<Newest<R>>, Error> {
+        // What was dropped, asked first: rows that are dropped later make the number below smaller, never too great.
+        let of = |row: &PolicyRow| row.market == market.bits() && row.kind == R::KIND;
+        let dropped = self.policies().await?.iter().find(|row| of(row)).map_or(0, |row| row.dropped);
+        let mut header = self.of_market(Kind::ListMarkets, market, at)?;
+        if header.tx == 0 {
+            // One moment for the count and for the row.
+            header.tx = self.now().await?.bits().max(header.aux);
+        }
+        let at = At::as_of(Tx::from_bits(header.tx));
+        let mut count = 0;
+        self.pages(header, |page| match page.iter().find(|row| row.id == market) {
+            Some(row) => {
+                count = R::count(row);
+                false
+            }
+            None => true,
+        })
+        .await?;
+        let Some(number) = (dropped + count).checked_sub(1).filter(|_| count > 0) else {
+            return Ok(Answer { value: None, basis: Tx::from_bits(header.tx) });
+        };
+        let mut next = Some(Stretch { from_row: number as u32, ..Stretch::default() });
+        let mut newest = None;
+        while let Some(stretch) = next {
+            let page = self.rows_of(market, stretch, at).await?.value;
+            newest = page.rows.last().copied().or(newest);
+            next = page.next;
+        }
+        Ok(Answer { value: newest, basis: Tx::from_bits(header.tx) })
     }
 
     /// Every standing reflex: its id and the bytes of its spec and scope. A reflex stands on every shard, so one is asked.

@@ -46,8 +46,8 @@ pub struct Kept {
     pub kept: u64,
     /// Rows that were dropped.
     pub dropped: u64,
-    /// The transaction that dropped last; empty when nothing was.
-    pub horizon: String,
+    /// The transaction that dropped last; nothing when nothing was.
+    pub horizon: Option<String>,
 }
 
 impl Kept {
@@ -83,7 +83,7 @@ impl Kept {
             own: policy.own == 1,
             kept: policy.kept,
             dropped: policy.dropped,
-            horizon: if policy.horizon == 0 { String::new() } else { policy.horizon.to_string() },
+            horizon: (policy.horizon != 0).then(|| policy.horizon.to_string()),
         }
     }
 }

@@ -1,10 +1,16 @@
 //! Rows of answers as objects with stable keys.
 //!
 //! `entity` stands in rows over HTTP, whose readers go on with ids; at the command line names are enough, and it is left out.
+//! `tx`, the moment that was read, stands once beside rows over HTTP; at the command line, where rows stand alone, in each.
+//! What nobody said is nothing (`null`, an empty cell), never 0.
 
 use crate::time::say_instant;
+<<<<<<< HEAD
 use myelin_datom::{Side, Tick, Tx, flags, received_delta};
 use myelin_exact::Totals;
+=======
+use myelin_datom::{Quote, Side, Tick, Tx, flags, received_delta};
+>>>>>>> 463e872 (cli: rows are said whole, and every end is an end)
 use myelin_wire::{BarRow, MarketFlags, MarketRow, TopRow, VwapRow};
 use serde::Serialize;
 
@@ -18,6 +24,7 @@ pub fn say_side(tick: &Tick) -> &'static str {
     }
 }
 
+<<<<<<< HEAD
 /// An id as JSON has it: nothing where there is none.
 #[must_use]
 pub fn some(id: u64) -> Option<String> {
@@ -25,6 +32,20 @@ pub fn some(id: u64) -> Option<String> {
 }
 
 /// A whole tick. What it does not say is nothing, in every answer alike.
+=======
+/// An id, where there is one.
+fn some(id: u64) -> Option<String> {
+    (id != 0).then(|| id.to_string())
+}
+
+/// The recorder's time, where it was told.
+fn received(event_time_ns: i64, delta_us: i32) -> Option<String> {
+    let told = delta_us != received_delta::UNKNOWN;
+    told.then(|| say_instant(event_time_ns.saturating_add(i64::from(delta_us).saturating_mul(1000))))
+}
+
+/// A whole tick.
+>>>>>>> 463e872 (cli: rows are said whole, and every end is an end)
 #[derive(Clone, Debug, Serialize)]
 pub struct TickSaid {
     /// The transaction that brought it.
@@ -43,26 +64,76 @@ pub struct TickSaid {
     pub side: &'static str,
     /// Its entity id; nothing where the source did not say.
     pub trader: Option<String>,
+<<<<<<< HEAD
     /// The feed's number; nothing where it is not known.
     pub source: Option<String>,
+=======
+    /// The feed's number; nothing where it was not told.
+    pub source: Option<String>,
+    /// It corrects an earlier tick of this id.
+    pub corrects: bool,
+>>>>>>> 463e872 (cli: rows are said whole, and every end is an end)
 }
 
 impl TickSaid {
     /// A tick of this transaction.
     #[must_use]
     pub fn new(tx: Tx, tick: &Tick) -> Self {
-        let told = tick.received_delta_us != received_delta::UNKNOWN;
-        let received = tick.event_time_ns.saturating_add(i64::from(tick.received_delta_us).saturating_mul(1000));
         Self {
             tx: tx.to_string(),
             id: some(tick.id),
             event_time: (tick.flags & flags::EVENT_TIME_UNKNOWN == 0).then(|| say_instant(tick.event_time_ns)),
-            received_time: told.then(|| say_instant(received)),
+            received_time: received(tick.event_time_ns, tick.received_delta_us),
             price: tick.price,
             volume: tick.volume,
             side: say_side(tick),
             trader: some(tick.trader.bits()),
             source: some(u64::from(tick.source)),
+<<<<<<< HEAD
+=======
+            corrects: tick.flags & flags::CORRECTION != 0,
+        }
+    }
+}
+
+/// A whole quote.
+#[derive(Clone, Debug, Serialize)]
+pub struct QuoteSaid {
+    /// The transaction that brought it.
+    pub tx: String,
+    /// The source's id; nothing where it has none.
+    pub id: Option<String>,
+    /// The arrival, where the source did not say: a quote has no room to tell the two apart.
+    pub event_time: String,
+    /// Nothing where the recorder did not say.
+    pub received_time: Option<String>,
+    /// As it came.
+    pub bid: f64,
+    /// As it came.
+    pub bid_volume: f64,
+    /// As it came.
+    pub ask: f64,
+    /// As it came.
+    pub ask_volume: f64,
+    /// The feed's number; nothing where it was not told.
+    pub source: Option<String>,
+}
+
+impl QuoteSaid {
+    /// A quote of this transaction.
+    #[must_use]
+    pub fn new(tx: Tx, quote: &Quote) -> Self {
+        Self {
+            tx: tx.to_string(),
+            id: some(quote.id),
+            event_time: say_instant(quote.event_time_ns),
+            received_time: received(quote.event_time_ns, quote.received_delta_us),
+            bid: quote.bid,
+            bid_volume: quote.bid_volume,
+            ask: quote.ask,
+            ask_volume: quote.ask_volume,
+            source: some(u64::from(quote.source)),
+>>>>>>> 463e872 (cli: rows are said whole, and every end is an end)
         }
     }
 }
@@ -84,12 +155,23 @@ pub struct Bar {
     pub volume: f64,
     /// Ticks.
     pub count: u64,
+    /// The moment that was read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tx: Option<String>,
 }
 
 impl From<&BarRow> for Bar {
     fn from(bar: &BarRow) -> Self {
         let BarRow { start_ns, open, high, low, close, volume, count, .. } = *bar;
-        Self { start: say_instant(start_ns), open, high, low, close, volume, count }
+        Self { start: say_instant(start_ns), open, high, low, close, volume, count, tx: None }
+    }
+}
+
+impl Bar {
+    /// The same with the moment that was read.
+    #[must_use]
+    pub fn with_tx(self, tx: Tx) -> Self {
+        Self { tx: Some(tx.to_string()), ..self }
     }
 }
 
@@ -109,6 +191,9 @@ pub struct Averaged {
     pub notional: f64,
     /// Ticks.
     pub count: u64,
+    /// The moment that was read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tx: Option<String>,
 }
 
 impl Averaged {
@@ -116,7 +201,14 @@ impl Averaged {
     #[must_use]
     pub fn new(market: String, row: &VwapRow) -> Self {
         let VwapRow { volume, notional, count, .. } = *row;
-        Self { market, entity: None, vwap: row.vwap.is_finite().then_some(row.vwap), volume, notional, count }
+        let vwap = row.vwap.is_finite().then_some(row.vwap);
+        Self { market, entity: None, vwap, volume, notional, count, tx: None }
+    }
+
+    /// The same with the moment that was read.
+    #[must_use]
+    pub fn with_tx(self, tx: Tx) -> Self {
+        Self { tx: Some(tx.to_string()), ..self }
     }
 
     /// The same with the market's id.
@@ -147,6 +239,9 @@ pub struct Ranked {
     /// Nothing where the first price was 0.
     #[serde(rename = "move")]
     pub moved: Option<f64>,
+    /// The moment that was read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tx: Option<String>,
 }
 
 impl Ranked {
@@ -155,7 +250,13 @@ impl Ranked {
     pub fn new(market: String, row: &TopRow) -> Self {
         let TopRow { count, volume, notional, first, last, .. } = *row;
         let moved = row.moved.is_finite().then_some(row.moved);
-        Self { market, entity: None, count, volume, notional, first, last, moved }
+        Self { market, entity: None, count, volume, notional, first, last, moved, tx: None }
+    }
+
+    /// The same with the moment that was read.
+    #[must_use]
+    pub fn with_tx(self, tx: Tx) -> Self {
+        Self { tx: Some(tx.to_string()), ..self }
     }
 
     /// The same with the market's id.
@@ -245,6 +346,7 @@ impl From<MarketRow> for Listed {
 mod tests {
     use super::*;
     use myelin_datom::EntityId;
+<<<<<<< HEAD
 
     #[test]
     fn what_a_tick_does_not_say_is_null() {
@@ -272,6 +374,8 @@ mod tests {
             (Some("18446744073709551615"), Some("7"), Some("3"))
         );
     }
+=======
+>>>>>>> 463e872 (cli: rows are said whole, and every end is an end)
 
     /// Programs read these: a key that goes or changes its form is a break.
     #[test]
@@ -300,5 +404,53 @@ mod tests {
         let due =
             r#"{"start":"1970-01-01T00:00:01Z","open":1.0,"high":4.0,"low":0.5,"close":2.0,"volume":8.0,"count":3}"#;
         assert_eq!(json, due);
+        let json = serde_json::to_string(&Bar::from(&bar).with_tx(Tx::from_bits(9))).unwrap();
+        assert!(json.ends_with(r#""count":3,"tx":"9"}"#), "{json}");
+    }
+
+    /// A number where nobody said one would be read as one: the arrival as the exchange's time, trader 0 as a trader.
+    #[test]
+    fn what_nobody_said_of_a_row_is_null() {
+        let tick = Tick {
+            market: EntityId::from_bits(7),
+            id: 0,
+            event_time_ns: 1_000_000_000,
+            price: 1.5,
+            volume: 2.0,
+            trader: EntityId::NONE,
+            side: 0,
+            flags: flags::EVENT_TIME_UNKNOWN,
+            zero_50: 0,
+            received_delta_us: 0,
+            source: 0,
+            zero_60: 0,
+        };
+        let said = |tick: &Tick| serde_json::to_string(&TickSaid::new(Tx::from_bits(9), tick)).unwrap();
+        let due = r#"{"tx":"9","id":null,"event_time":null,"received_time":"1970-01-01T00:00:01Z","price":1.5,"volume":2.0,"side":"unknown","trader":null,"source":null,"corrects":false}"#;
+        assert_eq!(said(&tick), due);
+        let whole = Tick {
+            id: 5,
+            trader: EntityId::from_bits(6),
+            side: 2,
+            flags: flags::CORRECTION,
+            received_delta_us: received_delta::UNKNOWN,
+            source: 8,
+            ..tick
+        };
+        let due = r#"{"tx":"9","id":"5","event_time":"1970-01-01T00:00:01Z","received_time":null,"price":1.5,"volume":2.0,"side":"sell","trader":"6","source":"8","corrects":true}"#;
+        assert_eq!(said(&whole), due);
+        let quote = Quote {
+            market: EntityId::from_bits(7),
+            id: 0,
+            event_time_ns: 1_000_000_000,
+            bid: 1.0,
+            bid_volume: 2.0,
+            ask: 3.0,
+            ask_volume: 4.0,
+            source: 0,
+            received_delta_us: 1_000_000,
+        };
+        let due = r#"{"tx":"9","id":null,"event_time":"1970-01-01T00:00:01Z","received_time":"1970-01-01T00:00:02Z","bid":1.0,"bid_volume":2.0,"ask":3.0,"ask_volume":4.0,"source":null}"#;
+        assert_eq!(serde_json::to_string(&QuoteSaid::new(Tx::from_bits(9), &quote)).unwrap(), due);
     }
 }

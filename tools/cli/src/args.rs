@@ -16,7 +16,7 @@ pub enum Format {
     /// For people.
     #[default]
     Table,
-    /// One value: an object, or an array of them.
+    /// One value: an object, or an array of them; of a stream, which has no end, one object a line.
     Json,
     /// One object a line.
     Ndjson,
@@ -67,7 +67,7 @@ impl Common {
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub(crate) struct Moment {
     /// As of this transaction; else now.
-    #[arg(long, value_name = "TX", value_parser = tx)]
+    #[arg(long, value_name = "TX", value_parser = as_of)]
     pub as_of: Option<Tx>,
     /// Not before this transaction.
     #[arg(long, value_name = "TX", value_parser = tx)]
@@ -85,6 +85,37 @@ pub(crate) fn tx(text: &str) -> Result<Tx, String> {
     text.parse()
         .map(Tx::from_bits)
         .map_err(|_| "a transaction is a decimal number, as an ack or `ingest` names it".to_owned())
+}
+
+/// Reads the moment of a question. 0 is what a script says that never learnt its transaction, and "now" on the wire.
+pub(crate) fn as_of(text: &str) -> Result<Tx, String> {
+    match tx(text)? {
+        Tx::ZERO => Err("no transaction has the number 0; without this option the question is about now".to_owned()),
+        tx => Ok(tx),
+    }
+}
+
+/// Reads where a stream begins: behind a transaction, or with what was stored from an instant on, its millisecond included.
+pub(crate) fn since(text: &str) -> Result<Tx, String> {
+    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return tx(text);
+    }
+    let ns = instant(text).map_err(|_| {
+        "a transaction is a decimal number, as an ack or `ingest` names it; a time has its zone, as in 2024-08-08T00:00:00Z"
+            .to_owned()
+    })?;
+    let millis = u64::try_from(ns.div_euclid(1_000_000)).map_err(|_| "no transaction is older than 1970".to_owned())?;
+    Ok(Tx::from_bits(Tx::at_millis(millis).bits().saturating_sub(1)))
+}
+
+/// **Errors:** a stretch of event time that ends before it begins, exit code 2.
+pub(crate) fn stretch(from: Option<i64>, to: Option<i64>) -> Result<(i64, i64), Failure> {
+    match (from.unwrap_or(i64::MIN), to.unwrap_or(i64::MAX)) {
+        (from, to) if from > to => {
+            Err(Failure::usage(format!("--from {} is later than --to {}", say_instant(from), say_instant(to))))
+        }
+        both => Ok(both),
+    }
 }
 
 /// The market of this name. **Errors:** there is none, exit code 1.
@@ -125,5 +156,28 @@ impl Names {
             self.by_id.extend(markets.into_iter().map(|market| (market.id.bits(), market.name)));
         }
         Ok(self.by_id.get(&id).cloned().unwrap_or_else(|| id.to_string()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_begins_behind_a_transaction_or_with_a_millisecond() {
+        let millis = Tx::at_millis(1_723_075_200_001);
+        assert_eq!(since("2024-08-08T00:00:00.001Z"), Ok(Tx::from_bits(millis.bits() - 1)), "its own is behind it");
+        assert_eq!(since("2024-08-08T00:00:00.001999Z"), since("2024-08-08T02:00:00.001+02:00"));
+        assert_eq!(since("17"), Ok(Tx::from_bits(17)), "a bare number is never a time");
+        assert_eq!(since("1970-01-01T00:00:00Z"), Ok(Tx::ZERO));
+        for text in ["", "-1", "1969-12-31T23:59:59Z", "2024-08-08", "yesterday", "99999999999999999999"] {
+            assert!(since(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn no_question_is_as_of_transaction_zero() {
+        assert_eq!(as_of("0").ok(), None);
+        assert_eq!(as_of("1"), Ok(Tx::from_bits(1)));
     }
 }

@@ -24,12 +24,14 @@ pub struct Args {
 #[derive(Serialize)]
 struct Count {
     count: u64,
+    /// The moment that was read: as of it the count is the same for ever.
+    tx: String,
 }
 
 impl Line for Count {
-    const KEYS: &'static [&'static str] = &["count"];
+    const KEYS: &'static [&'static str] = &["count", "tx"];
     fn cells(&self) -> Vec<String> {
-        vec![self.count.to_string()]
+        vec![self.count.to_string(), self.tx.clone()]
     }
 }
 
@@ -38,10 +40,10 @@ pub(crate) async fn run(args: Args, io: &mut Io<'_>) -> Result<Exit, Failure> {
     let attribute = attribute(&args.attribute)?;
     let client = args.common.connect().await?;
     let market = args::market_id(&client, args.market.as_deref()).await?;
-    let count = client.count(attribute, market, args.moment.into()).await?.value;
+    let answer = client.count(attribute, market, args.moment.into()).await?;
     match args.common.output {
-        Format::Table => writeln!(io.out, "{count}")?,
-        format => one(io, format, &Count { count })?,
+        Format::Table => writeln!(io.out, "{}", answer.value)?,
+        format => one(io, format, &Count { count: answer.value, tx: answer.basis.to_string() })?,
     }
     Ok(Exit::Ok)
 }

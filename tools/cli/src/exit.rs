@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   0 ok   1 negative answer   2 usage   3 cannot connect   4 refused (auth)   5 conflict, or no leader after retries
-//!   6 data integrity   7 host unfit
+//!   6 data integrity   7 host unfit   128 + n: ended by signal n (ingest; watch and tail have no other end, and are ok)
 //! ```
 
 use crate::output::Io;
@@ -32,6 +32,12 @@ pub enum Exit {
     Integrity = 6,
     /// This host lacks what is needed.
     Unfit = 7,
+    /// A closed terminal ended it before it was through.
+    HungUp = 129,
+    /// Ctrl-C ended it before it was through.
+    Interrupted = 130,
+    /// SIGTERM ended it before it was through.
+    Terminated = 143,
 }
 
 impl From<Exit> for ExitCode {
@@ -104,7 +110,12 @@ impl Failure {
             Self::Client(Error::Untrusted { .. }) => {
                 Some("name who signed the node's certificate with --tls-ca FILE; `myelin doctor --tls-cert FILE` says until when one holds".to_owned())
             }
-            Self::Client(Error::Refused(refusal)) => Some(format!("more: myelin explain {}", refusal.name())),
+            Self::Client(Error::Refused(refusal)) => {
+                let more = format!("more: myelin explain {}", refusal.name());
+                // JSON has four types, and text is text.
+                let typed = r#"a value says its type where JSON has none, as in {"keyword":"db/ident"} or {"decimal":"1.5"}"#;
+                Some(if refusal.code == Some(Code::ValueType) { format!("{typed}\n  {more}") } else { more })
+            }
             Self::Feed(_) | Self::Io(_) | Self::Said { .. } | Self::Client(Error::Closed) => None,
         }
     }

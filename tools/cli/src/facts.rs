@@ -3,9 +3,9 @@
 use crate::args::{self, Common, Format, Moment};
 use crate::exit::{Exit, Failure, of_refusal};
 use crate::output::{Io, Line, all, one};
-use myelin_client::datom::{Datom, Slot, Tx, Value};
-use myelin_client::wire::{DatomsAsked, PullAsked};
-use myelin_client::{Error, Facts, Place};
+use myelin_client::datom::{AttributeName, Datom, Entity, Op, Slot, Tx, Value};
+use myelin_client::wire::{Code, DatomsAsked, PullAsked};
+use myelin_client::{Error, Facts, Place, Refusal};
 use myelin_feed::facts::{self, FactsError, say};
 use serde::Serialize;
 use serde_json::Value as Json;
@@ -14,6 +14,8 @@ use std::path::PathBuf;
 
 /// A file of operations at most; the node takes less in one frame. **Units:** bytes.
 const FILE_BYTES_MAX: u64 = 16 << 20;
+/// The number that facts have which no transaction brought.
+const BORN_TX: Tx = Tx::ZERO;
 
 /// `transact`.
 #[derive(Clone, Debug, clap::Args)]
@@ -56,6 +58,9 @@ pub struct DatomsArgs {
     /// Of every shard, at one moment.
     #[arg(long)]
     everywhere: bool,
+    /// Without what every shard is born with.
+    #[arg(long)]
+    own: bool,
     #[command(flatten)]
     which: Which,
     #[command(flatten)]
@@ -65,8 +70,8 @@ pub struct DatomsArgs {
 /// Which facts.
 #[derive(Clone, Debug, clap::Args)]
 struct Which {
-    /// Only what was said after this transaction.
-    #[arg(long, value_name = "TX", value_parser = args::tx)]
+    /// Only what was said after this transaction, or from a time on.
+    #[arg(long, value_name = "TX|TIME", value_parser = args::since)]
     since: Option<Tx>,
     /// Everything that was ever said, retractions too, instead of what holds.
     #[arg(long)]
@@ -151,8 +156,13 @@ pub(crate) async fn transact(args: TransactArgs, io: &mut Io<'_>) -> Result<Exit
         // A refusal counts rows; here they are operations.
         Err(Error::Refused(refusal)) if refusal.first_bad.is_some() => {
             let (op, name) = (refusal.first_bad.unwrap_or_default(), refusal.name());
+            let about = match (refusal.code, transaction.ops.get(op as usize).and_then(attribute_of)) {
+                (Some(Code::UnknownAttribute), Some(attribute)) => format!(" '{attribute}'"),
+                _ => String::new(),
+            };
             let message = &refusal.message;
-            let message = format!("op {op}: {name}: {message} Nothing was stored.\n  more: myelin explain {name}");
+            let message =
+                format!("op {op}: {name}{about}: {message} Nothing was stored.\n  more: myelin explain {name}");
             return Err(Failure::Said { exit: of_refusal(&refusal), message });
         }
         Err(error) => return Err(error.into()),
@@ -163,6 +173,33 @@ pub(crate) async fn transact(args: TransactArgs, io: &mut Io<'_>) -> Result<Exit
     let line = Done { tx: done.tx.to_string(), datoms: done.datoms, tempids: done.tempids.map(named) };
     one(io, args.common.output, &line)?;
     Ok(Exit::Ok)
+}
+
+/// The attribute that an op is about.
+fn attribute_of(op: &Op<'_>) -> Option<String> {
+    match op {
+        Op::Assert { a, .. } | Op::Retract { a, .. } | Op::CompareAndSet { a, .. } => Some(name_of(a)),
+        Op::RetractEntity { e: Entity::Lookup(a, _) } => Some(name_of(a)),
+        Op::RetractEntity { .. } => None,
+    }
+}
+
+fn name_of(attribute: &AttributeName<'_>) -> String {
+    match attribute {
+        AttributeName::Id(id) => id.to_string(),
+        AttributeName::Ident(ident) => ident.to_string(),
+    }
+}
+
+/// The refusal, with the name that nobody knows in it.
+fn named(error: Error, attribute: Option<&AttributeName<'_>>) -> Failure {
+    match (error, attribute) {
+        (Error::Refused(refusal), Some(attribute)) if refusal.code == Some(Code::UnknownAttribute) => {
+            let message = format!("'{}': {}", name_of(attribute), refusal.message);
+            Error::Refused(Refusal { message, ..refusal }).into()
+        }
+        (error, _) => error.into(),
+    }
 }
 
 /// Prints what holds about an entity; exit code 1 when nobody is named so.
@@ -178,7 +215,9 @@ pub(crate) async fn entity(args: EntityArgs, io: &mut Io<'_>) -> Result<Exit, Fa
         entity,
         place: &[],
     };
-    let answer = client.entity(Slot::of_name(&partition), &asked, which.moment.into(), which.limit).await?;
+    let answer = client.entity(Slot::of_name(&partition), &asked, which.moment.into(), which.limit).await;
+    let lookup = if let Entity::Lookup(attribute, _) = &asked.entity { Some(attribute) } else { None };
+    let answer = answer.map_err(|error| named(error, lookup))?;
     match answer.value {
         Some((_, facts)) if !facts.datoms.is_empty() => print(io, common.output, &facts),
         _ => Err(Failure::negative(format!("nothing holds about {who}"))),
@@ -200,7 +239,8 @@ pub(crate) async fn datoms(args: DatomsArgs, io: &mut Io<'_>) -> Result<Exit, Fa
     let asked = DatomsAsked {
         order,
         history: args.which.history,
-        since: args.which.since.unwrap_or_default(),
+        // What a shard is born with was there before every transaction.
+        since: args.which.since.unwrap_or_default().max(if args.own { BORN_TX.next() } else { BORN_TX }),
         a: attribute,
         v: value,
         ..DatomsAsked::all(0)
@@ -210,8 +250,8 @@ pub(crate) async fn datoms(args: DatomsArgs, io: &mut Io<'_>) -> Result<Exit, Fa
         None if args.everywhere => Place::Everywhere,
         None => Place::Partition(&args.partition),
     };
-    let facts = client.datoms(place, &asked, args.which.moment.into(), args.which.limit).await?.value;
-    print(io, args.common.output, &facts)
+    let answer = client.datoms(place, &asked, args.which.moment.into(), args.which.limit).await;
+    print(io, args.common.output, &answer.map_err(|error| named(error, asked.a.as_ref()))?.value)
 }
 
 fn print(io: &mut Io<'_>, format: Format, facts: &Facts) -> Result<Exit, Failure> {

@@ -5,7 +5,8 @@
 //!      bounded by two queues: batches read ahead, frames under way
 //! ```
 //!
-//! Rows go with `Partial`, so that one bad row costs one row; the first refusals are named on stderr. Deliberately absent:
+//! Rows go with `Partial`, so that one bad row costs one row; the first refusals are named on stderr. However it ends, at a
+//! bad line or on Ctrl-C too, the summary says what is stored; a second Ctrl-C does not wait for what is under way. Deliberately absent:
 //! retries; they are the client's.
 
 use crate::args::Common;
@@ -13,6 +14,7 @@ use crate::exit::{Exit, Failure, of_refusal};
 use crate::output::{Io, Line, one};
 use crate::pace::{Pace, Speed};
 use crate::progress::Bar;
+use crate::stop::{Stop, Why};
 use myelin_client::datom::{EntityId, Tx};
 use myelin_client::wire::{Code, MarketFlags, MarketSpec};
 use myelin_client::{At, Client, Error, Mode, Outcome, Part, Sent};
@@ -21,7 +23,7 @@ use serde::Serialize;
 use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 /// What to read, and how.
@@ -98,25 +100,30 @@ pub(crate) async fn run(args: Args, io: &mut Io<'_>) -> Result<Exit, Failure> {
     let client = args.common.connect().await?;
     let bar = Bar::new(io.err_is_terminal, reader.progress().bytes_total);
     let mut batches = read_ahead(reader, args.batch as usize);
-    let mut ingest = Ingest::new(client, args.create_markets, args.speed);
-    let mut ended = Ok(());
-    while let Some(read) = batches.recv().await {
-        let sent = match read {
-            Read::Batch(batch) => ingest.send(batch, &bar, io).await,
-            Read::Failed(error) => Err(error.into()),
-            Read::Note(note) => io.say(&format!("note: {note}")).map_err(Failure::from),
-        };
-        if sent.is_err() {
-            ended = sent;
-            break;
+    let mut stop = Stop::signals()?;
+    let (tell, asked) = watch::channel(None);
+    let mut ingest = Ingest::new(client, args.create_markets, args.speed, asked);
+    let ended = {
+        let feeding = ingest.feed(&mut batches, &bar, io);
+        tokio::pin!(feeding);
+        loop {
+            tokio::select! {
+                ended = &mut feeding => break ended,
+                why = stop.asked() => {
+                    // Once: what was sent is waited for, so that the summary is true.
+                    if tell.send_replace(Some(why)).is_some() {
+                        let message = "asked to end at once: what came of the rows under way is not known".to_owned();
+                        break Err(Failure::Said { exit: why.into(), message });
+                    }
+                }
+            }
         }
-    }
-    // What is under way is awaited in any case: what was stored is told.
-    let settled = ingest.settle(0, io).await;
+    };
     drop(bar);
+    // What was stored is told, however it ended.
+    let told = ingest.close(&args.common, io);
     ended?;
-    settled?;
-    ingest.close(&args.common, io)
+    told
 }
 
 /// What the reading thread says.
@@ -181,10 +188,12 @@ struct Ingest {
     summary: Summary,
     last_tx: Tx,
     named: u64,
+    /// It is time to end.
+    asked: watch::Receiver<Option<Why>>,
 }
 
 impl Ingest {
-    fn new(client: Client, create: bool, speed: Speed) -> Self {
+    fn new(client: Client, create: bool, speed: Speed, asked: watch::Receiver<Option<Why>>) -> Self {
         Self {
             client,
             create,
@@ -196,7 +205,33 @@ impl Ingest {
             summary: Summary::default(),
             last_tx: Tx::ZERO,
             named: 0,
+            asked,
         }
+    }
+
+    /// Sends what is read, until its end or until asked to end, and waits for what comes of it.
+    async fn feed(&mut self, batches: &mut mpsc::Receiver<Read>, bar: &Bar, io: &mut Io<'_>) -> Result<(), Failure> {
+        let mut fed = Ok(());
+        while fed.is_ok() && !self.is_asked() {
+            let read = tokio::select! {
+                read = batches.recv() => read,
+                _ = self.asked.changed() => continue,
+            };
+            fed = match read {
+                None => break,
+                Some(Read::Batch(batch)) => self.send(batch, bar, io).await,
+                Some(Read::Failed(error)) => Err(error.into()),
+                Some(Read::Note(note)) => io.say(&format!("note: {note}")).map_err(Failure::from),
+            };
+        }
+        // What is under way is awaited in any case.
+        let settled = self.settle(0, io).await;
+        fed.and(settled)
+    }
+
+    /// True when a signal asked for the end.
+    fn is_asked(&self) -> bool {
+        self.asked.borrow().is_some()
     }
 
     async fn send(&mut self, read: Numbered, bar: &Bar, io: &mut Io<'_>) -> Result<(), Failure> {
@@ -209,7 +244,7 @@ impl Ingest {
             });
         }
         let mut from = 0;
-        while from < batch.len() {
+        while from < batch.len() && !self.is_asked() {
             let (due, next) =
                 self.pace.due(batch.received_time_ns.get(from..).unwrap_or_default(), self.start.elapsed());
             if due == 0 {
@@ -307,6 +342,10 @@ impl Ingest {
         self.summary.seconds = (self.start.elapsed().as_secs_f64() * 1e6).round() / 1e6;
         self.summary.last_tx = self.last_tx.to_string();
         one(io, common.output, &self.summary)?;
-        Ok(if self.summary.refused == 0 { Exit::Ok } else { Exit::Negative })
+        Ok(match *self.asked.borrow() {
+            Some(why) => why.into(),
+            None if self.summary.refused == 0 => Exit::Ok,
+            None => Exit::Negative,
+        })
     }
 }

@@ -24,6 +24,7 @@ mod query;
 mod reflex;
 mod retention;
 mod status;
+mod stop;
 mod tail;
 mod top;
 mod totals;

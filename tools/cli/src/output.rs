@@ -14,6 +14,8 @@ pub struct Io<'a> {
     pub out: Box<dyn Write + Send + 'a>,
     /// Words for people.
     pub err: Box<dyn Write + Send + 'a>,
+    /// `out` is the process's own, whose reader may leave.
+    pub out_is_stdout: bool,
     /// Somebody looks at `out`.
     pub out_is_terminal: bool,
     /// Somebody looks at `err`.
@@ -26,7 +28,7 @@ impl Io<'static> {
     pub fn process() -> Self {
         let (out, err) = (io::stdout(), io::stderr());
         let (out_is_terminal, err_is_terminal) = (out.is_terminal(), err.is_terminal());
-        Self { out: Box::new(out), err: Box::new(err), out_is_terminal, err_is_terminal }
+        Self { out: Box::new(out), err: Box::new(err), out_is_stdout: true, out_is_terminal, err_is_terminal }
     }
 }
 
@@ -128,6 +130,11 @@ impl Flow {
     }
 }
 
+/// A cell, empty where nothing is said.
+pub(crate) fn maybe(value: Option<impl ToString>) -> String {
+    value.map(|value| value.to_string()).unwrap_or_default()
+}
+
 fn json(value: &impl Serialize) -> io::Result<String> {
     serde_json::to_string(value).map_err(io::Error::other)
 }
@@ -160,8 +167,13 @@ mod tests {
 
     fn printed(format: Format) -> String {
         let mut out = Vec::new();
-        let mut io =
-            Io { out: Box::new(&mut out), err: Box::new(io::sink()), out_is_terminal: false, err_is_terminal: false };
+        let mut io = Io {
+            out: Box::new(&mut out),
+            err: Box::new(io::sink()),
+            out_is_stdout: false,
+            out_is_terminal: false,
+            err_is_terminal: false,
+        };
         let pairs = [Pair { name: "a,b".into(), count: 5 }, Pair { name: "c".into(), count: 10 }];
         all(&mut io, format, &pairs).unwrap();
         drop(io);

@@ -2,7 +2,7 @@
 
 use crate::args::{self, Common};
 use crate::exit::{Exit, Failure};
-use crate::output::{Io, Line, all};
+use crate::output::{Io, Line, all, maybe};
 use clap::{Subcommand, ValueEnum};
 use myelin_client::At;
 use myelin_client::wire::RetainRow;
@@ -54,7 +54,7 @@ impl Line for Kept {
         let counts = [self.kept, self.dropped].map(|number| number.to_string());
         let mut cells = vec![self.market.clone(), self.kind.to_owned(), self.policy.clone(), self.own.to_string()];
         cells.extend(counts);
-        cells.push(self.horizon.clone());
+        cells.push(maybe(self.horizon.as_ref()));
         cells
     }
 }

@@ -1,32 +1,34 @@
 //! `tail`: the log as it is written, or from any transaction on: what was stored, a line each.
 //!
 //! ```text
-//!   --since TX | now -> history, then live without a gap -> enough (--count), or Ctrl-C
+//!   --since TX | TIME | now -> history, then live without a gap -> enough (--count), or asked to end (stop.rs)
 //! ```
 //!
 //! Lines come in the order of the log per shard, and each says its shard. Deliberately absent: one order over shards; sort
 //! by `tx` where that is needed.
 
-use crate::args::{self, Common, Names, say_instant};
+use crate::args::{self, Common, Names};
 use crate::exit::{Exit, Failure, sends_no_more};
-use crate::output::{Flow, Io, Line};
-use myelin_client::datom::{EntityId, Kind, Quote, Tick, Tx};
-use myelin_client::wire::{LogKind, Logged, Named, TailEntry};
-use myelin_client::{Tail, TailNews, TailWanted};
+use crate::output::{Flow, Io, Line, maybe};
+use crate::stop::Stop;
+use myelin_client::datom::{AttributeName, EntityId, Kind, Tx, Value};
+use myelin_client::wire::{Attribute, DatomsAsked, LogKind, Logged, Named, TailEntry};
+use myelin_client::{At, Client, Place, TailNews, TailWanted};
 use myelin_feed::facts;
+use myelin_said::{QuoteSaid, TickSaid};
 use serde::Serialize;
 use serde_json::Value as Json;
 
 /// What to read.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// From behind this transaction on (0: all there is), or from now on.
-    #[arg(long, value_name = "TX|now", default_value = "now", value_parser = since)]
+    /// From behind this transaction on (0: all there is), from a time on (2024-08-08T00:00:00Z), or from now on.
+    #[arg(long, value_name = "TX|TIME|now", default_value = "now", value_parser = since)]
     since: Since,
     /// Only of this market, or of all whose name fits, as in binance-*
     #[arg(long, value_name = "NAME|PATTERN")]
     market: Option<String>,
-    /// Only rows of this kind (tick/id, quote/id, market/id), or facts of this attribute, as in desk/limit; may be given several times.
+    /// Only rows that have it (tick/id, quote/bid, market/id ..), or facts of this attribute, as in desk/limit; may be given several times.
     #[arg(long = "attribute", value_name = "NAME")]
     attributes: Vec<String>,
     /// Only what is about this entity: a market's id, a tick's trader, an entity of facts or what points at it.
@@ -43,19 +45,20 @@ pub struct Args {
 struct Since(Option<Tx>);
 
 fn since(text: &str) -> Result<Since, String> {
-    if text == "now" { Ok(Since(None)) } else { args::tx(text).map(|tx| Since(Some(tx))) }
+    if text == "now" { Ok(Since(None)) } else { args::since(text).map(|tx| Since(Some(tx))) }
 }
 
 /// Which kinds the attributes name, and which of them are facts'.
 fn wanted(attributes: &[String]) -> (Vec<LogKind>, Vec<&str>) {
     let (mut kinds, mut idents) = (Vec::new(), Vec::new());
     for name in attributes {
-        kinds.push(match name.as_str() {
-            "tick/id" => LogKind::Tick,
-            "quote/id" => LogKind::Quote,
-            "market/id" => LogKind::Market,
-            ident => {
-                idents.push(ident);
+        // A row comes whole, whichever of its attributes is asked for.
+        kinds.push(match Attribute::from_name(name) {
+            Some(Attribute::Tick) => LogKind::Tick,
+            Some(Attribute::Quote) => LogKind::Quote,
+            Some(Attribute::Market) => LogKind::Market,
+            None => {
+                idents.push(name.strip_prefix(':').unwrap_or(name));
                 LogKind::Fact
             }
         });
@@ -69,7 +72,7 @@ struct Entry {
     tx: String,
     n: u32,
     attribute: String,
-    market: String,
+    market: Option<String>,
     /// What a fact says.
     value: Option<Json>,
     price: Option<f64>,
@@ -80,9 +83,11 @@ struct Entry {
     ask: Option<f64>,
     ask_volume: Option<f64>,
     event_time: Option<String>,
+    received_time: Option<String>,
     id: Option<String>,
     trader: Option<String>,
     source: Option<String>,
+    corrects: Option<bool>,
     number: u32,
     /// Whom a fact is about.
     entity: Option<String>,
@@ -111,10 +116,12 @@ impl Line for Entry {
         "ask",
         "ask_volume",
         "event_time",
+        "received_time",
         "entity",
         "id",
         "trader",
         "source",
+        "corrects",
         "number",
         "type",
         "added",
@@ -124,29 +131,30 @@ impl Line for Entry {
     ];
 
     fn cells(&self) -> Vec<String> {
-        let number = |number: Option<f64>| number.map_or_else(String::new, |number| number.to_string());
-        let text = |text: &Option<String>| text.clone().unwrap_or_default();
+        let text = |text: &Option<String>| maybe(text.as_ref());
         vec![
             self.tx.clone(),
             self.n.to_string(),
             self.attribute.clone(),
-            self.market.clone(),
-            self.value.as_ref().map_or_else(String::new, plain),
-            number(self.price),
-            number(self.volume),
+            text(&self.market),
+            maybe(self.value.as_ref().map(plain)),
+            maybe(self.price),
+            maybe(self.volume),
             self.side.unwrap_or_default().to_owned(),
-            number(self.bid),
-            number(self.bid_volume),
-            number(self.ask),
-            number(self.ask_volume),
+            maybe(self.bid),
+            maybe(self.bid_volume),
+            maybe(self.ask),
+            maybe(self.ask_volume),
             text(&self.event_time),
+            text(&self.received_time),
             text(&self.entity),
             text(&self.id),
             text(&self.trader),
             text(&self.source),
+            maybe(self.corrects),
             self.number.to_string(),
             self.value_type.unwrap_or_default().to_owned(),
-            self.added.map_or_else(String::new, |added| added.to_string()),
+            maybe(self.added),
             self.shard.to_string(),
             self.replayed.to_string(),
             self.applied.clone(),
@@ -159,7 +167,7 @@ fn plain(value: &Json) -> String {
 }
 
 /// Of the columns that a table has.
-const WIDTHS: &[usize] = &[20, 4, 12, 28, 12, 12, 12, 5, 12, 12, 12, 12, 30, 20];
+const WIDTHS: &[usize] = &[20, 4, 12, 28, 12, 12, 12, 5, 12, 12, 12, 12, 30, 30, 20];
 
 /// Reads and prints.
 pub(crate) async fn run(args: Args, io: &mut Io<'_>) -> Result<Exit, Failure> {
@@ -174,14 +182,25 @@ pub(crate) async fn run(args: Args, io: &mut Io<'_>) -> Result<Exit, Failure> {
         }
     };
     let (kinds, idents) = wanted(&args.attributes);
+    for ident in &idents {
+        known(&client, ident).await?;
+    }
+    if let Some(since) = args.since.0 {
+        begun(&client, since).await?;
+    }
     let (since, entity) = (args.since.0, args.entity.map(EntityId::from_bits));
     let (kinds, attributes) = (&kinds[..], &idents[..]);
     let mut tail = client.tail(TailWanted { since, after: &[], kinds, entity, named, attributes }).await?;
     let mut names = Names::new(client.clone());
     let mut flow = Flow::new(args.common.output, WIDTHS);
     let mut left = args.count.unwrap_or(u64::MAX);
+    let mut stop = Stop::listen(io)?;
     while left > 0 {
-        match next(&mut tail).await? {
+        let news = tokio::select! {
+            news = tail.next() => news?,
+            _ = stop.asked() => None,
+        };
+        match news {
             None => break,
             Some(TailNews::Ended { shard, why }) => return Err(sends_no_more(shard, &why)),
             Some(TailNews::Entry { shard, replayed, applied, entry }) => {
@@ -195,49 +214,77 @@ pub(crate) async fn run(args: Args, io: &mut Io<'_>) -> Result<Exit, Failure> {
     Ok(Exit::Ok)
 }
 
-/// The next news, or nothing when Ctrl-C was pressed.
-async fn next(tail: &mut Tail) -> Result<Option<TailNews>, Failure> {
-    tokio::select! {
-        news = tail.next() => Ok(news?),
-        _ = tokio::signal::ctrl_c() => Ok(None),
+/// **Errors:** nobody installed an attribute of this name, exit code 2: its facts would be waited for in silence.
+async fn known(client: &Client, ident: &str) -> Result<(), Failure> {
+    let (a, v) = (Some(AttributeName::ident("db/ident")), Some(Value::keyword(ident)));
+    let asked = DatomsAsked { order: 2, a, v, ..DatomsAsked::all(0) };
+    if client.datoms(Place::Everywhere, &asked, At::NOW, 1).await?.value.datoms.is_empty() {
+        let message = format!(
+            "no attribute '{ident}': try tick/id, quote/id, market/id, or one that `myelin transact` installed"
+        );
+        return Err(Failure::usage(message));
     }
+    Ok(())
 }
+
+/// **Errors:** `since` is still to come, as a read as of it would say; what is stored until then would be left out.
+async fn begun(client: &Client, since: Tx) -> Result<(), Failure> {
+    let now = client.now().await?;
+    if since.millis() > now.millis().saturating_add(AHEAD_MS) {
+        return Err(Failure::negative(format!("future: transaction {since} is still to come, it is {now} now")));
+    }
+    Ok(())
+}
+
+/// As far ahead of its clock as a node waits for a moment. **Units:** milliseconds.
+const AHEAD_MS: u64 = 250;
 
 async fn line(entry: TailEntry, names: &mut Names) -> Result<Entry, Failure> {
     let some = |id: u64| (id != 0).then(|| id.to_string());
     let line = Entry { tx: entry.tx.to_string(), n: entry.n, number: entry.number, ..Entry::default() };
+    let tx = Tx::from_bits(entry.tx);
     Ok(match entry.what {
-        Logged::Tick(Tick { market, id, event_time_ns, price, volume, trader, side, source, .. }) => Entry {
-            attribute: "tick/id".to_owned(),
-            market: names.of(market.bits()).await?,
-            price: Some(price),
-            volume: Some(volume),
-            side: Some(["unknown", "buy", "sell"].get(usize::from(side)).copied().unwrap_or_default()),
-            event_time: Some(say_instant(event_time_ns)),
-            id: some(id),
-            trader: some(trader.bits()),
-            source: some(u64::from(source)),
-            ..line
-        },
-        Logged::Quote(Quote { market, id, event_time_ns, bid, bid_volume, ask, ask_volume, source, .. }) => Entry {
-            attribute: "quote/id".to_owned(),
-            market: names.of(market.bits()).await?,
-            bid: Some(bid),
-            bid_volume: Some(bid_volume),
-            ask: Some(ask),
-            ask_volume: Some(ask_volume),
-            event_time: Some(say_instant(event_time_ns)),
-            id: some(id),
-            source: some(u64::from(source)),
-            ..line
-        },
+        Logged::Tick(tick) => {
+            let TickSaid { tx: _, id, event_time, received_time, price, volume, side, trader, source, corrects } =
+                TickSaid::new(tx, &tick);
+            Entry {
+                attribute: "tick/id".to_owned(),
+                market: Some(names.of(tick.market.bits()).await?),
+                price: Some(price),
+                volume: Some(volume),
+                side: Some(side),
+                event_time,
+                received_time,
+                id,
+                trader,
+                source,
+                corrects: Some(corrects),
+                ..line
+            }
+        }
+        Logged::Quote(quote) => {
+            let QuoteSaid { tx: _, id, event_time, received_time, bid, bid_volume, ask, ask_volume, source } =
+                QuoteSaid::new(tx, &quote);
+            Entry {
+                attribute: "quote/id".to_owned(),
+                market: Some(names.of(quote.market.bits()).await?),
+                bid: Some(bid),
+                bid_volume: Some(bid_volume),
+                ask: Some(ask),
+                ask_volume: Some(ask_volume),
+                event_time: Some(event_time),
+                received_time,
+                id,
+                source,
+                ..line
+            }
+        }
         Logged::Market { id, name, .. } => {
             names.know(id, &name);
-            Entry { attribute: "market/id".to_owned(), market: name, id: some(id.bits()), ..line }
+            Entry { attribute: "market/id".to_owned(), market: Some(name), id: some(id.bits()), ..line }
         }
         Logged::Fact { datom, ident } => {
-            let about =
-                if datom.e.kind() == Some(Kind::Market) { names.of(datom.e.bits()).await? } else { String::new() };
+            let about = if datom.e.kind() == Some(Kind::Market) { Some(names.of(datom.e.bits()).await?) } else { None };
             Entry {
                 attribute: if ident.is_empty() { datom.a.to_string() } else { ident },
                 market: about,

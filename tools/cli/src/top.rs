@@ -2,7 +2,7 @@
 
 use crate::args::{self, Common, Moment, Names};
 use crate::exit::{Exit, Failure};
-use crate::output::{Io, Line, all};
+use crate::output::{Io, Line, all, maybe};
 use clap::ValueEnum;
 use myelin_client::wire::{By, TopAsk};
 use myelin_said::Ranked;
@@ -56,25 +56,25 @@ impl From<Measure> for By {
 }
 
 impl Line for Ranked {
-    const KEYS: &'static [&'static str] = &["market", "count", "volume", "notional", "first", "last", "move"];
+    const KEYS: &'static [&'static str] = &["market", "count", "volume", "notional", "first", "last", "move", "tx"];
     fn cells(&self) -> Vec<String> {
         let mut cells = vec![self.market.clone(), self.count.to_string()];
         cells.extend([self.volume, self.notional, self.first, self.last].map(|number| number.to_string()));
-        cells.push(self.moved.map(|moved| moved.to_string()).unwrap_or_default());
+        cells.extend([maybe(self.moved), maybe(self.tx.as_ref())]);
         cells
     }
 }
 
 /// Asks and prints, the greatest first.
 pub(crate) async fn run(args: Args, io: &mut Io<'_>) -> Result<Exit, Failure> {
+    let (from_ns, to_ns) = args::stretch(args.from, args.to)?;
     let client = args.common.connect().await?;
-    let (from_ns, to_ns) = (args.from.unwrap_or(i64::MIN), args.to.unwrap_or(i64::MAX));
     let ask = TopAsk { by: args.by.into(), limit: args.limit, from_ns, to_ns };
-    let rows = client.top(ask, args.moment.into()).await?.value;
+    let answer = client.top(ask, args.moment.into()).await?;
     let mut names = Names::new(client);
-    let mut lines = Vec::with_capacity(rows.len());
-    for row in &rows {
-        lines.push(Ranked::new(names.of(row.market).await?, row));
+    let mut lines = Vec::with_capacity(answer.value.len());
+    for row in &answer.value {
+        lines.push(Ranked::new(names.of(row.market).await?, row).with_tx(answer.basis));
     }
     all(io, args.common.output, &lines)?;
     Ok(Exit::Ok)

@@ -1,17 +1,21 @@
 //! `watch SPEC`: registers a standing question and prints what fires, as it fires.
 //!
 //! ```text
-//!   register -> listen behind the registration's tx -> firings ... -> enough, or Ctrl-C -> remove (unless --id kept it)
+//!   register -> listen behind the registration's tx -> firings ... -> enough, or asked to end -> remove (unless --id kept it)
+//!                                                                     (stop.rs)
 //! ```
 //!
 //! Deliberately absent: the language of questions; the appliance reads it.
 
 use crate::House;
-use crate::args::{self, Common, Names, say_instant};
+use crate::args::{self, Common, Names};
 use crate::exit::{Exit, Failure, sends_no_more};
-use crate::output::{Flow, Io, Line};
+use crate::output::{Flow, Io, Line, maybe};
+use crate::stop::Stop;
 use myelin_client::datom::Tx;
-use myelin_client::{Client, Firing, FiringPlace, News, Subscription};
+use myelin_client::wire::Code;
+use myelin_client::{Client, Error, Firing, FiringPlace, News};
+use myelin_said::TickSaid;
 use serde::Serialize;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -34,8 +38,8 @@ pub struct Args {
     /// The question's id. With it the question stays when this ends; else it is removed.
     #[arg(long)]
     id: Option<u64>,
-    /// Asks history first, from behind this transaction on (0: from the first; refused where its rows were dropped), then goes on live without a gap.
-    #[arg(long, value_name = "TX", value_parser = args::tx)]
+    /// Asks history first, from behind this transaction (0: from the first) or from a time on (2024-08-08T00:00:00Z; refused where its rows were dropped), then goes on live without a gap.
+    #[arg(long, value_name = "TX|TIME", value_parser = args::since)]
     since: Option<Tx>,
     /// Ends after so many firings.
     #[arg(long)]
@@ -44,14 +48,15 @@ pub struct Args {
     common: Common,
 }
 
-/// A firing. The first columns are for people, see [`WIDTHS`]; programs get all.
+/// A firing. The first columns are for people, see [`WIDTHS`]; programs get all. What a firing has not is `null`: a gap's
+/// tick, which never came; the first price's basis; the timeline of what was derived from history.
 #[derive(Serialize)]
 struct Fired {
     market: String,
     kind: String,
     /// What was measured: the price, the move, the sum, the distance; a gap's first missing id as a string.
-    value: Value,
-    price: f64,
+    value: Option<Value>,
+    price: Option<f64>,
     tx: String,
     n: u32,
     /// From the frame's arrival at the node to the firing. **Units:** microseconds.
@@ -59,12 +64,23 @@ struct Fired {
     /// From the firing to here, by two clocks if the hosts are two. **Units:** microseconds.
     fired_to_here_us: Option<f64>,
     /// What the value was measured against; a gap's last missing id as a string.
-    basis: Value,
-    volume: f64,
-    event_time: String,
+    basis: Option<Value>,
+    volume: Option<f64>,
+    event_time: Option<String>,
+    received_time: Option<String>,
+    id: Option<String>,
+    side: Option<&'static str>,
+    trader: Option<String>,
+    source: Option<String>,
     reflex: String,
     shard: u16,
     replayed: bool,
+    /// When the node decoded the tick's frame, by its clock. **Units:** Unix nanoseconds.
+    received_ns: Option<String>,
+    /// When the tick was on stable storage, likewise.
+    durable_ns: Option<String>,
+    /// When it fired, likewise.
+    fired_ns: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -74,12 +90,11 @@ enum Value {
     Id(String),
 }
 
-impl Value {
-    fn text(&self) -> String {
+impl std::fmt::Display for Value {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Number(number) if number.is_nan() => "-".to_owned(),
-            Self::Number(number) => number.to_string(),
-            Self::Id(id) => id.clone(),
+            Self::Number(number) => number.fmt(f),
+            Self::Id(id) => f.write_str(id),
         }
     }
 }
@@ -97,57 +112,117 @@ impl Line for Fired {
         "basis",
         "volume",
         "event_time",
+        "received_time",
+        "id",
+        "side",
+        "trader",
+        "source",
         "reflex",
         "shard",
         "replayed",
+        "received_ns",
+        "durable_ns",
+        "fired_ns",
     ];
 
     fn cells(&self) -> Vec<String> {
-        let us = |us: Option<f64>| us.map_or_else(|| "-".to_owned(), |us| format!("{us:.0}"));
+        let us = |us: Option<f64>| maybe(us.map(|us| format!("{us:.0}")));
+        let text = |text: &Option<String>| maybe(text.as_ref());
         vec![
             self.market.clone(),
             self.kind.clone(),
-            self.value.text(),
-            self.price.to_string(),
+            maybe(self.value.as_ref()),
+            maybe(self.price),
             self.tx.clone(),
             self.n.to_string(),
             us(self.received_to_fired_us),
             us(self.fired_to_here_us),
-            self.basis.text(),
-            self.volume.to_string(),
-            self.event_time.clone(),
+            maybe(self.basis.as_ref()),
+            maybe(self.volume),
+            text(&self.event_time),
+            text(&self.received_time),
+            text(&self.id),
+            maybe(self.side),
+            text(&self.trader),
+            text(&self.source),
             self.reflex.clone(),
             self.shard.to_string(),
             self.replayed.to_string(),
+            text(&self.received_ns),
+            text(&self.durable_ns),
+            text(&self.fired_ns),
         ]
     }
 }
 
 /// Of the columns that a table has.
 const WIDTHS: &[usize] = &[28, 6, 12, 12, 20, 4, 20, 16];
-/// The kind whose values are ids and not numbers.
+/// The kind whose values are ids and not numbers, and that no tick made fire.
 const GAP: u8 = 8;
+/// The kind whose markets stand in the question.
+const SPREAD: u8 = 7;
 
 /// Registers, listens, prints, removes.
 pub(crate) async fn run(args: Args, house: &House, io: &mut Io<'_>) -> Result<Exit, Failure> {
     let registration = registration(&args, house)?;
     let client = args.common.connect().await?;
-    if let Some(market) = &args.market {
-        // A question about a market that does not exist would wait for it in silence.
+    // A question about a market that does not exist would wait for it in silence.
+    let spread = registration.as_ref().and_then(|(_, bytes)| spread(bytes));
+    for market in args.market.iter().map(String::as_str).chain(spread.into_iter().flatten()) {
         args::market(&client, market).await?;
     }
-    let (id, after) = match registration {
-        Some((id, bytes)) => (id, positions(&client.register(&bytes, 1).await?)),
-        None => (args.id.unwrap_or_default(), Vec::new()),
+    // From here on a signal is not the end, but asks for it: what is registered is removed.
+    let mut stop = Stop::listen(io)?;
+    let id = registration.as_ref().map(|(id, _)| *id).or(args.id).unwrap_or_default();
+    let ours = registration.is_some() && args.id.is_none();
+    let mut stands = false;
+    let watched = tokio::select! {
+        watched = watch(&client, id, registration, &mut stands, &args, house, io) => watched,
+        _ = stop.asked() => {
+            // The registration may be under way.
+            stands = true;
+            Ok(Exit::Ok)
+        }
     };
-    if io.err_is_terminal {
-        io.say(&format!("listening to reflex {id}; Ctrl-C ends"))?;
-    }
-    let watched = watch(&client, id, &after, &args, house, io).await;
-    if args.id.is_none() {
-        client.remove(&[id]).await?;
+    if ours && stands {
+        let ids = [id];
+        let removed = tokio::select! {
+            removed = client.remove(&ids) => removed.map_err(Failure::from),
+            why = stop.asked() => Err(Failure::Said { exit: why.into(), message: "asked to end at once".to_owned() }),
+        };
+        if removed.is_err() {
+            io.say(&format!("the question may still stand: myelin reflex remove {id}"))?;
+        }
+        return watched.and_then(|exit| removed.map(|_| exit));
     }
     watched
+}
+
+/// The markets of a spread, as a registration has them: `id u64 | 7 | signed u8 | least f64 | name | name | ..`.
+fn spread(registration: &[u8]) -> Option<[&str; 2]> {
+    let names = registration.get(8..)?.strip_prefix(&[SPREAD])?.get(9..)?;
+    fn name(bytes: &[u8]) -> Option<(&str, &[u8])> {
+        let (len, rest) = bytes.split_first()?;
+        let (name, rest) = rest.split_at_checked(usize::from(*len))?;
+        Some((str::from_utf8(name).ok()?, rest))
+    }
+    let (a, rest) = name(names)?;
+    Some([a, name(rest)?.0])
+}
+
+/// Registers on every shard. **Errors:** exit code 5 where the id is another question's.
+async fn register(client: &Client, id: u64, bytes: &[u8]) -> Result<Vec<(u16, Tx)>, Failure> {
+    let refused = match client.register(bytes, 1).await {
+        Ok(registered) => return Ok(registered),
+        Err(error) => error,
+    };
+    let bad = matches!(&refused, Error::Refused(why) if why.code == Some(Code::BadReflex));
+    if bad && client.list_reflexes().await?.iter().any(|(other, _)| *other == id) {
+        let message =
+            format!("reflex {id} is another question already: see `myelin reflex list`, or take another --id");
+        return Err(Failure::Said { exit: Exit::Conflict, message });
+    }
+    Err(refused.into())
 }
 
 /// The question's id and bytes, if one is to be registered.
@@ -169,23 +244,33 @@ fn positions(registered: &[(u16, Tx)]) -> Vec<(u16, FiringPlace)> {
     registered.iter().map(|(shard, tx)| (*shard, FiringPlace::behind_tx(*tx))).collect()
 }
 
+/// `stands` = the question is registered.
 async fn watch(
     client: &Client,
     id: u64,
-    after: &[(u16, FiringPlace)],
+    registration: Option<(u64, Vec<u8>)>,
+    stands: &mut bool,
     args: &Args,
     house: &House,
     io: &mut Io<'_>,
 ) -> Result<Exit, Failure> {
+    let after = match registration {
+        Some((id, bytes)) => positions(&register(client, id, &bytes).await?),
+        None => Vec::new(),
+    };
+    *stands = true;
+    if io.err_is_terminal {
+        io.say(&format!("listening to reflex {id}; Ctrl-C ends"))?;
+    }
     let mut subscription = match args.since {
         Some(since) => client.back_test(id, since).await?,
-        None => client.subscribe(Some(id), after).await?,
+        None => client.subscribe(Some(id), &after).await?,
     };
     let mut names = Names::new(client.clone());
     let mut flow = Flow::new(args.common.output, WIDTHS);
     let mut left = args.count.unwrap_or(u64::MAX);
     while left > 0 {
-        let Some(news) = next(&mut subscription).await? else { break };
+        let Some(news) = subscription.next().await? else { break };
         match news {
             News::Firing(firing) => {
                 let fired = fired(&firing, now_ns(), names.of(firing.row.tick.market.bits()).await?, house);
@@ -198,36 +283,46 @@ async fn watch(
     Ok(Exit::Ok)
 }
 
-/// The next news, or nothing when Ctrl-C was pressed.
-async fn next(subscription: &mut Subscription) -> Result<Option<News>, Failure> {
-    tokio::select! {
-        news = subscription.next() => Ok(news?),
-        _ = tokio::signal::ctrl_c() => Ok(None),
-    }
-}
-
 fn fired(firing: &Firing, now_ns: i64, market: String, house: &House) -> Fired {
     let row = &firing.row;
-    let value =
-        |bits: u64| if row.kind == GAP { Value::Id(bits.to_string()) } else { Value::Number(f64::from_bits(bits)) };
+    let value = |bits: u64| match f64::from_bits(bits) {
+        _ if row.kind == GAP => Some(Value::Id(bits.to_string())),
+        number => (!number.is_nan()).then_some(Value::Number(number)),
+    };
     // What was derived from history has no timeline.
     let live = row.fired_ns != 0;
     let us = |from: i64, to: i64| live.then_some(to.saturating_sub(from) as f64 / 1000.0);
+    let ns = |ns: i64| live.then(|| ns.to_string());
+    let tick = (row.kind != GAP).then(|| TickSaid::new(Tx::from_bits(row.tx), &row.tick));
+    let (price, volume) = (tick.as_ref().map(|tick| tick.price), tick.as_ref().map(|tick| tick.volume));
+    let side = tick.as_ref().map(|tick| tick.side);
+    let [event_time, received_time, id, trader, source] = match tick {
+        Some(tick) => [tick.event_time, tick.received_time, tick.id, tick.trader, tick.source],
+        None => Default::default(),
+    };
     Fired {
         market,
         kind: (house.firing_kind)(row.kind).map_or_else(|| row.kind.to_string(), str::to_owned),
         value: value(row.value),
-        price: row.tick.price,
+        price,
         tx: row.tx.to_string(),
         n: row.n,
         received_to_fired_us: us(row.received_ns, row.fired_ns),
         fired_to_here_us: us(row.fired_ns, now_ns),
         basis: value(row.basis),
-        volume: row.tick.volume,
-        event_time: say_instant(row.tick.event_time_ns),
+        volume,
+        event_time,
+        received_time,
+        id,
+        side,
+        trader,
+        source,
         reflex: row.reflex.to_string(),
         shard: firing.shard,
         replayed: firing.replayed,
+        received_ns: ns(row.received_ns),
+        durable_ns: ns(row.durable_ns),
+        fired_ns: ns(row.fired_ns),
     }
 }
 

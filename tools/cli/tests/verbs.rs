@@ -31,8 +31,13 @@ fn run(words: &str) -> Ended {
     let (mut out, mut err) = (Vec::new(), Vec::new());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let (exit, said) = {
-        let mut io =
-            Io { out: Box::new(&mut out), err: Box::new(&mut err), out_is_terminal: false, err_is_terminal: false };
+        let mut io = Io {
+            out: Box::new(&mut out),
+            err: Box::new(&mut err),
+            out_is_stdout: false,
+            out_is_terminal: false,
+            err_is_terminal: false,
+        };
         match runtime.block_on(execute(arguments.verb, &HOUSE, &mut io)) {
             Ok(exit) => (exit, String::new()),
             Err(failure) => (failure.exit(), failure.to_string()),
