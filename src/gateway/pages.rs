@@ -13,45 +13,10 @@ use super::failure::Failure;
 use super::limits;
 use super::query::{Market, failed, stretch, tx};
 use myelin_client::{At, Client, Error};
-use myelin_datom::{EntityId, Quote, Tick, Tx, received_delta};
-use myelin_said::{TickSaid, say_instant, some};
+use myelin_datom::{EntityId, Quote, Tick, Tx};
+use myelin_said::{QuoteSaid, TickSaid};
 use myelin_wire::{Attribute, Code, Header, Kind, StoredRow};
-use serde::Serialize;
 use serde_json::{Value, json};
-
-/// A whole quote. What it does not say is nothing, as of a tick.
-#[derive(Clone, Debug, Serialize)]
-pub struct QuoteSaid {
-    tx: String,
-    id: Option<String>,
-    event_time: String,
-    /// Nothing where the recorder did not say.
-    received_time: Option<String>,
-    bid: f64,
-    bid_volume: f64,
-    ask: f64,
-    ask_volume: f64,
-    source: Option<String>,
-}
-
-impl QuoteSaid {
-    /// A quote of this transaction.
-    pub fn new(tx: Tx, quote: &Quote) -> Self {
-        let told = quote.received_delta_us != received_delta::UNKNOWN;
-        let received = quote.event_time_ns.saturating_add(i64::from(quote.received_delta_us).saturating_mul(1000));
-        Self {
-            tx: tx.to_string(),
-            id: some(quote.id),
-            event_time: say_instant(quote.event_time_ns),
-            received_time: told.then(|| say_instant(received)),
-            bid: quote.bid,
-            bid_volume: quote.bid_volume,
-            ask: quote.ask,
-            ask_volume: quote.ask_volume,
-            source: some(u64::from(quote.source)),
-        }
-    }
-}
 
 /// Which rows of a market: ticks where nothing is said.
 fn kind(asked: &Parameters) -> Result<Attribute, Failure> {

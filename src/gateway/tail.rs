@@ -19,7 +19,6 @@
 
 use super::events::{self, Listener, Teller, last_event_id};
 use super::failure::{Failure, HttpCode};
-use super::pages::QuoteSaid;
 use super::place::Places;
 use super::query::{market_id, tx};
 use super::{Shared, limits, parameters};
@@ -31,7 +30,7 @@ use axum::response::sse::Event;
 use myelin_client::{Client, Tail, TailNews, TailPlace, TailWanted};
 use myelin_datom::{EntityId, Kind, Tx};
 use myelin_feed::facts::say;
-use myelin_said::TickSaid;
+use myelin_said::{QuoteSaid, TickSaid};
 use myelin_wire::{LogKind, Logged, Named, TAIL_ATTRIBUTES_MAX, TailEntry};
 use serde::Deserialize;
 use serde_json::{Value, json};

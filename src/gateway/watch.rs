@@ -243,7 +243,8 @@ struct FiringSaid {
     tx: String,
     n: u32,
     replayed: bool,
-    tick: TickSaid,
+    /// What fired; nothing where it is a gap.
+    tick: Option<TickSaid>,
     /// By the node's clock; nothing where the firing was derived from history. **Units:** Unix nanoseconds.
     received_ns: Option<String>,
     durable_ns: Option<String>,
@@ -274,7 +275,7 @@ impl FiringSaid {
             tx: row.tx.to_string(),
             n: row.n,
             replayed: firing.replayed,
-            tick: TickSaid::new(Tx::from_bits(row.tx), &row.tick),
+            tick: (kind != Some(Kind::Gap)).then(|| TickSaid::new(Tx::from_bits(row.tx), &row.tick)),
             received_ns: live(row.received_ns),
             durable_ns: live(row.durable_ns),
             committed_ns: live(row.durable_ns),

@@ -12,5 +12,5 @@ mod rows;
 mod time;
 
 pub use policy::{Kept, read_policy, say_policy};
-pub use rows::{Averaged, Bar, Listed, QuoteSaid, Ranked, TickSaid, Totalled, say_side, some};
+pub use rows::{Averaged, Bar, Listed, QuoteSaid, Ranked, TickSaid, Totalled, say_side};
 pub use time::{instant, length, say_instant, say_length};

@@ -5,12 +5,8 @@
 //! What nobody said is nothing (`null`, an empty cell), never 0.
 
 use crate::time::say_instant;
-<<<<<<< HEAD
-use myelin_datom::{Side, Tick, Tx, flags, received_delta};
-use myelin_exact::Totals;
-=======
 use myelin_datom::{Quote, Side, Tick, Tx, flags, received_delta};
->>>>>>> 463e872 (cli: rows are said whole, and every end is an end)
+use myelin_exact::Totals;
 use myelin_wire::{BarRow, MarketFlags, MarketRow, TopRow, VwapRow};
 use serde::Serialize;
 
@@ -24,16 +20,7 @@ pub fn say_side(tick: &Tick) -> &'static str {
     }
 }
 
-<<<<<<< HEAD
 /// An id as JSON has it: nothing where there is none.
-#[must_use]
-pub fn some(id: u64) -> Option<String> {
-    (id != 0).then(|| id.to_string())
-}
-
-/// A whole tick. What it does not say is nothing, in every answer alike.
-=======
-/// An id, where there is one.
 fn some(id: u64) -> Option<String> {
     (id != 0).then(|| id.to_string())
 }
@@ -44,8 +31,7 @@ fn received(event_time_ns: i64, delta_us: i32) -> Option<String> {
     told.then(|| say_instant(event_time_ns.saturating_add(i64::from(delta_us).saturating_mul(1000))))
 }
 
-/// A whole tick.
->>>>>>> 463e872 (cli: rows are said whole, and every end is an end)
+/// A whole tick. What it does not say is nothing, in every answer alike.
 #[derive(Clone, Debug, Serialize)]
 pub struct TickSaid {
     /// The transaction that brought it.
@@ -64,15 +50,10 @@ pub struct TickSaid {
     pub side: &'static str,
     /// Its entity id; nothing where the source did not say.
     pub trader: Option<String>,
-<<<<<<< HEAD
-    /// The feed's number; nothing where it is not known.
-    pub source: Option<String>,
-=======
     /// The feed's number; nothing where it was not told.
     pub source: Option<String>,
     /// It corrects an earlier tick of this id.
     pub corrects: bool,
->>>>>>> 463e872 (cli: rows are said whole, and every end is an end)
 }
 
 impl TickSaid {
@@ -89,8 +70,6 @@ impl TickSaid {
             side: say_side(tick),
             trader: some(tick.trader.bits()),
             source: some(u64::from(tick.source)),
-<<<<<<< HEAD
-=======
             corrects: tick.flags & flags::CORRECTION != 0,
         }
     }
@@ -133,7 +112,6 @@ impl QuoteSaid {
             ask: quote.ask,
             ask_volume: quote.ask_volume,
             source: some(u64::from(quote.source)),
->>>>>>> 463e872 (cli: rows are said whole, and every end is an end)
         }
     }
 }
@@ -346,7 +324,6 @@ impl From<MarketRow> for Listed {
 mod tests {
     use super::*;
     use myelin_datom::EntityId;
-<<<<<<< HEAD
 
     #[test]
     fn what_a_tick_does_not_say_is_null() {
@@ -365,7 +342,7 @@ mod tests {
             zero_60: 0,
         };
         let json = serde_json::to_string(&TickSaid::new(Tx::from_bits(5), &tick)).unwrap();
-        let due = r#"{"tx":"5","id":null,"event_time":null,"received_time":null,"price":0.0,"volume":0.0,"side":"unknown","trader":null,"source":null}"#;
+        let due = r#"{"tx":"5","id":null,"event_time":null,"received_time":null,"price":0.0,"volume":0.0,"side":"unknown","trader":null,"source":null,"corrects":false}"#;
         assert_eq!(json, due);
         (tick.id, tick.trader, tick.source) = (u64::MAX, EntityId::from_bits(7), 3);
         let said = TickSaid::new(Tx::from_bits(5), &tick);
@@ -374,8 +351,6 @@ mod tests {
             (Some("18446744073709551615"), Some("7"), Some("3"))
         );
     }
-=======
->>>>>>> 463e872 (cli: rows are said whole, and every end is an end)
 
     /// Programs read these: a key that goes or changes its form is a break.
     #[test]
