@@ -195,7 +195,7 @@ mod tests {
         let value = match name {
             "attribute" => "tick/id",
             "entity" => "0",
-            "history" | "rows" | "vwap" => "true",
+            "history" | "rows" | "vwap" | "totals" => "true",
             "limit" | "from_row" => "1",
             _ => "x",
         };

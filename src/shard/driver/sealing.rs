@@ -6,7 +6,7 @@
 //! ```
 //!
 //! One job that seals and one that merges are under way at most. Deliberately absent: files (`seal.rs`), and which runs are
-//! merged (`merge.rs`).
+//! merged (`merge.rs`, `storage/index/src/merging.rs`).
 
 use super::{Core, describe};
 use crate::shard::seal::{SealJob, Sealed};
