@@ -212,7 +212,7 @@ fn doctor_says_of_every_check_how_it_is_and_how_it_is_mended() {
     let checks = report["checks"].as_array().unwrap();
     let found: Vec<_> = checks.iter().map(|check| check["check"].as_str().unwrap()).collect();
     let expected = "kernel io_uring memlock open_files clock_source clock cpus scheduling huge_pages port_7400 \
-                    port_7480 file_system room direct_io sync_4k";
+                    port_7480 port_7490 file_system room direct_io sync_4k";
     assert_eq!(found, expected.split_whitespace().collect::<Vec<_>>());
     for check in checks {
         let state = check["state"].as_str().unwrap();

@@ -21,7 +21,11 @@ pub(super) fn checks() -> Vec<Check> {
     let mut checks = vec![kernel(), io_uring(cpus), memlock(cpus), open_files(cpus), clock_source(), clock_reading()];
     checks.extend([cpu_count(cpus), scheduling(), huge_pages()]);
     let cores = cpus.min(usize::from(SHARDS_MAX)) as u16;
-    checks.extend([free_ports("port_7400", 7400, cores, "--listen"), free_ports("port_7480", 7480, 1, "--http")]);
+    checks.extend([
+        free_ports("port_7400", 7400, cores, "--listen"),
+        free_ports("port_7480", 7480, 1, "--http"),
+        free_ports("port_7490", 7490, 1, "--admin"),
+    ]);
     checks
 }
 

@@ -38,7 +38,20 @@ pub(crate) fn round(settings: &Settings) -> Result<Figures> {
     let (address, http) = (free_address()?.to_string(), free_address()?.to_string());
     let dir = DataDir::new(&settings.dir, "myelin")?;
     let program = settings.bin_dir.join("myelin").canonicalize()?.display().to_string();
-    let words = [&program, "serve", "--data-dir", "data", "--listen", &address, "--http", &http, "--shards", "1"];
+    let words = [
+        &program,
+        "serve",
+        "--data-dir",
+        "data",
+        "--listen",
+        &address,
+        "--http",
+        &http,
+        "--admin",
+        "127.0.0.1:0",
+        "--shards",
+        "1",
+    ];
     let words = words.map(str::to_owned);
     let server = Server::start(&words, None, address.parse()?, dir, Stop::Term)?;
     let (at, seconds) = (server.address, settings.seconds);

@@ -189,7 +189,10 @@ impl Node {
         let script = "echo $$ > \"$1\" && shift && exec \"$@\"";
         let mut command = Command::new("sh");
         command.args(["-c", script, "sh"]).arg(group.path.join("cgroup.procs")).arg(binaries.join("myelin"));
-        command.args(["serve", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--data-dir"]).arg(dir.join("data"));
+        command
+            .args(["serve", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
+            .arg("--data-dir")
+            .arg(dir.join("data"));
         let child = command.args(&asked.node).stdin(Stdio::null()).spawn().context("no shell")?;
         let mut node = Self { child, address: String::new() };
         let until = now() + START;
