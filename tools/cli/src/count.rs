@@ -1,4 +1,4 @@
-//! `count ATTRIBUTE`: exact, over all shards at one moment.
+//! `count ATTRIBUTE`: exact, over all shards at one moment. The number and nothing else; `totals` says the moment too.
 
 use crate::args::{self, Common, Format, Moment};
 use crate::exit::{Exit, Failure};
@@ -24,14 +24,12 @@ pub struct Args {
 #[derive(Serialize)]
 struct Count {
     count: u64,
-    /// The moment that was read: as of it the count is the same for ever.
-    tx: String,
 }
 
 impl Line for Count {
-    const KEYS: &'static [&'static str] = &["count", "tx"];
+    const KEYS: &'static [&'static str] = &["count"];
     fn cells(&self) -> Vec<String> {
-        vec![self.count.to_string(), self.tx.clone()]
+        vec![self.count.to_string()]
     }
 }
 
@@ -43,7 +41,7 @@ pub(crate) async fn run(args: Args, io: &mut Io<'_>) -> Result<Exit, Failure> {
     let answer = client.count(attribute, market, args.moment.into()).await?;
     match args.common.output {
         Format::Table => writeln!(io.out, "{}", answer.value)?,
-        format => one(io, format, &Count { count: answer.value, tx: answer.basis.to_string() })?,
+        format => one(io, format, &Count { count: answer.value })?,
     }
     Ok(Exit::Ok)
 }
