@@ -108,13 +108,26 @@ pub(crate) fn since(text: &str) -> Result<Tx, String> {
     Ok(Tx::from_bits(Tx::at_millis(millis).bits().saturating_sub(1)))
 }
 
-/// **Errors:** a stretch of event time that ends before it begins, exit code 2.
-pub(crate) fn stretch(from: Option<i64>, to: Option<i64>) -> Result<(i64, i64), Failure> {
-    match (from.unwrap_or(i64::MIN), to.unwrap_or(i64::MAX)) {
-        (from, to) if from > to => {
-            Err(Failure::usage(format!("--from {} is later than --to {}", say_instant(from), say_instant(to))))
+/// Which event times, ends included.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub(crate) struct EventTimes {
+    /// Event time from here on, as in 2024-08-08T00:00:00Z.
+    #[arg(long, value_name = "INSTANT", value_parser = instant)]
+    from: Option<i64>,
+    /// Event time up to this, included.
+    #[arg(long, value_name = "INSTANT", value_parser = instant)]
+    to: Option<i64>,
+}
+
+impl EventTimes {
+    /// From and to. **Units:** Unix nanoseconds. **Errors:** the end lies before the beginning.
+    pub(crate) fn ns(self) -> Result<(i64, i64), Failure> {
+        match (self.from.unwrap_or(i64::MIN), self.to.unwrap_or(i64::MAX)) {
+            (from, to) if from > to => {
+                Err(Failure::usage(format!("--from {} is later than --to {}", say_instant(from), say_instant(to))))
+            }
+            stretch => Ok(stretch),
         }
-        both => Ok(both),
     }
 }
 

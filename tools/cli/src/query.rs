@@ -2,7 +2,7 @@
 //!
 //! Deliberately absent: Datalog.
 
-use crate::args::{self, Common, Moment};
+use crate::args::{self, Common, EventTimes, Moment};
 use crate::exit::{Exit, Failure};
 use crate::output::{Io, Line, all, maybe};
 use clap::Subcommand;
@@ -52,12 +52,8 @@ struct RowsArgs {
     /// Of later transactions only, or of those from a time on.
     #[arg(long, value_name = "TX|TIME", value_parser = args::since)]
     since: Option<Tx>,
-    /// Event time from here on, as in 2024-08-08T00:00:00Z.
-    #[arg(long, value_name = "INSTANT", value_parser = args::instant)]
-    from: Option<i64>,
-    /// Event time up to this, included.
-    #[arg(long, value_name = "INSTANT", value_parser = args::instant)]
-    to: Option<i64>,
+    #[command(flatten)]
+    times: EventTimes,
     /// Rows at most.
     #[arg(long, default_value_t = 100)]
     limit: u64,
@@ -155,7 +151,7 @@ pub(crate) async fn run(args: QueryArgs, io: &mut Io<'_>) -> Result<Exit, Failur
 
 /// Rows, oldest first, a page at a time.
 async fn rows<R: Said>(args: RowsArgs, io: &mut Io<'_>) -> Result<Exit, Failure> {
-    let (from_ns, to_ns) = args::stretch(args.from, args.to)?;
+    let (from_ns, to_ns) = args.times.ns()?;
     let client = args.common.connect().await?;
     let market = args::market(&client, &args.market).await?;
     let mut at: At = args.moment.into();
@@ -195,12 +191,8 @@ pub struct BarsArgs {
     /// The length of a bar: 1s, 1m, 1h ..
     #[arg(long, default_value = "1m", value_parser = args::length)]
     width: i64,
-    /// Event time from here on, as in 2024-08-08T00:00:00Z.
-    #[arg(long, value_name = "INSTANT", value_parser = args::instant)]
-    from: Option<i64>,
-    /// Event time up to this, included.
-    #[arg(long, value_name = "INSTANT", value_parser = args::instant)]
-    to: Option<i64>,
+    #[command(flatten)]
+    times: EventTimes,
     #[command(flatten)]
     moment: Moment,
     #[command(flatten)]
@@ -220,7 +212,7 @@ impl Line for Bar {
 
 /// Prints bars, oldest first.
 pub(crate) async fn bars(args: BarsArgs, io: &mut Io<'_>) -> Result<Exit, Failure> {
-    let (from, to) = args::stretch(args.from, args.to)?;
+    let (from, to) = args.times.ns()?;
     let client = args.common.connect().await?;
     let market = args::market(&client, &args.market).await?;
     let answer = client.bars(market.id, args.width, from, to, args.moment.into()).await?;

@@ -1,6 +1,6 @@
 //! `top`: the greatest markets by a measure, over all shards as of one moment.
 
-use crate::args::{self, Common, Moment, Names};
+use crate::args::{Common, EventTimes, Moment, Names};
 use crate::exit::{Exit, Failure};
 use crate::output::{Io, Line, all, maybe};
 use clap::ValueEnum;
@@ -16,12 +16,8 @@ pub struct Args {
     /// Markets at most.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=4096))]
     limit: u64,
-    /// Event time from here on, as in 2024-08-08T00:00:00Z.
-    #[arg(long, value_name = "INSTANT", value_parser = args::instant)]
-    from: Option<i64>,
-    /// Event time up to this, included.
-    #[arg(long, value_name = "INSTANT", value_parser = args::instant)]
-    to: Option<i64>,
+    #[command(flatten)]
+    times: EventTimes,
     #[command(flatten)]
     moment: Moment,
     #[command(flatten)]
@@ -67,7 +63,7 @@ impl Line for Ranked {
 
 /// Asks and prints, the greatest first.
 pub(crate) async fn run(args: Args, io: &mut Io<'_>) -> Result<Exit, Failure> {
-    let (from_ns, to_ns) = args::stretch(args.from, args.to)?;
+    let (from_ns, to_ns) = args.times.ns()?;
     let client = args.common.connect().await?;
     let ask = TopAsk { by: args.by.into(), limit: args.limit, from_ns, to_ns };
     let answer = client.top(ask, args.moment.into()).await?;

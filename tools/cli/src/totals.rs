@@ -1,6 +1,6 @@
 //! `totals`: what ticks come to, of one market or of all: count, least and greatest price, sums and averages rounded once.
 
-use crate::args::{self, Common, Moment};
+use crate::args::{self, Common, EventTimes, Moment};
 use crate::exit::{Exit, Failure};
 use crate::output::{Io, Line, one};
 use myelin_said::Totalled;
@@ -11,12 +11,8 @@ pub struct Args {
     /// One market; else all of them.
     #[arg(long)]
     market: Option<String>,
-    /// Event time from here on, as in 2024-08-08T00:00:00Z.
-    #[arg(long, value_name = "INSTANT", value_parser = args::instant)]
-    from: Option<i64>,
-    /// Event time up to this, included.
-    #[arg(long, value_name = "INSTANT", value_parser = args::instant)]
-    to: Option<i64>,
+    #[command(flatten)]
+    times: EventTimes,
     #[command(flatten)]
     moment: Moment,
     #[command(flatten)]
@@ -62,7 +58,7 @@ pub(crate) async fn run(args: Args, io: &mut Io<'_>) -> Result<Exit, Failure> {
         Some(name) => Some(args::market(&client, name).await?.id),
         None => None,
     };
-    let (from_ns, to_ns) = (args.from.unwrap_or(i64::MIN), args.to.unwrap_or(i64::MAX));
+    let (from_ns, to_ns) = args.times.ns()?;
     let told = client.totals(market, from_ns, to_ns, args.moment.into()).await?;
     one(io, args.common.output, &Totalled::new(&told.value, told.basis))?;
     Ok(Exit::Ok)
