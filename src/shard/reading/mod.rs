@@ -167,21 +167,15 @@ impl Shard {
         let mut reading = Box::new(Reading::new(self.readings.begun, read, walk));
         let lane = self.readings.lane(long);
         // Who comes later does not overtake: an answer at once is for whom nobody waits in front of.
-        if !long && lane.waiting.is_empty() && lane.here.is_empty() {
-            return match self.slice(&mut reading)? {
-                Step::Answer(said) => {
-                    self.say(read.from, read.header.session, read.header.request, read.basis, said);
-                    Ok(())
-                }
-                Step::More | Step::Away => self.wait_for_a_place(reading),
-            };
+        if !long
+            && lane.waiting.is_empty()
+            && lane.here.is_empty()
+            && let Step::Answer(said) = self.slice(&mut reading)?
+        {
+            self.say(read.from, read.header.session, read.header.request, read.basis, said);
+            return Ok(());
         }
-        self.wait_for_a_place(reading)
-    }
-
-    #[expect(clippy::unnecessary_wraps, reason = "it ends what may be refused")]
-    fn wait_for_a_place(&mut self, reading: Box<Reading>) -> Result<(), Unanswered> {
-        let lane = self.readings.lane(reading.is_long());
+        let lane = self.readings.lane(long);
         lane.waiting.push_back(reading);
         lane.let_in();
         Ok(())
