@@ -209,11 +209,6 @@ impl<R: ColumnRow> Columns<R> {
         }
         Ok(view.row_by_id(id)?.map(|found| found.row))
     }
-
-    /// Rows of all markets. **Errors:** [`IndexError::BelowHorizon`] when one of them was pruned later.
-    pub fn count(&self, as_of: Tx) -> Result<u64, IndexError> {
-        self.markets().map(|market| Ok(u64::from(self.view(market, as_of)?.count()))).sum()
-    }
 }
 
 impl<'a, R: ColumnRow> MarketView<'a, R> {
