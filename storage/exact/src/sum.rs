@@ -26,6 +26,10 @@ const SCALE: u32 = 2150;
 const SINGLE: usize = 1075;
 /// Additions that surely fit a bin: 2^106 products below 2^127, with room to spare.
 const ADDS_MAX: u32 = 1 << 20;
+/// Rows that a sum may be of: above it a count is no float any more.
+pub(crate) const COUNT_MAX: u64 = 1 << 53;
+/// Words that a sum can reach to: the products' exponents, 2^64 times the greatest, and room to spare.
+const WORDS_MAX: usize = BINS / 64 + 4;
 
 /// Adds up floats, or products of floats, exactly. **Cost:** about 1.5 ns a float and 2 ns a product; 64 KiB, of which
 /// only the exponents that occur are touched.
@@ -107,7 +111,7 @@ impl Gather {
             return;
         }
         let base = self.low / 64;
-        let mut words = [0_u64; BINS / 64 + 4];
+        let mut words = [0_u64; WORDS_MAX];
         let upto = self.high / 64 + 4;
         for bin in self.low..=self.high {
             let value = core::mem::take(&mut self.bins[bin]);
@@ -258,10 +262,10 @@ impl ExactSum {
     }
 
     /// The float nearest to the quotient, ties to even: the sum is not rounded before it is divided. Infinite where the sum
-    /// rounds to that. **Shape:** `count` is 1 to 2^53.
+    /// rounds to that. **Panics** unless `count` is 1 to [`COUNT_MAX`].
     #[must_use]
     pub fn divided_by(&self, count: u64) -> f64 {
-        assert!((1..=1 << 53).contains(&count), "a count of rows is a float without rounding");
+        assert!((1..=COUNT_MAX).contains(&count), "a count of rows is a float without rounding");
         let mut low = self.round() / count as f64;
         if self.is_zero() || !low.is_finite() {
             return low;
@@ -306,16 +310,21 @@ impl ExactSum {
 
     /// **Shape:** base u16, words u16, the words.
     pub fn write(&self, out: &mut Vec<u8>) {
-        assert!(self.words.len() <= usize::from(u16::MAX));
+        assert!(self.base as usize + self.words.len() <= WORDS_MAX, "a sum of finite numbers");
         out.extend_from_slice(&(self.base as u16).to_le_bytes());
         out.extend_from_slice(&(self.words.len() as u16).to_le_bytes());
         self.words.iter().for_each(|word| out.extend_from_slice(&word.to_le_bytes()));
     }
 
-    /// Reads foreign bytes, and leaves what follows; `None` where there are too few. Whatever they are, they are some number.
+    /// Reads foreign bytes, and leaves what follows; `None` where there are too few, or where they are beyond every sum of
+    /// floats. Whatever else they are, they are some number.
     pub fn read(bytes: &mut &[u8]) -> Option<Self> {
         let mut half = || bytes.split_off(..2)?.try_into().ok().map(u16::from_le_bytes);
         let (base, count) = (half()?, half()?);
+        // One word less than a sum may have, so that it can be merged.
+        if usize::from(base) + usize::from(count) >= WORDS_MAX {
+            return None;
+        }
         let (words, _) = bytes.split_off(..usize::from(count) * 8)?.as_chunks::<8>();
         let words: Vec<u64> = words.iter().copied().map(u64::from_le_bytes).collect();
         Some(Self::normal(base.into(), &words))

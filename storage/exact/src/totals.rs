@@ -6,6 +6,7 @@
 use alloc::vec::Vec;
 
 use crate::ExactSum;
+use crate::sum::COUNT_MAX;
 
 /// The totals of some rows. For quotes, price and volume are the bid's.
 #[derive(Clone, Debug, PartialEq)]
@@ -43,8 +44,8 @@ impl Default for Totals {
 impl Totals {
     /// Puts two sets together.
     pub fn merge(&mut self, other: &Self) {
-        self.count += other.count;
-        self.corrections += other.corrections;
+        self.count = self.count.saturating_add(other.count);
+        self.corrections = self.corrections.saturating_add(other.corrections);
         self.price_min = self.price_min.min(other.price_min);
         self.price_max = self.price_max.max(other.price_max);
         self.price.merge(&other.price);
@@ -58,16 +59,16 @@ impl Totals {
         (!self.volume.is_zero()).then(|| self.notional.round() / self.volume.round())
     }
 
-    /// Average price, rounded once; `None` without rows.
+    /// Average price, rounded once; `None` without rows, or with more than 2^53.
     #[must_use]
     pub fn average_price(&self) -> Option<f64> {
-        (self.count > 0).then(|| self.price.divided_by(self.count))
+        (1..=COUNT_MAX).contains(&self.count).then(|| self.price.divided_by(self.count))
     }
 
     /// Average volume, likewise.
     #[must_use]
     pub fn average_volume(&self) -> Option<f64> {
-        (self.count > 0).then(|| self.volume.divided_by(self.count))
+        (1..=COUNT_MAX).contains(&self.count).then(|| self.volume.divided_by(self.count))
     }
 
     /// **Shape:** count u64, corrections u64, min f64, max f64, then three sums: base u16, words u16, words u64.
@@ -79,11 +80,14 @@ impl Totals {
         [&self.price, &self.volume, &self.notional].iter().for_each(|sum| sum.write(out));
     }
 
-    /// Reads foreign bytes, and leaves what follows; `None` where there are too few of them. Whatever they say is some
-    /// number, so nothing else can be wrong with them.
+    /// Reads foreign bytes, and leaves what follows; `None` where there are too few of them, or where they say more than rows
+    /// can come to.
     pub fn read(bytes: &mut &[u8]) -> Option<Self> {
         let mut word = || bytes.split_off(..8)?.try_into().ok().map(u64::from_le_bytes);
         let (count, corrections) = (word()?, word()?);
+        if count > COUNT_MAX || corrections > count {
+            return None;
+        }
         let (price_min, price_max) = (f64::from_bits(word()?), f64::from_bits(word()?));
         let [price, volume, notional] = [ExactSum::read(bytes)?, ExactSum::read(bytes)?, ExactSum::read(bytes)?];
         Some(Self { count, corrections, price_min, price_max, price, volume, notional })
@@ -113,7 +117,36 @@ mod tests {
         }
     }
 
+    /// Half of the bytes of a sum are its length and place: what they say is merged, rounded and divided, or refused.
+    fn hostile_sum() -> impl Strategy<Value = Vec<u8>> {
+        let small = 0_u16..80;
+        let words = prop::collection::vec(prop_oneof![any::<u64>(), Just(0), Just(u64::MAX)], 0..80);
+        (prop_oneof![small, any::<u16>()], words).prop_map(|(base, words)| {
+            let mut bytes = [base.to_le_bytes(), (words.len() as u16).to_le_bytes()].concat();
+            words.iter().for_each(|word| bytes.extend_from_slice(&word.to_le_bytes()));
+            bytes
+        })
+    }
+
     proptest! {
+        #[test]
+        fn whatever_was_read_is_merged_rounded_and_written_or_it_was_refused(
+            counts in prop::array::uniform2(prop_oneof![0..9_u64, Just(1 << 53), Just((1 << 53) + 1), any::<u64>()]),
+            sums in prop::array::uniform3(hostile_sum()),
+        ) {
+            let mut bytes = [counts[0].to_le_bytes(), counts[1].to_le_bytes(), [7; 8], [8; 8]].concat();
+            sums.iter().for_each(|sum| bytes.extend_from_slice(sum));
+            let Some(read) = Totals::read(&mut bytes.as_slice()) else {
+                let wide = |sum: &Vec<u8>| usize::from(sum[0]) + 256 * usize::from(sum[1]) + sum.len() / 8 > 67;
+                prop_assert!(counts[0] > 1 << 53 || counts[1] > counts[0] || sums.iter().any(wide));
+                return Ok(());
+            };
+            let mut twice = read.clone();
+            twice.merge(&read);
+            let _ = (twice.average_price(), twice.average_volume(), twice.vwap());
+            twice.write(&mut Vec::new());
+        }
+
         #[test]
         fn parts_that_travelled_come_to_what_one_pass_gives(
             rows in prop::collection::vec((-1e9..1e9_f64, 0.0..1e6_f64), 0..60), cut in any::<prop::sample::Index>(),
