@@ -1,7 +1,7 @@
 //! A file that is sealed when it is finished: written under another name, synced, renamed, its name synced.
 //!
 //! ```text
-//!   path.partial: slices of at most 1 MiB, each through Sink --fsync--> rename to path --fsync of the directory
+//!   path.partial: slices of 2 MiB, each through Sink --fsync--> rename to path --fsync of the directory
 //! ```
 //! Invariants: whoever was told that a file is finished has it on stable storage under its name; a crash leaves at most a
 //! `.partial`, which the next attempt overwrites. Deliberately absent: when to write, and how fast.
@@ -15,8 +15,9 @@ use xxhash_rust::xxh3::Xxh3;
 use crate::footer::{Family, Footer};
 use crate::{IndexError, RunMeta, Sink};
 
-/// **Units:** bytes handed to the operating system at once.
-const SLICE_BYTES: usize = 1 << 20;
+/// **Units:** bytes handed to the operating system at once, and what they begin at a multiple of: a file system with large
+/// folios keeps them as one, and one entry of the page tables maps it.
+const SLICE_BYTES: usize = 2 << 20;
 
 /// A file that is being written.
 pub(crate) struct NewFile<'a> {
@@ -46,19 +47,20 @@ impl<'a> NewFile<'a> {
         self.written + self.pending.len() as u64
     }
 
-    /// Hands over what gathered, once that is enough.
+    /// Hands over whole slices of what gathered.
     pub(crate) fn hand_over_if_full(&mut self) -> Result<(), IndexError> {
-        if self.pending.len() >= SLICE_BYTES { self.hand_over() } else { Ok(()) }
+        self.hand_over(self.pending.len() / SLICE_BYTES * SLICE_BYTES)
     }
 
-    fn hand_over(&mut self) -> Result<(), IndexError> {
-        for slice in self.pending.chunks(SLICE_BYTES) {
+    /// Hands over so many bytes.
+    fn hand_over(&mut self, bytes: usize) -> Result<(), IndexError> {
+        for slice in self.pending[..bytes].chunks(SLICE_BYTES) {
             self.sink.before_slice(slice.len());
             self.hash.update(slice);
             self.file.write_all(slice).map_err(|source| IndexError::io(&self.partial, self.written, source))?;
             self.written += slice.len() as u64;
         }
-        self.pending.clear();
+        self.pending.drain(..bytes);
         Ok(())
     }
 
@@ -69,7 +71,7 @@ impl<'a> NewFile<'a> {
 
     /// Ends the file with this footer, and in it the hash of everything before it.
     pub(crate) fn finish(mut self, family: &Family, footer: Footer) -> Result<RunMeta, IndexError> {
-        self.hand_over()?;
+        self.hand_over(self.pending.len())?;
         let footer = Footer { hash: self.hash.digest128(), ..footer };
         let bytes = footer.write(family);
         let io = |at: &Path, offset| {

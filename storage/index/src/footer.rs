@@ -104,12 +104,15 @@ impl Footer {
         if !family.versions.contains(&version) {
             return Ok(Err(version));
         }
-        let (kind, _) = (input.u8()?, input.u8()?);
+        let kind = input.u8()?;
+        input.zeros(1)?;
         let (blocks, directory_offset) = (input.u32()?, input.u64()?);
         let (texts_len, directory_crc) = (input.u32()?, input.u32()?);
         let (rows, tx_min, tx_max) = (input.u64()?, Tx::from_bits(input.u64()?), Tx::from_bits(input.u64()?));
         let hash = u128::from(input.u64()?) | u128::from(input.u64()?) << 64;
         let more = input.u32()?;
+        input.expect("entries behind the texts", more == 0 || family.more_bytes > 0, 0, more.into())?;
+        input.zeros(FOOTER_BYTES - 4 - input.at() as usize)?;
         let footer =
             Self { kind, blocks, directory_offset, texts_len, directory_crc, rows, tx_min, tx_max, hash, more };
         let Stretch { offset, len, .. } = footer.directory(family);

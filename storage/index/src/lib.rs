@@ -3,14 +3,13 @@
 //! ```text
 //!   columns/   ticks and quotes: per-market columns in tx order, so that `as_of` is a prefix
 //!   facts/     datoms in EAVT, AEVT, AVET and VAET, the newest of a fact first, so that `as_of` is a seek; in TEAV, the log
-//!   exact      sums of floats that are rounded once, whatever the order, block, thread or shard
 //!   merging    which runs are to become one, by their sizes
-//!   file       a file that is sealed when it is finished
+//!   file       a file that is sealed when it is finished; footer: its last bytes; sealed: it, opened for reading
 //!   map        the only memory map, and the only unsafe code
 //!   error      one variant per decision of the caller
 //! ```
 //! The two families are built alike (check, insert, freeze, write_run, merge, state) and share `map`, `error` and the
-//! file conventions of `README.md`.
+//! file conventions of `README.md`. Exact sums are the crate `storage/exact`.
 //!
 //! Nothing here reads a clock or starts a thread: blocking work ([`Frozen::write_run`], [`merge`],
 //! [`FrozenFacts::write_run`], [`merge_facts`]) is a function that the caller runs on its seal thread. Deliberately absent: placement, agreement, durability (the log has it).

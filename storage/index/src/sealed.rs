@@ -88,9 +88,14 @@ impl Sealed {
         self.map.len() as u64
     }
 
-    /// The bytes of the block with this number, verified. **Panics** when the stretch is not within the file: a sound
-    /// directory says where it lies.
-    pub(crate) fn block(&self, block: usize, at: Stretch) -> Result<&[u8], IndexError> {
+    /// The bytes of the block with this number, verified; what else has to hold for it `sound` looks at, once. **Panics** when
+    /// the stretch is not within the file: a sound directory says where it lies.
+    pub(crate) fn block(
+        &self,
+        block: usize,
+        at: Stretch,
+        sound: impl FnOnce(&[u8]) -> Result<(), Malformed>,
+    ) -> Result<&[u8], IndexError> {
         let range = at.offset as usize..(at.offset + at.len) as usize;
         if !self.verified[block].load(Ordering::Acquire) {
             // By pread, so that a bad sector is an error and not a signal. Two threads may both do it: harmless.
@@ -101,6 +106,7 @@ impl Sealed {
             if expected != found {
                 return Err(self.corrupt(at.offset, Malformed { at: 0, what: "a block's checksum", expected, found }));
             }
+            sound(&bytes).map_err(|malformed| self.corrupt(at.offset, malformed))?;
             self.verified[block].store(true, Ordering::Release);
         }
         Ok(&self.map[range])

@@ -11,8 +11,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use myelin_datom::{EntityId, Quote, Slot, Tick, Tx, received_delta};
-use myelin_index::{ColumnRow, Columns, ColumnsConfig, Filter, IndexError, MarketOptions, Run};
+use myelin_datom::{AttributeName, Entity, EntityId, Given, Op, Quote, Slot, Tick, Tx, Value, received_delta};
+use myelin_index::{
+    Asked, ColumnRow, Columns, ColumnsConfig, Components, FactFloors, FactRun, Facts, Filter, IndexError, LogPlace,
+    MarketOptions, Order, Run, merge_facts,
+};
 use myelin_mutants::{Depth, Dice, campaign, campaign_with, mutant};
 
 /// The run's last bytes (`storage/index/README.md` draws them). **Units:** bytes.
@@ -67,12 +70,13 @@ struct Sound {
     state: Vec<u8>,
 }
 
-fn sound<R: ColumnRow>(name: &str, row: impl Fn(u64) -> R, rows: u64) -> Sound {
+/// So many rows in transactions of `batch`.
+fn sound<R: ColumnRow>(name: &str, row: impl Fn(u64) -> R, rows: u64, batch: usize) -> Sound {
     let mut columns = Columns::<R>::new(ColumnsConfig::default());
     (0..2).for_each(|n| _ = columns.add_market(market(n), MarketOptions::default()));
     let rows: Vec<R> = (0..rows).map(row).collect();
     let mut verdicts = Vec::new();
-    for rows in rows.chunks(25) {
+    for rows in rows.chunks(batch) {
         columns.check(rows, &mut verdicts).unwrap();
         columns.insert(columns.last_tx().next(), rows, &verdicts);
     }
@@ -85,8 +89,9 @@ fn sound<R: ColumnRow>(name: &str, row: impl Fn(u64) -> R, rows: u64) -> Sound {
 /// Asks for what a run and a state offer: every row of every market, and in a thorough trial in every way.
 fn exhaust<R: ColumnRow>(run: Arc<Run>, state: &[u8], thorough: bool) -> Result<(), IndexError> {
     let columns = Columns::<R>::restore(ColumnsConfig::default(), state, vec![run])?;
+    let middle = Tx::from_bits(columns.last_tx().bits() / 2);
     for (number, ix) in columns.markets().enumerate() {
-        columns.view(ix, Tx::from_bits(1))?.latest()?;
+        columns.view(ix, middle)?.latest()?;
         let view = columns.view(ix, Tx::MAX)?;
         view.rows(&Filter { since: Tx::from_bits(1), ..Filter::default() }, |_| ControlFlow::Continue(()))?;
         if thorough {
@@ -104,21 +109,36 @@ fn read(path: &Path, of: usize, state: &[u8], thorough: bool) -> Result<(), Inde
     if of == 1 { exhaust::<Quote>(run, state, thorough) } else { exhaust::<Tick>(run, state, thorough) }
 }
 
+/// Where a family of runs keeps what a checksum is of. **Units:** bytes.
+struct Frame {
+    entry: usize,
+    /// Within a block's entry.
+    offset: usize,
+    /// Of a footer's count of further entries, what one takes.
+    more: usize,
+}
+
+const ROWS: Frame = Frame { entry: ENTRY_BYTES, offset: 16, more: 0 };
+const FACTS: Frame = Frame { entry: 32, offset: 8, more: 24 };
+
 /// Makes every checksum of a run right again, as somebody would who means harm. False when nothing is left to seal.
-fn seal(bytes: &mut [u8]) -> bool {
+fn seal(bytes: &mut [u8], frame: &Frame) -> bool {
     let Some(footer) = bytes.len().checked_sub(FOOTER_BYTES).filter(|footer| *footer >= 64) else { return false };
     let u32_at = |bytes: &[u8], at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap()) as usize;
     let u64_at = |bytes: &[u8], at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap()) as usize;
     let put = |bytes: &mut [u8], at: usize, crc: u32| bytes[at..at + 4].copy_from_slice(&crc.to_le_bytes());
-    let (blocks, directory, totals) =
+    let (blocks, directory, texts) =
         (u32_at(bytes, footer + 12), u64_at(bytes, footer + 16), u32_at(bytes, footer + 24));
-    let end = directory.saturating_add(blocks * ENTRY_BYTES + totals);
+    let more = u32_at(bytes, footer + 72) * frame.more;
+    let end = directory.saturating_add(blocks * frame.entry + texts + more);
     if end <= footer {
-        for entry in (0..blocks).map(|n| directory + n * ENTRY_BYTES) {
-            let (offset, length) = (u64_at(bytes, entry + 16), u32_at(bytes, entry + 24));
+        for entry in (0..blocks).map(|n| directory + n * frame.entry) {
+            // Offset, length and checksum stand side by side.
+            let at = entry + frame.offset;
+            let (offset, length) = (u64_at(bytes, at), u32_at(bytes, at + 8));
             if let Some(block) = bytes.get(offset..offset.saturating_add(length)) {
                 let crc = crc32fast::hash(block);
-                put(bytes, entry + 28, crc);
+                put(bytes, at + 12, crc);
             }
         }
         let crc = crc32fast::hash(&bytes[directory..end]);
@@ -133,11 +153,11 @@ fn seal(bytes: &mut [u8]) -> bool {
 }
 
 /// Mutates a run; in most trials at places that keep its length, so that more than the footer is tried.
-fn spoiled(dice: &mut Dice, sound: &Sound, other: &Sound) -> Vec<u8> {
+fn spoiled(dice: &mut Dice, sound: &[u8], other: &[u8], entry_bytes: usize) -> Vec<u8> {
     if dice.one_in(3) {
-        return mutant(dice, &[&sound.run, &other.run]);
+        return mutant(dice, &[sound, other]);
     }
-    let mut bytes = sound.run.clone();
+    let mut bytes = sound.to_vec();
     for _ in 0..1 + dice.below(3) {
         let footer = bytes.len() - FOOTER_BYTES;
         let at = match dice.below(4) {
@@ -145,7 +165,7 @@ fn spoiled(dice: &mut Dice, sound: &Sound, other: &Sound) -> Vec<u8> {
             // Headers of blocks and columns, and pco's metadata.
             1 => 64 + dice.below(footer.saturating_sub(64).min(400)),
             // The directory.
-            2 => footer - 1 - dice.below((2 * ENTRY_BYTES + 200).min(footer - 64)),
+            2 => footer - 1 - dice.below((2 * entry_bytes + 200).min(footer - 64)),
             _ => footer + dice.below(FOOTER_BYTES),
         };
         let number = dice.number().to_le_bytes();
@@ -161,7 +181,13 @@ fn spoiled(dice: &mut Dice, sound: &Sound, other: &Sound) -> Vec<u8> {
 
 #[test]
 fn campaign_no_bytes_break_a_run_and_none_passes_for_another() {
-    let all = [sound("ticks", tick, 40), sound("quotes", quote, 30), sound("more", tick, 120)];
+    // The last one has more than one page of transactions in each market.
+    let all = [
+        sound("ticks", tick, 40, 25),
+        sound("quotes", quote, 30, 25),
+        sound("more", tick, 120, 25),
+        sound("many-transactions", tick, 1_100, 1),
+    ];
     // Written in place: a file that is cut to nothing first is written out by ext4 when it is closed, 3 ms each time.
     let files_made = AtomicU32::new(0);
     let a_file = || {
@@ -171,8 +197,8 @@ fn campaign_no_bytes_break_a_run_and_none_passes_for_another() {
     campaign_with("index-runs", 3_000, 1, a_file, |(mutant, path), dice| {
         let of = dice.below(all.len());
         let other = dice.pick(&all);
-        let mut bytes = spoiled(dice, &all[of], other);
-        let sealed = dice.one_in(2) && seal(&mut bytes);
+        let mut bytes = spoiled(dice, &all[of].run, &other.run, ENTRY_BYTES);
+        let sealed = dice.one_in(2) && seal(&mut bytes, &ROWS);
         mutant.write_all_at(&bytes, 0).and_then(|()| mutant.set_len(bytes.len() as u64)).unwrap();
         match read(path, of, &all[of].state, dice.one_in(4)) {
             Ok(()) => {
@@ -189,7 +215,7 @@ fn campaign_no_bytes_break_a_run_and_none_passes_for_another() {
 
 #[test]
 fn campaign_no_bytes_break_a_state() {
-    let all = [sound("state-ticks", tick, 20), sound("state-quotes", quote, 20)];
+    let all = [sound("state-ticks", tick, 20, 25), sound("state-quotes", quote, 20, 25)];
     let runs = ["state-ticks", "state-quotes"].map(|name| Arc::new(Run::open(&file(name)).unwrap()));
     campaign("index-states", 5_000, 1, |dice| {
         let of = dice.below(all.len());
@@ -207,6 +233,96 @@ fn campaign_no_bytes_break_a_state() {
             Ok(()) => Depth::Taken,
             Err(_) if sealed => Depth::Inside,
             Err(_) => Depth::Outside,
+        }
+    });
+}
+
+/// A run of facts and its state: an attribute with one value, one with many, a unique one, and what was taken back.
+fn sound_facts(name: &str, said: u64) -> Sound {
+    let mut facts = Facts::new();
+    let slot = Slot::new(7).unwrap();
+    let assert = |e: &str, a: &str, v: Value<'static>| Op::Assert {
+        e: Entity::temp(e.to_owned()),
+        a: AttributeName::Ident(a.to_owned().into()),
+        v: Given::Value(v),
+    };
+    let mut transact = |tx: u64, ops: &[Op<'_>]| {
+        let asked = Asked { slot, ops, market_exists: &|_| true };
+        let plan = facts.check(Tx::from_bits(tx), asked).unwrap().unwrap();
+        facts.insert(Tx::from_bits(tx), &plan);
+        plan.tempids().iter().map(|(_, id)| *id).collect::<Vec<_>>()
+    };
+    let mut ops = Vec::new();
+    for (name, value_type, many) in [("name", "string", false), ("age", "i64", false), ("friend", "ref", true)] {
+        ops.push(assert(name, "db/ident", Value::keyword(name)));
+        ops.push(assert(name, "db/value-type", Value::keyword(value_type)));
+        ops.push(assert(name, "db/cardinality", Value::keyword(if many { "many" } else { "one" })));
+    }
+    ops.push(assert("name", "db/unique", Value::keyword("identity")));
+    transact(1, &ops);
+    for n in 0..said {
+        let name = Value::string(format!("e{}", n % 3));
+        let ops = [assert("e", "name", name), assert("e", "age", Value::I64(n as i64))];
+        let e = transact(2 + 2 * n, &ops)[0];
+        let friend = |retract: bool| {
+            let (e, a, v) = (Entity::Id(e), AttributeName::Ident("friend".into()), Value::Ref(e));
+            if retract {
+                Op::Retract { e, a, v: Some(Given::Value(v)) }
+            } else {
+                Op::Assert { e, a, v: Given::Value(v) }
+            }
+        };
+        transact(3 + 2 * n, &[friend(n % 4 == 3)]);
+    }
+    let frozen = facts.freeze().unwrap();
+    let path = file(name);
+    frozen.write_run(&FactFloors::default(), &path, &mut ()).unwrap();
+    facts.install(&frozen, Arc::new(FactRun::open(&path).unwrap()));
+    Sound { run: std::fs::read(&path).unwrap(), state: facts.state() }
+}
+
+/// Reads a run of facts in every order and as a log; in a thorough trial it is merged as well.
+fn read_facts(path: &Path, state: &[u8], thorough: bool) -> Result<(), IndexError> {
+    let run = Arc::new(FactRun::open(path)?);
+    let facts = Facts::restore(state, vec![Arc::clone(&run)])?;
+    for order in Order::ALL {
+        let view = facts.view(Tx::MAX).history();
+        view.datoms(order, &Components::default()).try_for_each(|datom| datom.map(drop))?;
+    }
+    let mut log = facts.log(&LogPlace::behind(Tx::ZERO), Tx::MAX, Tx::ZERO);
+    while log.read()?.is_some() {}
+    if thorough {
+        let merged = path.with_extension("merged");
+        merge_facts(&[run], &FactFloors::default(), true, &merged, &mut ())?;
+        FactRun::open(&merged)?.verify()?;
+    }
+    Ok(())
+}
+
+#[test]
+fn campaign_no_bytes_break_a_run_of_facts() {
+    let all = [sound_facts("facts", 6), sound_facts("more-facts", 20)];
+    let files_made = AtomicU32::new(0);
+    let a_file = || {
+        let path = file(&format!("facts-mutant-{}", files_made.fetch_add(1, Ordering::Relaxed)));
+        (File::create(&path).unwrap(), path)
+    };
+    campaign_with("index-fact-runs", 3_000, 1, a_file, |(mutant, path), dice| {
+        let of = dice.below(all.len());
+        let other = dice.pick(&all);
+        let mut bytes = spoiled(dice, &all[of].run, &other.run, FACTS.entry);
+        let sealed = dice.one_in(2) && seal(&mut bytes, &FACTS);
+        mutant.write_all_at(&bytes, 0).and_then(|()| mutant.set_len(bytes.len() as u64)).unwrap();
+        // A merge is synced: it is asked for where there is something to merge, and seldom.
+        match read_facts(path, &all[of].state, dice.one_in(500)) {
+            Ok(()) => {
+                assert!(sealed || bytes == all[of].run, "what passes unsealed was not changed");
+                Depth::Taken
+            }
+            Err(error) => {
+                assert!(!error.to_string().is_empty());
+                if sealed { Depth::Inside } else { Depth::Outside }
+            }
         }
     });
 }

@@ -4,7 +4,7 @@
 mod recorded;
 
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use myelin_datom::{EntityId, Quote, Slot, Tick, Tx, flags};
@@ -91,6 +91,106 @@ fn answers(columns: &Columns<Tick>, as_of: Tx, filter: &Filter) -> Answers {
         (view.count(), rows, total, view.bars(filter, 1_000_000_000).unwrap())
     });
     each.collect()
+}
+
+/// `README.md` draws these bytes.
+#[test]
+fn what_is_drawn_of_a_run_is_what_is_written() {
+    let mut random = Random(3);
+    let mut columns = columns(2);
+    let rows: Vec<Tick> = (0..4_200).map(|n| tick(n % 2, u64::from(n) + 1, &mut random)).collect();
+    insert(&mut columns, &rows, 2);
+    let run = seal(&mut columns, "drawn");
+    let (meta, bytes) = (run.meta(), std::fs::read(&run.meta().path).unwrap());
+    let word =
+        |at: usize, len: usize| bytes[at..at + len].iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte));
+    let crc = |from: usize, upto: usize| u64::from(crc32fast::hash(&bytes[from..upto]));
+    assert_eq!((&bytes[..8], word(8, 2), word(10, 1)), (&b"MYELRUN\n"[..], 2, 0));
+    assert_eq!((word(60, 4), word(12 + bytes[11] as usize, 4)), (crc(0, 60), 0));
+    let footer = bytes.len() - 128;
+    assert_eq!((&bytes[footer..footer + 8], word(footer + 8, 2), word(footer + 10, 2)), (&b"MYELRUN."[..], 2, 0));
+    let (blocks, directory, totals) = (word(footer + 12, 4), word(footer + 16, 8) as usize, word(footer + 24, 4));
+    assert_eq!((blocks, directory + 2 * 104 + totals as usize), (2, footer));
+    assert_eq!((word(footer + 28, 4), word(footer + 32, 8)), (crc(directory, footer), 4_200));
+    assert_eq!((word(footer + 40, 8), word(footer + 48, 8)), (meta.tx_min.bits(), meta.tx_max.bits()));
+    assert_eq!(word(footer + 56, 8), meta.hash as u64);
+    assert!(bytes[footer + 72..footer + 124].iter().all(|byte| *byte == 0));
+    assert_eq!(word(footer + 124, 4), crc(footer, footer + 124));
+    let mut block_at = 64;
+    for (n, entry) in (0..2).map(|n| (n, directory + n * 104)) {
+        let len = word(entry + 24, 4) as usize;
+        assert_eq!((word(entry, 8), word(entry + 8, 4)), (market(n as u32).bits(), 0));
+        assert_eq!((word(entry + 12, 4), word(entry + 16, 8) as usize), (2_100, block_at));
+        assert_eq!(word(entry + 28, 4), crc(block_at, block_at + len));
+        assert_eq!((word(entry + 64, 8), word(entry + 72, 8)), (meta.tx_min.bits(), meta.tx_max.bits()));
+        // Rows, transactions, C, rows of a page, transactions of a page.
+        let header = [(0, 4), (4, 4), (8, 2), (10, 2), (12, 2), (14, 2)].map(|(at, len)| word(block_at + at, len));
+        assert_eq!(header, [2_100, 2_100, 10 + 2, 2_048, 512, 0]);
+        // Behind two zones the heads begin: the first with the block's first transaction, at row 0.
+        let heads = block_at + 16 + 32 * 12 + 32 * 2;
+        assert_eq!((word(heads, 8), word(heads + 8, 8)), (meta.tx_min.bits(), 0));
+        assert_eq!(word(heads + 16 + 8, 8), 512, "each transaction has one row of this market");
+        block_at += len;
+    }
+}
+
+/// `fixtures/ticks-N.run` is what the program of format version N wrote of these rows: it stays readable.
+#[test]
+fn a_run_of_every_version_answers_what_memory_answers() {
+    let mut random = Random(5);
+    let rows: Vec<Tick> = (0..2_400).map(|n| tick(n % 3, u64::from(n) + 1, &mut random)).collect();
+    let (mut memory, mut sealed) = (columns(3), columns(3));
+    insert(&mut memory, &rows, 1);
+    insert(&mut sealed, &rows, 1);
+    let newest = seal(&mut sealed, "fixture");
+    let version = |path: &Path| u16::from_le_bytes(std::fs::read(path).unwrap()[8..10].try_into().unwrap());
+    assert_eq!(version(&newest.meta().path), 2, "a new version has its fixture, too");
+    for number in 1..=2 {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/fixtures/ticks-{number}.run"));
+        assert_eq!(version(&path), number);
+        let run = Arc::new(Run::open(&path).unwrap());
+        run.verify().unwrap();
+        let old = Columns::restore(ColumnsConfig::default(), &sealed.state(), vec![run]).unwrap();
+        for tx in (0..=rows.len() as u64).step_by(97).map(Tx::from_bits) {
+            let filter = Filter::default();
+            assert!(answers(&old, tx, &filter) == answers(&memory, tx, &filter), "version {number} as of {tx}");
+        }
+    }
+}
+
+/// A block has a page for every 512 transactions, and so many that what a reader's cache keeps of two is told apart.
+#[test]
+fn moments_of_blocks_with_many_transactions_are_found_before_and_after_merging() {
+    let mut random = Random(11);
+    let mut columns = columns(2);
+    let rows: Vec<Tick> = (0..5_000).map(|n| tick(n % 2, u64::from(n) + 1, &mut random)).collect();
+    let (mut sealed, mut batches) = (Vec::new(), rows.chunks(1_700));
+    for (n, rows) in batches.by_ref().enumerate() {
+        insert(&mut columns, rows, 1);
+        sealed.push(seal(&mut columns, &format!("moments-{n}")));
+    }
+    let check = |columns: &Columns<Tick>| {
+        for (n, ix) in columns.markets().enumerate() {
+            // A transaction brings one row, to each market in turn.
+            for tx in 0..=rows.len() as u64 {
+                let view = columns.view(ix, Tx::from_bits(tx)).unwrap();
+                let expected = (tx as usize + 1 - n) / 2;
+                assert_eq!(view.count() as usize, expected, "market {n} as of {tx}");
+                let Some(number) = expected.checked_sub(1) else { continue };
+                let found = view.latest().unwrap().unwrap();
+                assert_eq!((found.number as usize, found.row), (number, rows[2 * number + n]));
+                assert_eq!(found.tx.bits(), (2 * number + n) as u64 + 1);
+                assert_eq!(view.tx_of(number as u32).unwrap(), Some(found.tx));
+                assert_eq!(columns.row_after(ix, Tx::from_bits(tx)).unwrap() as usize, expected);
+            }
+        }
+    };
+    check(&columns);
+    let path = file("moments-merged");
+    merge::<Tick>(&sealed, &columns.floors(), &path, &mut ()).unwrap().unwrap();
+    columns.install_merged(&sealed, Some(Arc::new(Run::open(&path).unwrap())));
+    assert_eq!(columns.runs()[0].meta().blocks, 2, "2,500 transactions in each");
+    check(&columns);
 }
 
 #[test]

@@ -190,6 +190,7 @@ impl<'a> Block<'a> {
                 });
             }
         };
+        input.zeros(2)?;
         Ok(Self { bytes, rows, tx_runs, columns: count, page_txs })
     }
 
@@ -256,7 +257,11 @@ impl<'a> Block<'a> {
         let zones_at = HEADER_BYTES + usize::from(self.columns) * ENTRY_BYTES;
         let mut input = Input::new(self.bytes);
         input.take(zones_at + self.pages() * ZONE_BYTES + page * HEAD_BYTES)?;
-        Ok(TxRun { tx: Tx::from_bits(input.u64()?), first: input.u32()? })
+        let head = TxRun { tx: Tx::from_bits(input.u64()?), first: input.u32()? };
+        input.zeros(4)?;
+        let within = head.first < self.rows && (head.first > 0 || page == 0);
+        input.expect("where a page of transactions begins", within, self.rows.into(), head.first.into())?;
+        Ok(head)
     }
 
     /// The last page of transactions that `has_begun`, or the first.
@@ -311,6 +316,11 @@ impl<'a> Block<'a> {
             let head = if page == 0 { TxRun { tx: Tx::from_bits(txs[0]), first: 0 } } else { self.head(page)? };
             if (head.tx.bits(), u64::from(head.first)) != (txs[0], firsts[0]) {
                 return Err(malformed("where a page of transactions begins", head.first.into(), firsts[0]));
+            }
+            // What a reader of this page takes for its end.
+            let next = if page + 1 < self.tx_pages() { Some(self.head(page + 1)?) } else { None };
+            if next.is_some_and(|next| next.tx.bits() <= txs[count - 1] || u64::from(next.first) <= firsts[count - 1]) {
+                return Err(malformed("order of transactions", txs[count - 1], firsts[count - 1]));
             }
             runs.extend(
                 txs.iter().zip(&firsts).map(|(&tx, &first)| TxRun { tx: Tx::from_bits(tx), first: first as u32 }),

@@ -87,6 +87,8 @@ impl BlockEntry {
         let end = offset.saturating_add(len.into());
         input.expect("a block's end", offset >= HEADER_BYTES as u64 && end <= blocks_end, blocks_end, end)?;
         input.expect("a block's transactions", tx_min <= tx_max, tx_min.bits(), tx_max.bits())?;
+        let zones = zone.id_min <= zone.id_max && zone.event_min <= zone.event_max && price_min <= price_max;
+        input.expect("a block's zones", zones, 1, 0)?;
         input.expect("a block's flags", ascending < 2, 1, ascending.into())?;
         let mut own = totals.take(totals_len as usize)?;
         let totals = Totals::read(&mut own).filter(|_| own.is_empty()).unwrap_or_default();
@@ -119,13 +121,16 @@ pub(crate) fn read(bytes: &[u8], footer: &Footer) -> Result<Vec<BlockEntry>, Mal
     for _ in 0..footer.blocks {
         let block = BlockEntry::read(&mut entries, &mut totals, footer.directory_offset)?;
         if let Some(last) = blocks.last() {
-            let follows =
-                last.market < block.market || last.market == block.market && last.end_row() <= block.first_row;
+            let follows = last.market < block.market
+                || last.market == block.market && last.end_row() <= block.first_row && last.tx_max <= block.tx_min;
             entries.expect("order of blocks", follows, last.end_row().into(), block.first_row.into())?;
         }
+        let covered = footer.tx_min <= block.tx_min && block.tx_max <= footer.tx_max;
+        entries.expect("transactions of a run", covered, footer.tx_max.bits(), block.tx_max.bits())?;
         rows += u64::from(block.rows);
         blocks.push(block);
     }
     entries.expect("rows of all blocks", rows == footer.rows, footer.rows, rows)?;
+    totals.expect("totals of all blocks", totals.left() == 0, 0, totals.left() as u64)?;
     Ok(blocks)
 }

@@ -76,6 +76,8 @@ pub(crate) struct Part<R> {
     id_max: u64,
     ascending: bool,
     ids: OnceLock<Ids>,
+    /// Of a correction the row of the same id before it, if that is here.
+    older: Ids,
 }
 
 impl<R: ColumnRow> Default for Part<R> {
@@ -90,6 +92,7 @@ impl<R: ColumnRow> Default for Part<R> {
             id_max: 0,
             ascending: true,
             ids: OnceLock::new(),
+            older: Ids::default(),
         }
     }
 }
@@ -112,8 +115,11 @@ impl<R: ColumnRow> Part<R> {
         if self.runs.last().is_none_or(|run| run.tx != tx) {
             self.runs.push(TxRun { tx, first: self.rows });
         }
-        self.tail.push(*row);
         let id = row.id();
+        if row.is_correction() {
+            self.note_older(id);
+        }
+        self.tail.push(*row);
         if let Some(ids) = self.ids.get_mut() {
             ids.insert(id, self.rows);
         }
@@ -122,6 +128,19 @@ impl<R: ColumnRow> Part<R> {
         self.id_min = self.id_min.min(id);
         self.id_max = self.id_max.max(id);
         self.rows += 1;
+    }
+
+    /// The next row corrects one of this id.
+    #[cold]
+    fn note_older(&mut self, id: u64) {
+        if let Some(older) = self.find(id, self.rows) {
+            self.older.insert(self.rows.into(), older);
+        }
+    }
+
+    /// The row of the same id before a correction, if that is in this part.
+    pub(crate) fn older(&self, correction: u32) -> Option<u32> {
+        self.older.get(&u64::from(correction)).copied()
     }
 
     #[cold]
@@ -216,5 +235,6 @@ impl<R: ColumnRow> Part<R> {
         (self.full.len() + 1) * CHUNK_ROWS * 64
             + self.runs.capacity() * size_of::<TxRun>()
             + self.ids.get().map_or(0, |ids| ids.allocation_size())
+            + self.older.allocation_size()
     }
 }

@@ -71,6 +71,8 @@ pub struct MarketView<'a, R> {
     pub(super) runs: &'a [Arc<Run>],
     pub(super) frozen: &'a [Arc<Frozen<R>>],
     pub(super) newest: Option<(u32, &'a Part<R>)>,
+    /// Where the last row is, when finding the moment found it: most reads go there.
+    pub(super) last: Option<Piece<'a, R>>,
     pub(super) cache: &'a Cache,
 }
 
@@ -138,11 +140,8 @@ impl<R: ColumnRow> Columns<R> {
         if as_of < floor.horizon {
             return Err(IndexError::BelowHorizon { horizon: floor.horizon });
         }
-        let mut view = self.view_now(market);
-        if as_of < self.last_tx() {
-            view.upto = view.upto_at(as_of)?;
-        }
-        Ok(view)
+        let view = self.view_now(market);
+        if as_of < self.last_tx() { view.up_to(as_of) } else { Ok(view) }
     }
 
     /// One market as of a transaction, for whoever goes on from a row and took those before it already: whether the market
@@ -154,11 +153,8 @@ impl<R: ColumnRow> Columns<R> {
         if row < floor.row {
             return Err(IndexError::BelowHorizon { horizon: floor.gone });
         }
-        let mut view = self.view_now(market);
-        if as_of < self.last_tx() {
-            view.upto = view.upto_at(as_of)?;
-        }
-        Ok(view)
+        let view = self.view_now(market);
+        if as_of < self.last_tx() { view.up_to(as_of) } else { Ok(view) }
     }
 
     /// The number of a market's first row of later transactions, or of the first that is there.
@@ -183,13 +179,15 @@ impl<R: ColumnRow> Columns<R> {
     /// One market with all its rows.
     pub(super) fn view_now(&self, market: MarketIx) -> MarketView<'_, R> {
         let market = self.market(market);
+        let newest = (market.part.rows() > 0).then_some((market.first, &market.part));
         MarketView {
             market: market.id,
             floor: market.floor.row,
             upto: market.next_row(),
             runs: &self.runs,
             frozen: &self.frozen,
-            newest: (market.part.rows() > 0).then_some((market.first, &market.part)),
+            newest,
+            last: newest.map(|(first, part)| Piece::Part { first, part }),
             cache: &self.cache,
         }
     }
@@ -228,15 +226,26 @@ impl<'a, R: ColumnRow> MarketView<'a, R> {
         parts.chain(self.newest.map(|(first, part)| Piece::Part { first, part }))
     }
 
+    /// The same without the rows of later transactions.
+    pub(super) fn up_to(mut self, as_of: Tx) -> Result<Self, IndexError> {
+        (self.upto, self.last) = self.end_at(as_of)?;
+        Ok(self)
+    }
+
     /// Row numbers of transactions up to `as_of`.
     pub(super) fn upto_at(&self, as_of: Tx) -> Result<u32, IndexError> {
+        self.end_at(as_of).map(|(upto, _)| upto)
+    }
+
+    /// The same, and the piece where the last of them is.
+    fn end_at(&self, as_of: Tx) -> Result<(u32, Option<Piece<'a, R>>), IndexError> {
         for piece in self.begun_by(as_of) {
             let prefix = piece.prefix(self.cache, as_of)?;
             if prefix > 0 {
-                return Ok(self.upto.min(piece.first() + prefix));
+                return Ok((self.upto.min(piece.first() + prefix), Some(piece)));
             }
         }
-        Ok(self.floor)
+        Ok((self.floor, None))
     }
 
     /// The same where memory alone can say it; nothing where the transactions of a sealed block would have to be read.
@@ -263,7 +272,7 @@ impl<'a, R: ColumnRow> MarketView<'a, R> {
         let begun = &self.runs[..self.runs.partition_point(|run| run.meta().tx_min <= as_of)];
         let blocks = begun.iter().rev().filter_map(move |run| {
             let of = run.blocks_of(market);
-            let begun = run.blocks()[of.clone()].partition_point(|block| block.tx_min <= as_of);
+            let begun = run.begins(of.clone()).partition_point(|begin| begin.tx <= as_of);
             (begun > 0).then(|| Piece::Block { run, block: of.start + begun - 1 })
         });
         self.parts().rev().chain(blocks)
@@ -279,7 +288,7 @@ impl<'a, R: ColumnRow> MarketView<'a, R> {
             let known =
                 (middle..runs.len()).map(|at| (at, runs[at].blocks_of(self.market))).find(|(_, of)| !of.is_empty());
             match known {
-                Some((at, of)) if runs[at].blocks()[of.start].first_row <= number => {
+                Some((at, of)) if runs[at].begins(of.clone())[0].row <= number => {
                     found = Some((&runs[at], of));
                     runs = &runs[at + 1..];
                 }
@@ -287,7 +296,7 @@ impl<'a, R: ColumnRow> MarketView<'a, R> {
             }
         }
         let (run, of) = found?;
-        let begun = run.blocks()[of.clone()].partition_point(|block| block.first_row <= number);
+        let begun = run.begins(of.clone()).partition_point(|begin| begin.row <= number);
         Some(Piece::Block { run, block: of.start + begun - 1 })
     }
 
@@ -330,13 +339,9 @@ impl<'a, R: ColumnRow> MarketView<'a, R> {
         if number < self.floor || number >= self.upto {
             return None;
         }
-        if let Some((first, part)) = self.newest
-            && number >= first
-        {
-            return Some((Piece::Part { first, part }, number - first));
-        }
-        let part = self.parts().rev().find(|part| part.first() <= number);
-        let piece = part.or_else(|| self.block_of(number))?;
+        let last = self.last.filter(|piece| piece.first() <= number);
+        let part = || self.parts().rev().find(|part| part.first() <= number);
+        let piece = last.or_else(part).or_else(|| self.block_of(number))?;
         Some((piece, number - piece.first())).filter(|(piece, within)| *within < piece.rows())
     }
 
@@ -366,18 +371,41 @@ impl<'a, R: ColumnRow> MarketView<'a, R> {
             return Ok(None);
         }
         for piece in self.pieces().rev() {
-            let Some(visible) = self.upto.checked_sub(piece.first()).filter(|&visible| visible > 0) else { continue };
-            let visible = visible.min(piece.rows());
-            let within = match piece {
-                Piece::Part { part, .. } => part.find(id, visible),
-                Piece::Block { run, block } => run.find::<R>(self.cache, block, id, visible)?,
-            };
-            if let Some(within) = within {
-                let there = piece.first() + within >= self.floor;
-                return if there { piece.found(self.cache, within).map(Some) } else { Ok(None) };
-            }
+            let Some(within) = self.newest_in(&piece, id)? else { continue };
+            let there = piece.first() + within >= self.floor;
+            return if there { piece.found(self.cache, within).map(Some) } else { Ok(None) };
         }
         Ok(None)
+    }
+
+    /// The newest row of an id in a piece.
+    fn newest_in(&self, piece: &Piece<'a, R>, id: u64) -> Result<Option<u32>, IndexError> {
+        let Some(visible) = self.upto.checked_sub(piece.first()).filter(|&visible| visible > 0) else {
+            return Ok(None);
+        };
+        let visible = visible.min(piece.rows());
+        match piece {
+            Piece::Part { part, .. } => Ok(part.find(id, visible)),
+            Piece::Block { run, block } => run.find::<R>(self.cache, *block, id, visible),
+        }
+    }
+
+    /// Visits the rows of an id, the newest first, until the visitor breaks or what comes next is gone. **Shape:** every row
+    /// but the oldest is a correction.
+    pub(super) fn versions(&self, id: u64, mut visit: impl FnMut(&R) -> ControlFlow<()>) -> Result<(), IndexError> {
+        for piece in self.pieces().rev() {
+            let mut next = self.newest_in(&piece, id)?;
+            while let Some(within) = next {
+                if piece.first() + within < self.floor || visit(&piece.found(self.cache, within)?.row).is_break() {
+                    return Ok(());
+                }
+                next = match piece {
+                    Piece::Part { part, .. } => part.older(within),
+                    Piece::Block { run, block } => run.find::<R>(self.cache, block, id, within)?,
+                };
+            }
+        }
+        Ok(())
     }
 
     /// Visits rows in order until the visitor breaks.

@@ -16,7 +16,7 @@ use myelin_datom::{EntityId, Tx};
 
 use super::cache::Cache;
 use super::part::prefix;
-use super::read::MarketView;
+use super::read::{MarketView, Piece};
 use super::{ColumnRow, Columns, Frozen, MarketIx, Run};
 use crate::IndexError;
 
@@ -52,7 +52,8 @@ impl<R: ColumnRow> Columns<R> {
         }
         let upto = market.first + prefix(market.part.runs(), market.part.rows(), as_of);
         let newest = (market.part.rows() > 0).then_some((market.first, &market.part));
-        Ok(MarketView { market: market.id, floor: row, upto, runs: &[], frozen: &[], newest, cache: &self.cache })
+        let last = newest.map(|(first, part)| Piece::Part { first, part });
+        Ok(MarketView { market: market.id, floor: row, upto, runs: &[], frozen: &[], newest, last, cache: &self.cache })
     }
 }
 
@@ -66,11 +67,9 @@ impl<R: ColumnRow> Sealed<R> {
         as_of: Tx,
     ) -> Result<MarketView<'a, R>, IndexError> {
         let Self { runs, frozen, last_tx } = self;
-        let mut view = MarketView { market, floor: rows.start, upto: rows.end, runs, frozen, newest: None, cache };
-        if as_of < *last_tx {
-            view.upto = view.upto_at(as_of)?;
-        }
-        Ok(view)
+        let Range { start: floor, end: upto } = rows;
+        let view = MarketView { market, floor, upto, runs, frozen, newest: None, last: None, cache };
+        if as_of < *last_tx { view.up_to(as_of) } else { Ok(view) }
     }
 }
 

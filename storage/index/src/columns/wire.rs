@@ -64,6 +64,12 @@ impl<'a> Input<'a> {
         Ok(u64::from_le_bytes(self.array()?))
     }
 
+    /// So many bytes that have no meaning yet: whoever gives them one is of a later version.
+    pub(crate) fn zeros(&mut self, len: usize) -> Result<(), Malformed> {
+        let set = self.take(len)?.iter().filter(|&&byte| byte != 0).count();
+        self.expect("bytes without a meaning", set == 0, 0, set as u64)
+    }
+
     /// Refuses here unless `holds`.
     pub(crate) fn expect(&self, what: &'static str, holds: bool, expected: u64, found: u64) -> Result<(), Malformed> {
         if holds { Ok(()) } else { Err(Malformed { at: self.at(), what, expected, found }) }

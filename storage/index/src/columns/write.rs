@@ -4,7 +4,7 @@
 //!   path.partial: [header][block]...[directory][footer] --fsync--> rename to path --fsync of the directory--> RunMeta
 //! ```
 //! Invariants: whoever holds a [`RunMeta`] holds a file that is on stable storage under its name; a crash leaves at most a
-//! `.partial`, which the next attempt overwrites; the file is written front to back in slices of at most 1 MiB, each
+//! `.partial`, which the next attempt overwrites; the file is written front to back in slices of 2 MiB, each
 //! through [`Sink`], where the caller may hold it back. Deliberately absent: when to write, and how fast.
 
 use std::path::Path;

@@ -45,9 +45,11 @@ impl BlockEntry {
     }
 
     fn read(input: &mut Input<'_>, firsts: &mut Input<'_>, blocks_end: u64) -> Result<Self, Malformed> {
-        let (number, _) = (input.u8()?, input.take(3)?);
+        let number = input.u8()?;
+        input.zeros(3)?;
         let (keys, offset, len, crc) = (input.u32()?, input.u64()?, input.u32()?, input.u32()?);
-        let (first_len, _) = (input.u32()?, input.u32()?);
+        let first_len = input.u32()?;
+        input.zeros(4)?;
         let order = Order::kept(number);
         input.expect(
             "a block's keys",
@@ -105,6 +107,11 @@ pub(crate) fn read(bytes: &[u8], footer: &Footer) -> Result<(Vec<BlockEntry>, Ve
         blocks.push(block);
     }
     entries.expect("datoms of all blocks", datoms == footer.rows, footer.rows, datoms)?;
+    firsts.expect("first keys of all blocks", firsts.left() == 0, 0, firsts.left() as u64)?;
+    let kind = footer.kind;
+    let (tx_min, tx_max) = (footer.tx_min, footer.tx_max);
+    input.expect("transactions of a run", tx_min <= tx_max, tx_min.bits(), tx_max.bits())?;
+    input.expect("a footer's kind", kind == super::FACTS_KIND, super::FACTS_KIND.into(), kind.into())?;
     let taken = (0..footer.more).map(|_| Taken::read(&mut input)).collect::<Result<Vec<_>, _>>()?;
     let retracted = taken.iter().fold(0_u64, |sum, taken| sum.saturating_add(taken.datoms));
     input.expect("retractions of all attributes", retracted <= datoms, datoms, retracted)?;
@@ -124,10 +131,15 @@ pub(crate) fn write_header() -> [u8; HEADER_BYTES] {
 
 /// Refuses bytes that are no header of this version.
 pub(crate) fn read_header(header: &[u8; HEADER_BYTES]) -> Result<(), Malformed> {
-    let input = Input::new(header);
-    input.expect("a header's magic", &header[..8] == HEADER_MAGIC, 1, 0)?;
+    let mut input = Input::new(header);
+    let magic = input.take(8)? == HEADER_MAGIC;
+    input.expect("a header's magic", magic, 1, 0)?;
     let (body, crc) = header.split_at(HEADER_BYTES - 4);
     let expected = crc32fast::hash(body);
     let found = u32::from_le_bytes([crc[0], crc[1], crc[2], crc[3]]);
-    input.expect("a header's checksum", expected == found, expected.into(), found.into())
+    input.expect("a header's checksum", expected == found, expected.into(), found.into())?;
+    // Which version it is the footer says.
+    let (_version, kind) = (input.u16()?, input.u8()?);
+    input.expect("a header's kind", kind == super::FACTS_KIND, super::FACTS_KIND.into(), kind.into())?;
+    input.zeros(body.len() - 11)
 }

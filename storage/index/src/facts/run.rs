@@ -7,11 +7,14 @@
 //! Invariants: foreign bytes never panic; what was verified is remembered per block; a run is shared by count between
 //! threads and never changes. Deliberately absent: what holds when (`view.rs`).
 
+use std::ops::RangeInclusive;
 use std::path::Path;
+
+use myelin_datom::Tx;
 
 use super::FactFloors;
 use super::directory::{self, BlockEntry, FAMILY, Taken};
-use super::key::{KeyRef, Order};
+use super::key::{self, KeyRef, Order};
 use crate::columns::wire::Malformed;
 use crate::sealed::{Found, Sealed, Stretch};
 use crate::{IndexError, RunMeta};
@@ -74,8 +77,10 @@ impl FactRun {
     /// A block, verified.
     fn block(&self, block: usize) -> Result<Block<'_>, IndexError> {
         let entry = &self.blocks[block];
-        let bytes =
-            self.sealed.block(block, Stretch { offset: entry.offset, len: entry.len.into(), crc: entry.crc })?;
+        let at = Stretch { offset: entry.offset, len: entry.len.into(), crc: entry.crc };
+        let txs = self.meta.tx_min..=self.meta.tx_max;
+        let sound = |bytes: &[u8]| Block::new(bytes, entry.keys)?.check(entry.order, txs);
+        let bytes = self.sealed.block(block, at, sound)?;
         Block::new(bytes, entry.keys).map_err(|malformed| self.corrupt(block, malformed))
     }
 
@@ -114,6 +119,21 @@ impl<'a> Block<'a> {
             expected: 0,
             found: at.into(),
         })
+    }
+
+    /// Refuses what is no key of this order, of another transaction than the run covers, or not in its turn: whoever merges
+    /// runs writes what he reads.
+    fn check(&self, order: Order, txs: RangeInclusive<Tx>) -> Result<(), Malformed> {
+        let mut last: Option<KeyRef<'_>> = None;
+        for at in 0..self.keys {
+            let key = self.key(at)?;
+            let said = key::said_by(order, key.bytes).is_some_and(|(tx, _)| txs.contains(&tx));
+            if !said || last.is_some_and(|last| last >= key) {
+                return Err(Malformed { at: 0, what: "a key", expected: order as u64, found: at.into() });
+            }
+            last = Some(key);
+        }
+        Ok(())
     }
 
     /// The number of the first key at this place or behind it.

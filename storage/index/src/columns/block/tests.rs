@@ -94,7 +94,29 @@ fn a_page_of_transactions_that_is_not_where_its_head_says_is_malformed() {
         let block = Block::new(&bytes, draft.rows as u32, Tick::SPECS.len()).unwrap();
         assert!(block.runs(&pco).is_err() && block.runs_of(&pco, 1).is_err());
     }
+    for at in [12, 14] {
+        let mut bytes = bytes.clone();
+        bytes[at] = 1;
+        assert!(Block::new(&bytes, draft.rows as u32, Tick::SPECS.len()).is_err());
+    }
+}
+
+/// What the page before it ends with: more rows than there are, or none.
+#[test]
+fn a_head_that_is_not_within_the_block_or_not_behind_its_page_is_malformed() {
+    let draft = draft(2 * PAGE_TXS as u64);
+    let (bytes, pco) = encoded(&draft);
+    let columns = Tick::SPECS.len() + 2;
+    let heads_at = HEADER_BYTES + columns * ENTRY_BYTES + draft.rows.div_ceil(PAGE_ROWS) * ZONE_BYTES;
+    let first_at = heads_at + HEAD_BYTES + 8;
+    for first in [0, draft.rows as u64, u64::from(u32::MAX), 1 << 32 | 900] {
+        let mut bytes = bytes.clone();
+        bytes[first_at..first_at + 8].copy_from_slice(&first.to_le_bytes());
+        let block = Block::new(&bytes, draft.rows as u32, Tick::SPECS.len()).unwrap();
+        assert!(block.tx_page(|_| false).is_err(), "{first}");
+    }
     let mut bytes = bytes;
-    bytes[12] = 1;
-    assert!(Block::new(&bytes, draft.rows as u32, Tick::SPECS.len()).is_err());
+    bytes[first_at..first_at + 8].copy_from_slice(&900_u64.to_le_bytes());
+    let block = Block::new(&bytes, draft.rows as u32, Tick::SPECS.len()).unwrap();
+    assert!(block.runs_of(&pco, 0).is_err(), "the page before it reaches further");
 }
