@@ -212,6 +212,37 @@ fn ingest_says_what_it_stored_however_it_ends() {
     }
 }
 
+/// A correction that came again was stored again, and one that had been corrected since was the newest once more.
+#[test]
+fn a_file_with_its_corrections_can_be_sent_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut setup = Setup::new(dir.path());
+    setup.more = ["--lean", "--no-pin", "--seal-rows", "150"].map(str::to_owned).to_vec();
+    let mut node = setup.start();
+    let row = |price: u32, corrects: &str| format!("a,1,2024-08-08T00:00:00Z,{price},1,buy,{corrects}\n");
+    let others: String = (2..200).map(|id| format!("a,{id},2024-08-08T00:00:01Z,5,1,sell,\n")).collect();
+    let file = ["market,id,event_time,price,volume,side,corrects\n", &row(10, ""), &row(11, "true"), &row(12, "true")]
+        .concat();
+    assert_eq!(ingest(&node, &(file.clone() + &others))["accepted"], 201);
+    let newest = |node: &Node| one(node, &["query", "rows", "--market", "a", "--limit", "1000"]);
+    let was = newest(&node);
+    for killed in [false, true] {
+        if killed {
+            node.wait_for_checkpoints(1);
+            node.kill();
+            node = setup.start();
+        }
+        // In one request, and one by one.
+        for batch in ["1000", "1"] {
+            let again = ["ingest", "-", "--format", "csv", "--batch", batch, "-o", "json"];
+            let (code, out, said) = given(&node, &again, &(file.clone() + &others));
+            let told: Value = serde_json::from_str(&out).unwrap();
+            assert_eq!((code, &told["accepted"], &told["duplicates"]), (Some(0), &json!(0), &json!(201)), "{said}");
+        }
+        assert_eq!(newest(&node), was);
+    }
+}
+
 /// What can never come was waited for in silence.
 #[test]
 fn what_can_never_come_is_refused_and_not_waited_for() {
@@ -224,6 +255,10 @@ fn what_can_never_come_is_refused_and_not_waited_for() {
         (&["watch", "spread", "a", "nowhere", "5"], 1, "nowhere"),
         (&["watch", "spread", "nobody", "over", "a", "5"], 1, "nobody"),
         (&["datoms", "--attribute", "foo/bar"], 2, "foo/bar"),
+        (&["count", "foo/bar"], 2, "foo/bar"),
+        (&["count", "tick/id", "--partition", "main"], 2, "--partition"),
+        (&["watch", "above", "5", "--id", "0"], 2, "id is 0"),
+        (&["market", "add", "*"], 2, "name"),
         (&["entity", r#"["foo/bar",1]"#], 2, "foo/bar"),
         (&["entity", r#"["db/ident","desk/btc"]"#], 2, r#"{"keyword":"#),
     ] {
@@ -289,8 +324,8 @@ fn a_gap_that_fires_has_no_price_and_no_time_and_facts_can_be_told_from_the_sche
     for key in ["price", "volume", "event_time", "received_time", "id", "side", "trader", "source"] {
         assert!(fired[key].is_null(), "{key}: {fired}");
     }
-    let moments =
-        ["received_ns", "durable_ns", "fired_ns"].map(|key| fired[key].as_str().unwrap().parse::<i64>().unwrap());
+    let moments = ["received_ns", "durable_ns", "committed_ns", "fired_ns", "sent_ns"]
+        .map(|key| fired[key].as_str().unwrap().parse::<i64>().unwrap());
     assert!(moments.is_sorted(), "{fired}");
     // What a shard is born with is left out, what was said is not.
     let all = one(&node, &["datoms"]);

@@ -2,10 +2,14 @@
 //!
 //! ```text
 //!   row -> market? -> price sound? -> id 0? -> repeated in this frame? -> greater than all / window bit -> New
-//!                                                   \________ seen, or below the window: find its row, compare bytes
+//!                                                   \________ seen, or below the window: find its row, compare bytes,
+//!                                                             and where that is a correction those before it as well
 //! ```
-//! Invariants: `check` depends on the state and the rows alone, so every replica reaches the same verdicts; an id that
-//! was seen is answered by comparing with the *newest* row of that id; nothing is allocated per row after warm-up.
+//! Invariants: `check` depends on the state and the rows alone, so every replica reaches the same verdicts; a row that is
+//! there already, corrected since or not, is a duplicate: whoever repeats a file changes nothing; nothing is allocated per
+//! row after warm-up, but for corrections.
+
+use std::ops::ControlFlow;
 
 use myelin_datom::{EntityId, Tx};
 
@@ -42,6 +46,7 @@ impl<R: ColumnRow> Columns<R> {
         verdicts.clear();
         verdicts.reserve(rows.len());
         self.scratch.begin(rows.len());
+        self.corrected.clear();
         self.placed.clear();
         let mut last = Last { id: EntityId::NONE, ix: MarketIx(0) };
         let mut summary = Summary::default();
@@ -90,7 +95,7 @@ impl<R: ColumnRow> Columns<R> {
             earlier.id() == id && earlier.market() == row.market()
         };
         let (cell, verdict) = match self.scratch.find(hash, same_key) {
-            Place::Taken { cell, row: earlier } => (cell, against(&rows[earlier as usize], row, new)),
+            Place::Taken { cell, row: earlier } => (cell, self.judge_again(rows, earlier, n, last.ix, new)?),
             Place::Free { cell } => match market.window.known(id) {
                 Known::New => (cell, unseen(market, row, new)),
                 Known::Seen | Known::Below => (cell, self.judge_old(last.ix, row, new)?),
@@ -105,9 +110,55 @@ impl<R: ColumnRow> Columns<R> {
     #[cold]
     fn judge_old(&self, ix: MarketIx, row: &R, new: Verdict) -> Result<Verdict, IndexError> {
         Ok(match self.newest_of_id(ix, row.id())? {
-            Some(stored) => against(&stored, row, new),
+            Some(stored) if is_same(&stored, row) => Verdict::Duplicate,
+            Some(stored) if stored.is_correction() => self.judge_stored(ix, row, VERSIONS_MAX, new)?,
+            Some(_) => other_bytes(row, new),
             None => unseen(&self.markets[ix.0 as usize], row, new),
         })
+    }
+
+    /// A row whose key an earlier row of the frame has.
+    #[cold]
+    fn judge_again(
+        &mut self,
+        rows: &[R],
+        earlier: u32,
+        n: u32,
+        ix: MarketIx,
+        new: Verdict,
+    ) -> Result<Verdict, IndexError> {
+        let (row, mut next, mut left) = (&rows[n as usize], Some(earlier), VERSIONS_MAX);
+        let mut verdict = None;
+        while let Some(at) = next {
+            let version = &rows[at as usize];
+            left -= 1;
+            if is_same(version, row) {
+                verdict = Some(Verdict::Duplicate);
+            } else if left == 0 || !version.is_correction() {
+                verdict = Some(other_bytes(row, new));
+            }
+            next = self.corrected.get(&at).copied().filter(|_| verdict.is_none());
+        }
+        let verdict = verdict.map_or_else(|| self.judge_stored(ix, row, left, new), Ok)?;
+        if verdict == Verdict::New {
+            self.corrected.insert(n, earlier);
+        }
+        Ok(verdict)
+    }
+
+    /// A row whose key stored rows have, of which it is compared with so many.
+    #[cold]
+    fn judge_stored(&self, ix: MarketIx, row: &R, mut left: usize, new: Verdict) -> Result<Verdict, IndexError> {
+        let mut verdict = other_bytes(row, new);
+        self.view_now(ix).versions(row.id(), |version| {
+            left -= 1;
+            if is_same(version, row) {
+                verdict = Verdict::Duplicate;
+            }
+            let ended = verdict == Verdict::Duplicate || left == 0 || !version.is_correction();
+            if ended { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })?;
+        Ok(verdict)
     }
 
     /// Stores the rows judged [`Verdict::New`] under `tx`.
@@ -172,16 +223,19 @@ impl<R: ColumnRow> Columns<R> {
     }
 }
 
-/// A row whose key has a row already.
+/// Rows of one key that a row is compared with, the newest first. Somebody who corrects one row without end would make the
+/// next one dear: a correction that repeats an older one is stored again.
+const VERSIONS_MAX: usize = 16;
+
 #[inline]
-fn against<R: ColumnRow>(stored: &R, row: &R, new: Verdict) -> Verdict {
-    if bytemuck::bytes_of(stored) == bytemuck::bytes_of(row) {
-        Verdict::Duplicate
-    } else if row.is_correction() {
-        new
-    } else {
-        Verdict::Refused(RowRefusal::IdConflict)
-    }
+fn is_same<R: ColumnRow>(stored: &R, row: &R) -> bool {
+    bytemuck::bytes_of(stored) == bytemuck::bytes_of(row)
+}
+
+/// A row whose key has rows already, none of them the same.
+#[inline]
+fn other_bytes<R: ColumnRow>(row: &R, new: Verdict) -> Verdict {
+    if row.is_correction() { new } else { Verdict::Refused(RowRefusal::IdConflict) }
 }
 
 /// A row whose key has no row.

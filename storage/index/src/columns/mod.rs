@@ -40,6 +40,7 @@ mod write;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
+use hashbrown::HashMap;
 use myelin_datom::{EntityId, Tx};
 
 pub use aggregate::{Bar, Bars, Summing};
@@ -89,6 +90,8 @@ pub struct Columns<R> {
     runs: Vec<Arc<Run>>,
     cache: Cache,
     scratch: Scratch,
+    /// Corrections of the last frame that was checked: the row of the same key before each.
+    corrected: HashMap<u32, u32>,
     /// Markets of the rows of the last check.
     placed: Vec<MarketIx>,
     free: Vec<Vec<R>>,
@@ -110,6 +113,7 @@ impl<R: ColumnRow> Columns<R> {
             runs: Vec::new(),
             cache: Cache::new(config.cache_bytes_max),
             scratch: Scratch::default(),
+            corrected: HashMap::new(),
             placed: Vec::new(),
             free: Vec::new(),
             gaps: Vec::new(),
