@@ -511,6 +511,13 @@ fn the_command_line_and_http_say_facts_and_read_them() {
     json(&["transact", &file("older.json", r#"[{"op":"assert","e":["person/name","Ann"],"a":"person/age","v":41}]"#)]);
     let ages = |more: &[&str]| json(&[&["datoms", "--attribute", "person/age"][..], more].concat());
     assert_eq!(ages(&[])[0]["value"], 41);
+    let count = |more: &[&str]| json(&[&["count"][..], more].concat());
+    assert_eq!(count(&["person/name"]), serde_json::json!({ "count": 2 }));
+    assert_eq!(count(&["person/name", "--as-of", tx, "--partition", "main"])["count"], 2);
+    assert_eq!(
+        (&count(&["person/age"])["count"], &count(&["feed/gap", "--everywhere"])["count"]),
+        (&1.into(), &0.into())
+    );
     assert_eq!(ages(&["--as-of", tx])[0]["value"], 40);
     assert_eq!(ages(&["--history"]).as_array().unwrap().len(), 3);
     assert_eq!(ages(&["--since", tx, "--history"]).as_array().unwrap().len(), 2);

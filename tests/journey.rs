@@ -259,8 +259,8 @@ fn rows_come_back_in_the_order_they_were_applied_page_by_page() {
             seen.extend(page.rows);
             stretch = page.next;
         }
-        assert!(seen.is_sorted_by_key(|(tx, n, _)| (*tx, *n)));
-        assert!(seen.iter().map(|(_, _, tick)| tick).eq(&all), "every row, bit for bit, once");
+        assert!(seen.is_sorted_by_key(|found| (found.tx, found.n)));
+        assert!(seen.iter().map(|found| &found.row).eq(&all), "every row, bit for bit, once");
         let from_ns = all[6000].event_time_ns;
         let some = Stretch { from_ns, to_ns: from_ns + 9, ..Stretch::default() };
         let page = client.ticks_of(ids[0], some, At::default()).await.unwrap().value;

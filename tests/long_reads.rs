@@ -131,7 +131,7 @@ fn a_page_whose_times_match_few_rows_is_short_and_all_pages_together_are_whole()
         while let Some(stretch) = next {
             let page = client.ticks_of(ids[0], stretch, at).await.unwrap();
             at = At::as_of(page.basis);
-            found.extend(page.value.rows.iter().map(|(_, _, tick)| tick.id));
+            found.extend(page.value.rows.iter().map(|found| found.row.id));
             next = page.value.next;
             pages += 1;
         }

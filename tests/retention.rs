@@ -89,9 +89,9 @@ fn policies_and_what_they_dropped_survive_a_kill() {
             let client = node.client().await;
             let now = client.policies().await.unwrap();
             assert!(before.iter().all(|row| now.contains(row)), "from the {start}: {now:?}");
-            assert_eq!(client.latest(ids[2], At::NOW).await.unwrap().value.unwrap().1.id, 1000);
+            assert_eq!(client.newest::<Tick>(ids[2], At::NOW).await.unwrap().value.unwrap().row.id, 1000);
             let page = client.ticks_of(ids[1], Stretch::default(), At::NOW).await.unwrap().value;
-            assert!(page.rows.iter().map(|(_, _, row)| row.id).eq(701..1001));
+            assert!(page.rows.iter().map(|found| found.row.id).eq(701..1001));
             // What has gone of a market is a fact about it.
             let (status, body) = node.get("/v2/query/as_of/now?attribute=market/pruned-rows&market=keep:last");
             let answer: serde_json::Value = serde_json::from_str(&body).unwrap();
@@ -160,7 +160,7 @@ fn below_the_horizon_every_read_is_refused_and_above_it_no_answer_changes() {
             let refusal = (Code::BelowHorizon, horizon);
             assert_eq!(refused(client.count(Attribute::Tick, None, below).await), refusal);
             assert_eq!(refused(client.count(Attribute::Tick, Some(id), below).await), refusal);
-            assert_eq!(refused(client.latest(id, below).await), refusal);
+            assert_eq!(refused(client.newest::<Tick>(id, below).await), refusal);
             assert_eq!(refused(client.vwap(None, below).await), refusal);
             assert_eq!(refused(client.bars(id, 1_000_000, i64::MIN, i64::MAX, below).await), refusal);
             assert_eq!(refused(client.ticks_of(id, Stretch::default(), below).await), refusal);
@@ -195,7 +195,7 @@ fn below_the_horizon_every_read_is_refused_and_above_it_no_answer_changes() {
 async fn above(client: &Client, id: EntityId, tx: Tx) -> (u64, u64, String) {
     let at = At::as_of(tx);
     let count = client.count(Attribute::Tick, None, at).await.unwrap().value;
-    let latest = client.latest(id, at).await.unwrap().value.unwrap().1.id;
+    let latest = client.newest::<Tick>(id, at).await.unwrap().value.unwrap().row.id;
     let vwap = client.vwap(Some(id), at).await.unwrap().value;
     let bars = client.bars(id, 100, i64::MIN, i64::MAX, at).await.unwrap().value;
     let page = client.ticks_of(id, Stretch::default(), at).await.unwrap().value;
@@ -413,8 +413,8 @@ fn a_start_from_the_older_checkpoint_has_every_row_that_was_kept_and_brings_none
             let mut stretch = Stretch::default();
             loop {
                 let page = client.ticks_of(id, stretch, At::NOW).await.unwrap().value;
-                for (.., tick) in &page.rows {
-                    assert_eq!(tick.id, expected, "every row once, in its order");
+                for found in &page.rows {
+                    assert_eq!(found.row.id, expected, "every row once, in its order");
                     expected += 1;
                 }
                 let Some(next) = page.next else { break };
@@ -423,7 +423,7 @@ fn a_start_from_the_older_checkpoint_has_every_row_that_was_kept_and_brings_none
             assert_eq!(expected, 20_001);
         }
         let below = Tx::from_bits(row.horizon - 1);
-        assert_eq!(refused(client.latest(ids[0], At::as_of(below)).await).0, Code::BelowHorizon);
+        assert_eq!(refused(client.newest::<Tick>(ids[0], At::as_of(below)).await).0, Code::BelowHorizon);
     });
 }
 
@@ -452,9 +452,9 @@ async fn ends_of(client: &Client, id: EntityId) -> (PolicyRow, Option<u64>, Opti
     loop {
         let row = ticks_of(client, id).await;
         let page = client.ticks_of(id, Stretch { limit: 1, ..Stretch::default() }, At::NOW).await.unwrap().value;
-        let latest = client.latest(id, At::NOW).await.unwrap().value.map(|(_, row)| row.id);
+        let latest = client.newest::<Tick>(id, At::NOW).await.unwrap().value.map(|found| found.row.id);
         if ticks_of(client, id).await == row {
-            return (row, page.rows.first().map(|(_, _, row)| row.id), latest);
+            return (row, page.rows.first().map(|found| found.row.id), latest);
         }
     }
 }

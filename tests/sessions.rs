@@ -181,7 +181,7 @@ fn a_flawed_row_costs_itself_where_a_verdict_per_row_is_asked_for_and_a_repeat_h
             let client = node.client().await;
             let rows =
                 client.ticks_of(market, Default::default(), myelin_client::At::default()).await.unwrap().value.rows;
-            assert!(rows.iter().map(|(_, _, row)| row.id).eq([1, 3, 2]), "each in its place, once");
+            assert!(rows.iter().map(|found| found.row.id).eq([1, 3, 2]), "each in its place, once");
         });
     }
     // What only the database can refuse stands beside it.

@@ -105,7 +105,7 @@ fn what_was_said_and_will_not_do_is_a_usage_error_that_names_its_place() {
         (vec!["--shards", "100"], "not 100"),
         (vec!["--shards", "foo"], "not foo"),
         (vec!["--listen", "0.0.0.0:0"], "flag --listen: 0.0.0.0:0 is reachable from other hosts"),
-        (vec!["--auth-token-file", token.to_str().unwrap()], "token"),
+        (vec!["--auth-token-file", token.to_str().unwrap()], "can be read by others"),
         (vec!["--config", "/nowhere/my.toml"], "/nowhere/my.toml"),
     ] {
         let (code, _, told) = myelin(&[vec!["serve", "--data-dir", data], arguments.clone()].concat());

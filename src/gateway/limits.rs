@@ -60,7 +60,7 @@ pub const ROWS_PER_FRAME: usize = 16 << 10;
 /// Bad rows that are told one by one.
 pub const BAD_ROWS: usize = 100;
 /// Rows in one answer: what a page of the wire's has at most.
-pub const ROWS_PER_PAGE: u64 = 8192;
+pub const ROWS_PER_PAGE: u32 = 8192;
 /// Bars in one answer.
 pub const BARS: u64 = 100_000;
 /// Facts in one answer: each may hold 16 KiB.

@@ -36,7 +36,7 @@ pub(super) fn specs() -> impl Strategy<Value = Spec> {
 /// Any scope that passes its check.
 pub(super) fn scopes() -> impl Strategy<Value = Scope> {
     prop_oneof![
-        "[^\\s\\p{C}]{1,40}".prop_map(|name| Scope::Market(name.into())),
+        "[^\\s\\p{C}*]{1,40}".prop_map(|name| Scope::Market(name.into())),
         "[a-z*:-]{1,40}".prop_map(|pattern| Scope::Like(pattern.into())),
         Just(Scope::All),
     ]

@@ -85,7 +85,7 @@ pub fn shape(frame: &Frame<'_>, slots: &Range<u16>) -> Result<(), Refusal> {
         Kind::Quotes => rows::<Quote>(frame),
         Kind::Markets => {
             if frame.header.count > MARKETS_PER_FRAME {
-                return Err(Refusal::of(Code::TooMany));
+                return Err(Refusal { first_bad: MARKETS_PER_FRAME, ..Refusal::of(Code::BadBody) });
             }
             let mut count = 0;
             for spec in read_markets(frame.body) {

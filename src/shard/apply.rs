@@ -257,7 +257,9 @@ impl Shard {
                 Some((id, spec, scope)) => match self.reflexes.register(id, spec, scope, tx) {
                     Ok(()) => Ok(id),
                     Err(RegisterError::Full { .. }) => Err(Refusal { code: Code::TooMany, ..bad }),
-                    Err(_) => Err(bad),
+                    Err(RegisterError::IdTaken(_)) => Err(Refusal { code: Code::ReflexConflict, ..bad }),
+                    // The door looked.
+                    Err(RegisterError::Spec(_)) => Err(bad),
                 },
                 None => Err(bad),
             };
@@ -294,7 +296,10 @@ pub(super) fn registration(rest: &mut &[u8]) -> Option<(ReflexId, Spec, Scope)> 
     *rest = after;
     let spec = Spec::decode(rest).ok()?;
     let scope = Scope::decode(rest).ok()?;
-    Some((ReflexId(u64::from_le_bytes(*id)), spec, scope))
+    let id = ReflexId(u64::from_le_bytes(*id));
+    // Who listens to reflex 0 listens to all of them; a spread names its markets itself.
+    let sound = id != ReflexId(0) && (scope == Scope::All || !matches!(spec, Spec::Spread(_)));
+    sound.then_some((id, spec, scope))
 }
 
 fn market_options(flags: MarketFlags) -> MarketOptions {

@@ -314,7 +314,8 @@ impl Shard {
         if let Some(last) = rows.last() {
             let tx = Tx::from_bits(last.tx);
             work.spend_bytes(size_of_val(&*rows));
-            self.say(to, session, request, tx, Said::Firings { rows, replayed: true });
+            let sent_ns = self.now.unix_ns;
+            self.say(to, session, request, tx, Said::Firings { rows, replayed: true, sent_ns });
         }
         Ok(more)
     }
@@ -366,7 +367,8 @@ impl Shard {
         let more = work.is_spent() || !rows.is_empty() && rows.len() == room && subscriber.credit > 0;
         if let Some(last) = rows.last() {
             let tx = Tx::from_bits(last.tx);
-            self.say(to, session, request, tx, Said::Firings { rows, replayed: false });
+            let sent_ns = self.now.unix_ns;
+            self.say(to, session, request, tx, Said::Firings { rows, replayed: false, sent_ns });
         }
         Ok(more)
     }

@@ -53,6 +53,8 @@ pub enum Said {
         rows: Vec<FiringRow>,
         /// True when they were derived from history.
         replayed: bool,
+        /// When the page was made. **Units:** Unix nanoseconds.
+        sent_ns: i64,
     },
     /// A page of the log.
     Tailed {
@@ -118,8 +120,9 @@ impl Reply {
                 header.flags = if *more { Header::MORE } else { 0 };
                 out.extend_from_slice(body);
             }
-            Said::Firings { rows, replayed } => {
+            Said::Firings { rows, replayed, sent_ns } => {
                 header.count = rows.len() as u32;
+                header.aux = *sent_ns as u64;
                 header.flags = if *replayed { Header::REPLAYED } else { 0 };
                 out.extend_from_slice(bytemuck::cast_slice(rows));
             }

@@ -146,6 +146,10 @@ impl Shard {
         let (since, wanted) = Wanted::read(body)?;
         let applied = self.group.applied_tx();
         let since = if since == FROM_NOW { applied } else { Tx::from_bits(since) };
+        // As a subscription from there on: what is stored until then would be left out without a word.
+        if since > applied && since.millis() > self.now.millis() + self.limits.max_clock_offset_ms {
+            return Err(Refusal { aux: applied.bits(), ..Refusal::of(Code::Future) });
+        }
         self.tails.at_hand.keep_from(applied);
         let at_hand = self.tails.at_hand.behind(since);
         let full = self.tails.list.len() + self.subscribers.count() >= self.tails.max;

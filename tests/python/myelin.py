@@ -28,7 +28,7 @@ REGISTER, REMOVE, SUBSCRIBE, CREDIT, RESUME, PING, NOW = 11, 12, 14, 15, 16, 17,
 WELCOME, ACK, REFUSED, ANSWER, FIRINGS, PONG, ENDED = 129, 130, 131, 132, 133, 134, 135
 PARTIAL, BUSY = 1, 40
 # A refusal with one of these was decided when it was applied: its number is spent.
-SPENT = {30, 31, 32, 33, 34, 37, 54}
+SPENT = {30, 31, 32, 33, 34, 37, 57}
 
 
 class Refused(Exception):

@@ -75,51 +75,68 @@ impl Client {
         at: At,
         most: usize,
     ) -> Result<Answer<Facts>, Error> {
-        let slot = match place {
-            Place::Partition(name) => Slot::of_name(name),
-            Place::Slot(slot) => slot,
-            Place::Everywhere => return self.datoms_everywhere(asked, at, most).await,
-        };
-        let shard = self.shard_of_slot(slot)?;
         let mut facts = Facts::default();
-        let basis = self.datoms_of(shard, slot, asked, at, most, &mut facts).await?;
+        let limit = u32::try_from(most).unwrap_or(u32::MAX).clamp(1, asked.limit.max(1));
+        let asked = DatomsAsked { limit, ..asked.clone() };
+        let basis = self.pages_of_datoms(place, &asked, at, |page, further| facts.take(page, further, most)).await?;
         Ok(Answer { value: facts, basis })
     }
 
-    async fn datoms_everywhere(&self, asked: &DatomsAsked<'_>, at: At, most: usize) -> Result<Answer<Facts>, Error> {
-        let moment = match at.as_of {
-            Some(tx) => tx,
-            None => self.now().await?.max(at.min_tx.unwrap_or_default()),
+    /// How many datoms of an order there are, all of one moment. **Cost:** they are read a page at a time, and none is kept.
+    pub async fn count_datoms(&self, place: Place<'_>, asked: &DatomsAsked<'_>, at: At) -> Result<Answer<u64>, Error> {
+        let mut count = 0;
+        let counted = |page: FactsPage, _| {
+            count += page.datoms.len() as u64;
+            true
         };
-        let mut facts = Facts::default();
-        for shard in 0..self.shards() {
-            let first = self.welcome().slots.iter().find(|range| range.shard == shard).map(|range| range.first);
-            let Some(slot) = first.and_then(Slot::new) else { continue };
-            self.datoms_of(shard, slot, asked, At::as_of(moment), most, &mut facts).await?;
-        }
-        Ok(Answer { value: facts, basis: moment })
+        let basis = self.pages_of_datoms(place, asked, at, counted).await?;
+        Ok(Answer { value: count, basis })
     }
 
-    /// One shard's, added to what is there; gives the moment.
-    async fn datoms_of(
+    /// Gives pages to `take`, and whether there are more of that shard, until it has enough; gives the moment.
+    async fn pages_of_datoms(
+        &self,
+        place: Place<'_>,
+        asked: &DatomsAsked<'_>,
+        at: At,
+        mut take: impl FnMut(FactsPage, bool) -> bool,
+    ) -> Result<Tx, Error> {
+        let slot = match place {
+            Place::Partition(name) => Slot::of_name(name),
+            Place::Slot(slot) => slot,
+            Place::Everywhere => {
+                let moment = match at.as_of {
+                    Some(tx) => tx,
+                    None => self.now().await?.max(at.min_tx.unwrap_or_default()),
+                };
+                for shard in 0..self.shards() {
+                    let first = self.welcome().slots.iter().find(|range| range.shard == shard).map(|range| range.first);
+                    let Some(slot) = first.and_then(Slot::new) else { continue };
+                    self.pages_of_shard(shard, slot, asked, At::as_of(moment), &mut take).await?;
+                }
+                return Ok(moment);
+            }
+        };
+        self.pages_of_shard(self.shard_of_slot(slot)?, slot, asked, at, &mut take).await
+    }
+
+    async fn pages_of_shard(
         &self,
         shard: u16,
         slot: Slot,
         asked: &DatomsAsked<'_>,
         at: At,
-        most: usize,
-        facts: &mut Facts,
+        take: &mut impl FnMut(FactsPage, bool) -> bool,
     ) -> Result<Tx, Error> {
         let (mut place, mut at) = (asked.place.to_vec(), at);
         loop {
-            let limit = u32::try_from(most.saturating_sub(facts.datoms.len())).unwrap_or(u32::MAX).max(1);
-            let limit = limit.min(asked.limit);
             let mut body = Vec::new();
-            DatomsAsked { slot: slot.number(), limit, place: &place, ..asked.clone() }.write(&mut body);
+            DatomsAsked { slot: slot.number(), place: &place, ..asked.clone() }.write(&mut body);
             let (basis, more, page) = self.facts_page(Kind::Datoms, shard, body, at).await?;
             // Every further page is of the same moment as the first.
             at = At::as_of(basis);
-            if !take(facts, page, more, most, &mut place) {
+            let further = goes_on(&page, more, &mut place);
+            if !take(page, further) || !further {
                 return Ok(basis);
             }
         }
@@ -152,7 +169,8 @@ impl Client {
             let page = FactsPage::read(&reply.body).map_err(|_| Error::short("a page of datoms"))?;
             let (basis, id) = (Tx::from_bits(reply.header.tx), EntityId::from_bits(reply.header.aux));
             at = At::as_of(basis);
-            if !take(&mut facts, page, reply.header.flags & Header::MORE != 0, most, &mut place) {
+            let further = goes_on(&page, reply.header.flags & Header::MORE != 0, &mut place);
+            if !facts.take(page, further, most) || !further {
                 return Ok(Answer { value: Some((id, facts)), basis });
             }
         }
@@ -174,15 +192,21 @@ impl Client {
     }
 }
 
-/// Adds a page. False when there is no more, or enough.
-fn take(facts: &mut Facts, page: FactsPage, more: bool, most: usize, place: &mut Vec<u8>) -> bool {
-    facts.idents.extend(page.idents);
-    facts.datoms.extend(page.datoms);
-    // A page that came no further would come back for ever.
+impl Facts {
+    /// Adds a page; `further` = another one follows. False when it is enough.
+    fn take(&mut self, page: FactsPage, further: bool, most: usize) -> bool {
+        self.idents.extend(page.idents);
+        self.datoms.extend(page.datoms);
+        let enough = self.datoms.len() >= most;
+        self.more |= self.datoms.len() > most || further && enough;
+        self.datoms.truncate(most);
+        !enough
+    }
+}
+
+/// Whether a page is followed by another, which begins at `place`. One that came no further would come back for ever.
+fn goes_on(page: &FactsPage, more: bool, place: &mut Vec<u8>) -> bool {
     let further = more && !page.place.is_empty() && page.place != *place;
-    *place = page.place;
-    let enough = facts.datoms.len() >= most;
-    facts.more |= further && enough;
-    facts.datoms.truncate(most);
-    further && !enough
+    place.clone_from(&page.place);
+    further
 }

@@ -28,7 +28,7 @@ pub use client::Client;
 pub use error::{Error, Lost, Refusal};
 pub use facts::{Facts, Place, Transacted};
 pub use options::{Options, Tls};
-pub use read::{Answer, At, Latest, MarketRows, Newest, Page, ShardStatus, Stretch, TickPage};
+pub use read::{Answer, At, MarketRows, Page, Placed, ShardStatus, Stretch, TickPage};
 pub use session::Reply;
 pub use subscribe::{Firing, News, Subscription};
 pub use subscriptions::{FiringPlace, TailPlace};

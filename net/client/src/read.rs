@@ -19,8 +19,7 @@ use bytemuck::AnyBitPattern;
 use myelin_datom::{EntityId, Quote, Row, Tick, Tx};
 use myelin_exact::Totals;
 use myelin_wire::{
-    Attribute, BarRow, Code, Cursor, Header, Kind, MarketRow, PolicyRow, StoredRow, TopAsk, TopRow, VwapRow,
-    read_market_rows,
+    Attribute, BarRow, Code, Cursor, Header, Kind, MarketRow, StoredRow, TopAsk, TopRow, VwapRow, read_market_rows,
 };
 
 /// When to look.
@@ -53,11 +52,24 @@ impl Default for Stretch {
     }
 }
 
-/// Rows in the order in which they were applied, each with its transaction and place in it; a quote's place is 0.
+/// A row of a market, and where it stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Placed<R> {
+    /// The transaction that brought it.
+    pub tx: Tx,
+    /// Its place within that, from 0; of a quote always 0.
+    pub n: u32,
+    /// Its number within the market, from 0.
+    pub number: u32,
+    /// The row.
+    pub row: R,
+}
+
+/// Rows in the order in which they were applied.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Page<R> {
     /// The page.
-    pub rows: Vec<(Tx, u32, R)>,
+    pub rows: Vec<Placed<R>>,
     /// What to ask for next; `None` at the end.
     pub next: Option<Stretch>,
 }
@@ -104,36 +116,18 @@ const MOMENTS: usize = 4;
 /// A page of ticks.
 pub type TickPage = Page<Tick>;
 
-/// The question of a market's newest row.
-pub type Latest = Option<(Tx, Tick)>;
-
-/// A market's newest row, its transaction and its place in it.
-pub type Newest<R> = Option<(Tx, u32, R)>;
-
 /// Rows that a market has.
 pub trait MarketRows: Row {
     /// Which of the two kinds.
     const ATTRIBUTE: Attribute;
-    /// As a list of policies numbers them.
-    const KIND: u8;
-    /// How many a market has.
-    fn count(market: &MarketRow) -> u64;
 }
 
 impl MarketRows for Tick {
     const ATTRIBUTE: Attribute = Attribute::Tick;
-    const KIND: u8 = 1;
-    fn count(market: &MarketRow) -> u64 {
-        market.ticks
-    }
 }
 
 impl MarketRows for Quote {
     const ATTRIBUTE: Attribute = Attribute::Quote;
-    const KIND: u8 = 2;
-    fn count(market: &MarketRow) -> u64 {
-        market.quotes
-    }
 }
 
 impl Client {
@@ -202,12 +196,25 @@ impl Client {
         Ok(Header { shard, tx, aux, ..Header::new(kind) })
     }
 
+    /// Asks a market's shard; again at a later moment when the market was pruned in between.
+    async fn ask_of(&self, kind: Kind, market: EntityId, at: At, body: Vec<u8>) -> Result<Reply, Error> {
+        let header = self.of_market(kind, market, at)?;
+        let mut tried = 0;
+        loop {
+            let asked = self.ask(header, body.clone()).await;
+            tried += 1;
+            if !at.may_ask_again(&asked, tried) {
+                return asked;
+            }
+        }
+    }
+
     /// How many rows have the attribute, over all markets or in one.
     pub async fn count(&self, attribute: Attribute, market: Option<EntityId>, at: At) -> Result<Answer<u64>, Error> {
         let id = market.unwrap_or(EntityId::NONE);
         let body = [(attribute as u64).to_le_bytes(), id.bits().to_le_bytes()].concat();
         let replies = match market {
-            Some(market) => vec![self.ask(self.of_market(Kind::Count, market, at)?, body).await?],
+            Some(market) => vec![self.ask_of(Kind::Count, market, at, body).await?],
             None => self.ask_all_at(Kind::Count, at, &body).await?,
         };
         Ok(Answer { value: replies.iter().map(|reply| reply.header.aux).sum(), basis: basis(&replies) })
@@ -268,7 +275,7 @@ impl Client {
     pub async fn vwap(&self, market: Option<EntityId>, at: At) -> Result<Answer<Vec<VwapRow>>, Error> {
         let body = market.unwrap_or(EntityId::NONE).bits().to_le_bytes().to_vec();
         let replies = match market {
-            Some(market) => vec![self.ask(self.of_market(Kind::Vwap, market, at)?, body).await?],
+            Some(market) => vec![self.ask_of(Kind::Vwap, market, at, body).await?],
             None => self.ask_all_at(Kind::Vwap, at, &body).await?,
         };
         let mut rows = Vec::new();
@@ -290,7 +297,7 @@ impl Client {
         let mut body = market.unwrap_or(EntityId::NONE).bits().to_le_bytes().to_vec();
         [from_ns, to_ns].iter().for_each(|number| body.extend_from_slice(&number.to_le_bytes()));
         let replies = match market {
-            Some(market) => vec![self.ask(self.of_market(Kind::Totals, market, at)?, body).await?],
+            Some(market) => vec![self.ask_of(Kind::Totals, market, at, body).await?],
             None => self.ask_all_at(Kind::Totals, at, &body).await?,
         };
         let mut value = Totals::default();
@@ -328,17 +335,16 @@ impl Client {
         for number in [width_ns, from_ns, to_ns] {
             body.extend_from_slice(&number.to_le_bytes());
         }
-        let reply = self.ask(self.of_market(Kind::Bars, market, at)?, body).await?;
+        let reply = self.ask_of(Kind::Bars, market, at, body).await?;
         Ok(Answer { value: rows_of(&reply.body, "bars")?, basis: Tx::from_bits(reply.header.tx) })
     }
 
-    /// The newest tick of a market, with its transaction.
-    pub async fn latest(&self, market: EntityId, at: At) -> Result<Answer<Latest>, Error> {
-        let body = market.bits().to_le_bytes().to_vec();
-        let reply = self.ask(self.of_market(Kind::Latest, market, at)?, body).await?;
-        let rows = rows_of::<Tick>(&reply.body, "the newest row")?;
-        let value = rows.first().map(|tick| (Tx::from_bits(reply.header.aux), *tick));
-        Ok(Answer { value, basis: Tx::from_bits(reply.header.tx) })
+    /// The newest tick or quote of a market, if it has one.
+    pub async fn newest<R: MarketRows>(&self, market: EntityId, at: At) -> Result<Answer<Option<Placed<R>>>, Error> {
+        let body = [market.bits().to_le_bytes(), (R::ATTRIBUTE as u64).to_le_bytes()].concat();
+        let reply = self.ask_of(Kind::Latest, market, at, body).await?;
+        let rows = placed::<R>(&reply.body)?;
+        Ok(Answer { value: rows.first().copied(), basis: Tx::from_bits(reply.header.tx) })
     }
 
     /// A page of a market's ticks: [`Client::rows_of`] of them.
@@ -361,59 +367,11 @@ impl Client {
         for number in [stretch.from_ns, stretch.to_ns, i64::from(stretch.limit)] {
             body.extend_from_slice(&number.to_le_bytes());
         }
-        let reply = self.ask(self.of_market(Kind::Rows, market, at)?, body).await?;
-        let rows = rows_of::<StoredRow>(&reply.body, "rows")?;
-        let value: Vec<_> = rows.iter().map(|row| (Tx::from_bits(row.tx), row.n, bytemuck::cast(row.row))).collect();
+        let reply = self.ask_of(Kind::Rows, market, at, body).await?;
+        let rows = placed(&reply.body)?;
         let more = reply.header.flags & Header::MORE != 0;
         let next = more.then_some(Stretch { from_row: reply.header.aux as u32, ..stretch });
-        Ok(Answer { value: Page { rows: value, next }, basis: Tx::from_bits(reply.header.tx) })
-    }
-
-    /// The newest tick or quote of a market, with its place. **Cost:** reads its shard's lists of markets and of policies,
-    /// then one row; [`Client::latest`] is one question, of ticks, and does not know the place.
-    pub async fn newest<R: MarketRows>(&self, market: EntityId, at: At) -> Result<Answer<Newest<R>>, Error> {
-        let mut tried = 0;
-        loop {
-            let asked = self.newest_once(market, at).await;
-            tried += 1;
-            // A market that is pruned between two of the questions has its rows, and their numbers, for another try.
-            let pruned = matches!(&asked, Err(Error::Refused(why)) if why.code == Some(Code::BelowHorizon));
-            if !pruned || tried >= MOMENTS {
-                return asked;
-            }
-        }
-    }
-
-    async fn newest_once<R: MarketRows>(&self, market: EntityId, at: At) -> Result<Answer<Newest<R>>, Error> {
-        // What was dropped, asked first: rows that are dropped later make the number below smaller, never too great.
-        let of = |row: &PolicyRow| row.market == market.bits() && row.kind == R::KIND;
-        let dropped = self.policies().await?.iter().find(|row| of(row)).map_or(0, |row| row.dropped);
-        let mut header = self.of_market(Kind::ListMarkets, market, at)?;
-        if header.tx == 0 {
-            // One moment for the count and for the row.
-            header.tx = self.now().await?.bits().max(header.aux);
-        }
-        let at = At::as_of(Tx::from_bits(header.tx));
-        let mut count = 0;
-        self.pages(header, |page| match page.iter().find(|row| row.id == market) {
-            Some(row) => {
-                count = R::count(row);
-                false
-            }
-            None => true,
-        })
-        .await?;
-        let Some(number) = (dropped + count).checked_sub(1).filter(|_| count > 0) else {
-            return Ok(Answer { value: None, basis: Tx::from_bits(header.tx) });
-        };
-        let mut next = Some(Stretch { from_row: number as u32, ..Stretch::default() });
-        let mut newest = None;
-        while let Some(stretch) = next {
-            let page = self.rows_of(market, stretch, at).await?.value;
-            newest = page.rows.last().copied().or(newest);
-            next = page.next;
-        }
-        Ok(Answer { value: newest, basis: Tx::from_bits(header.tx) })
+        Ok(Answer { value: Page { rows, next }, basis: Tx::from_bits(reply.header.tx) })
     }
 
     /// Every standing reflex: its id and the bytes of its spec and scope. A reflex stands on every shard, so one is asked.
@@ -455,6 +413,14 @@ fn read_status(reply: &Reply) -> ShardStatus {
 
 fn basis(replies: &[Reply]) -> Tx {
     replies.iter().map(|reply| Tx::from_bits(reply.header.tx)).max().unwrap_or_default()
+}
+
+fn placed<R: MarketRows>(body: &[u8]) -> Result<Vec<Placed<R>>, Error> {
+    let placed = |stored: StoredRow| {
+        let StoredRow { tx, number, n, row } = stored;
+        Placed { tx: Tx::from_bits(tx), n, number, row: bytemuck::cast(row) }
+    };
+    Ok(rows_of(body, "rows")?.into_iter().map(placed).collect())
 }
 
 pub(crate) fn rows_of<R: AnyBitPattern>(body: &[u8], what: &str) -> Result<Vec<R>, Error> {

@@ -412,7 +412,7 @@ fn meaning(reply: &Reply) -> Meaning {
             | Code::NothingToCorrect
             | Code::TooMany
             | Code::UnknownReflex
-            | Code::BadReflex
+            | Code::ReflexConflict
             | Code::UnknownAttribute
             | Code::NoEntity
             | Code::ValueType

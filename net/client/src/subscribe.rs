@@ -23,6 +23,8 @@ pub struct Firing {
     pub shard: u16,
     /// Derived from history, not seen as it happened.
     pub replayed: bool,
+    /// When the node said it, by its clock. **Units:** Unix nanoseconds.
+    pub sent_ns: i64,
     /// What fired.
     pub row: FiringRow,
 }
@@ -100,8 +102,8 @@ impl Client {
 
 fn firings(shard: u16, said: Pushed) -> Vec<(u32, Firing)> {
     match said {
-        Pushed::Firings { rows, replayed } => {
-            rows.into_iter().map(|row| (1, Firing { shard, replayed, row })).collect()
+        Pushed::Firings { rows, replayed, sent_ns } => {
+            rows.into_iter().map(|row| (1, Firing { shard, replayed, sent_ns, row })).collect()
         }
         _ => Vec::new(),
     }

@@ -124,6 +124,8 @@ pub enum Pushed {
         rows: Vec<FiringRow>,
         /// Derived from history.
         replayed: bool,
+        /// When the node made the page. **Units:** Unix nanoseconds.
+        sent_ns: i64,
     },
     /// Entries of the log, in order.
     Entries {
@@ -352,7 +354,8 @@ impl Subscriptions {
                 if let Some(last) = rows.last() {
                     one.after = Some(FiringPlace::of(last));
                     let replayed = header.flags & Header::REPLAYED != 0;
-                    pushed.push_back(Push { key, shard, said: Pushed::Firings { rows, replayed } });
+                    let sent_ns = header.aux as i64;
+                    pushed.push_back(Push { key, shard, said: Pushed::Firings { rows, replayed, sent_ns } });
                 }
             }
             Kind::Tailed => {

@@ -325,33 +325,6 @@ mod tests {
     use super::*;
     use myelin_datom::EntityId;
 
-    #[test]
-    fn what_a_tick_does_not_say_is_null() {
-        let mut tick = Tick {
-            market: EntityId::NONE,
-            id: 0,
-            event_time_ns: 0,
-            price: 0.0,
-            volume: 0.0,
-            trader: EntityId::NONE,
-            side: 0,
-            flags: flags::EVENT_TIME_UNKNOWN,
-            zero_50: 0,
-            received_delta_us: received_delta::UNKNOWN,
-            source: 0,
-            zero_60: 0,
-        };
-        let json = serde_json::to_string(&TickSaid::new(Tx::from_bits(5), &tick)).unwrap();
-        let due = r#"{"tx":"5","id":null,"event_time":null,"received_time":null,"price":0.0,"volume":0.0,"side":"unknown","trader":null,"source":null,"corrects":false}"#;
-        assert_eq!(json, due);
-        (tick.id, tick.trader, tick.source) = (u64::MAX, EntityId::from_bits(7), 3);
-        let said = TickSaid::new(Tx::from_bits(5), &tick);
-        assert_eq!(
-            (said.id.as_deref(), said.trader.as_deref(), said.source.as_deref()),
-            (Some("18446744073709551615"), Some("7"), Some("3"))
-        );
-    }
-
     /// Programs read these: a key that goes or changes its form is a break.
     #[test]
     fn the_keys_of_rows_are_these() {
@@ -404,7 +377,7 @@ mod tests {
         let due = r#"{"tx":"9","id":null,"event_time":null,"received_time":"1970-01-01T00:00:01Z","price":1.5,"volume":2.0,"side":"unknown","trader":null,"source":null,"corrects":false}"#;
         assert_eq!(said(&tick), due);
         let whole = Tick {
-            id: 5,
+            id: u64::MAX,
             trader: EntityId::from_bits(6),
             side: 2,
             flags: flags::CORRECTION,
@@ -412,7 +385,7 @@ mod tests {
             source: 8,
             ..tick
         };
-        let due = r#"{"tx":"9","id":"5","event_time":"1970-01-01T00:00:01Z","received_time":null,"price":1.5,"volume":2.0,"side":"sell","trader":"6","source":"8","corrects":true}"#;
+        let due = r#"{"tx":"9","id":"18446744073709551615","event_time":"1970-01-01T00:00:01Z","received_time":null,"price":1.5,"volume":2.0,"side":"sell","trader":"6","source":"8","corrects":true}"#;
         assert_eq!(said(&whole), due);
         let quote = Quote {
             market: EntityId::from_bits(7),

@@ -97,7 +97,7 @@ codes! {
     BadName = 35, "bad_name", 422;
     /// The market lives on another shard: split by the slot table of the welcome.
     WrongShard = 36, "wrong_shard", 422;
-    /// A bound of this node is reached (markets, reflexes, sessions, subscriptions).
+    /// A bound of this node is reached (markets, reflexes, sessions, subscriptions, reflexes that a history is asked of at once).
     TooMany = 37, "too_many", 422;
     /// The node is behind: wait `retry_after`, then say from which request you resume.
     Busy = 40, "busy", 429;
@@ -119,12 +119,14 @@ codes! {
     UnknownAttribute = 52, "unknown_attribute", 422;
     /// No reflex of this id.
     UnknownReflex = 53, "unknown_reflex", 422;
-    /// The reflex cannot be read or is out of its bounds.
+    /// The reflex cannot be read, is out of its bounds, or its id is 0.
     BadReflex = 54, "bad_reflex", 422;
     /// The subscriber's position lies below what is retained; the oldest one that can be served is told.
     Compacted = 55, "compacted", 409;
     /// The policy cannot be read: kinds, what is kept, or its number are out of their bounds.
     BadPolicy = 56, "bad_policy", 422;
+    /// The id has another question already: list the reflexes, or take another id.
+    ReflexConflict = 57, "reflex_conflict", 409;
     /// The node stops: connect again.
     Stopping = 60, "stopping", 503;
     /// An op of a transaction cannot be read, or its value is one that nothing may be (NaN, -0.0, too long).

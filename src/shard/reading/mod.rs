@@ -230,12 +230,13 @@ impl Shard {
         Ok(Counts::each(read.basis, first..end.max(first), there))
     }
 
-    /// `Latest`: body `market:8`; the newest tick, and its `tx` beside it.
+    /// `Latest`: body `market:8 | kind:8`, kind 1 ticks, 2 quotes; a page of `Rows` with the newest one.
     fn newest(&self, read: &Read) -> Result<Rows, Unanswered> {
         let mut cursor = Cursor::new(&read.body);
-        let market = EntityId::from_bits(cursor.u64().map_err(bad)?);
+        let (market, kind) = (EntityId::from_bits(cursor.u64().map_err(bad)?), cursor.u64().map_err(bad)?);
         cursor.end().map_err(bad)?;
-        Rows::newest(&self.here(), read.basis, market)
+        let kind = Attribute::from_number(kind).ok_or(Refusal::of(Code::BadBody))?;
+        Rows::newest(&self.here(), read.basis, kind, market)
     }
 
     /// `Rows`: body `market:8 | kind:8 | from row:8 | since tx:8 | from ns:8 | to ns:8 | limit:8`, kind 1 ticks, 2 quotes;

@@ -58,20 +58,21 @@ impl Rows {
         filter: Filter,
         limit: usize,
     ) -> Result<Self, Unanswered> {
-        let mut page = Self::new(basis, kind, market, filter, Wanted::Page(limit.min(ROWS_PER_PAGE)));
-        match kind {
-            Attribute::Tick => page.begin(here.ticks)?,
-            Attribute::Quote => page.begin(here.quotes)?,
-            Attribute::Market => return Err(Refusal::of(Code::BadBody).into()),
-        }
-        Ok(page)
+        Self::begun(here, Self::new(basis, kind, market, filter, Wanted::Page(limit.min(ROWS_PER_PAGE))))
     }
 
-    /// The newest tick. **Errors:** as above.
-    pub fn newest(here: &Here<'_>, basis: Tx, market: EntityId) -> Result<Self, Unanswered> {
-        let mut newest = Self::new(basis, Attribute::Tick, market, Filter::default(), Wanted::Newest);
-        newest.begin(here.ticks)?;
-        Ok(newest)
+    /// The newest row. **Errors:** as above.
+    pub fn newest(here: &Here<'_>, basis: Tx, kind: Attribute, market: EntityId) -> Result<Self, Unanswered> {
+        Self::begun(here, Self::new(basis, kind, market, Filter::default(), Wanted::Newest))
+    }
+
+    fn begun(here: &Here<'_>, mut rows: Self) -> Result<Self, Unanswered> {
+        match rows.kind {
+            Attribute::Tick => rows.begin(here.ticks)?,
+            Attribute::Quote => rows.begin(here.quotes)?,
+            Attribute::Market => return Err(Refusal::of(Code::BadBody).into()),
+        }
+        Ok(rows)
     }
 
     fn new(basis: Tx, kind: Attribute, market: EntityId, filter: Filter, wanted: Wanted) -> Self {
@@ -178,19 +179,11 @@ impl Rows {
 
     fn answer(&mut self) -> Said {
         let found = std::mem::take(&mut self.found);
-        let aux = match (self.wanted, found.first()) {
-            (Wanted::Newest, Some(row)) => row.tx,
-            (Wanted::Newest, None) => 0,
-            (Wanted::Page(_), _) => u64::from(self.filter.from_row),
-        };
-        let body = match self.wanted {
-            Wanted::Newest => found.first().map(|row| bytemuck::bytes_of(&row.row).to_vec()).unwrap_or_default(),
-            Wanted::Page(_) => bytemuck::cast_slice(&found).to_vec(),
-        };
-        Said::Answer { count: found.len() as u32, aux, more: self.more, body }
+        let body = bytemuck::cast_slice(&found).to_vec();
+        Said::Answer { count: found.len() as u32, aux: self.filter.from_row.into(), more: self.more, body }
     }
 }
 
-fn stored<R: ColumnRow>(found: &myelin_index::Found<R>) -> StoredRow {
+pub(super) fn stored<R: ColumnRow>(found: &myelin_index::Found<R>) -> StoredRow {
     StoredRow { tx: found.tx.bits(), number: found.number, n: found.n, row: bytemuck::cast(found.row) }
 }

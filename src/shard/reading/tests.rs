@@ -28,6 +28,7 @@ fn empty() -> Shard {
     let mut shard = Shard::new(0, 1, &Limits::lean());
     let market = shard.markets.create(Tx::from_bits(1), MarketName::new("a").unwrap(), MarketFlags(0)).unwrap().id;
     shard.ticks.add_market(market, MarketOptions::default());
+    shard.quotes.add_market(market, MarketOptions::default());
     shard
 }
 
@@ -203,12 +204,15 @@ fn what_stands_in_a_sealed_block_is_read_by_the_reader_thread_and_what_memory_kn
     }
     // The newest row itself stands in the block.
     for (basis, id, trips) in [(newest, 2 * SEALED_ROWS, 0), (edge, SEALED_ROWS, 1), (middle, SEALED_ROWS / 2, 1)] {
-        let (said, took) = read(&mut shard, Kind::Latest, &[market], basis);
-        let (count, tx, _, body) = answer(said);
-        let tick: Tick = bytemuck::pod_read_unaligned(&body);
-        assert_eq!((count, tx, tick.id, took), (1, id + 1, id, trips), "as of {basis}");
+        let (said, took) = read(&mut shard, Kind::Latest, &[market, 1], basis);
+        let (count, behind, more, body) = answer(said);
+        let found: StoredRow = bytemuck::pod_read_unaligned(&body);
+        let tick: Tick = bytemuck::cast(found.row);
+        assert_eq!((count, behind, more, took), (1, id, false, trips), "as of {basis}");
+        assert_eq!((found.tx, u64::from(found.number), tick.id), (id + 1, id - 1, id), "as of {basis}");
     }
-    assert_eq!(answer(read(&mut shard, Kind::Latest, &[market], 1).0).0, 0, "before all rows");
+    assert_eq!(answer(read(&mut shard, Kind::Latest, &[market, 1], 1).0).0, 0, "before all rows");
+    assert_eq!(answer(read(&mut shard, Kind::Latest, &[market, 2], newest).0).0, 0, "of quotes there are none");
 }
 
 #[test]

@@ -177,7 +177,7 @@ impl fmt::Display for EntityId {
     }
 }
 
-/// A market name that was checked: 1..=200 bytes, no white space, no control characters.
+/// A market name that was checked: 1..=200 bytes, no white space, control characters or `*`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct MarketName<'a>(&'a str);
 
@@ -188,7 +188,7 @@ pub enum NameError {
     Empty,
     /// More than 200 bytes.
     TooLong,
-    /// White space or a control character, at this byte.
+    /// White space, a control character or `*`, at this byte.
     BadCharacter {
         /// Where in the name.
         at: usize,
@@ -200,7 +200,9 @@ impl fmt::Display for NameError {
         match self {
             Self::Empty => f.write_str("a market name is empty"),
             Self::TooLong => f.write_str("a market name is longer than 200 bytes"),
-            Self::BadCharacter { at } => write!(f, "a market name has white space or a control character at byte {at}"),
+            Self::BadCharacter { at } => {
+                write!(f, "a market name has white space, a control character or * at byte {at}")
+            }
         }
     }
 }
@@ -211,7 +213,7 @@ impl<'a> MarketName<'a> {
     /// **Units:** bytes.
     pub const MAX_BYTES: usize = 200;
 
-    /// Checks the name once.
+    /// Checks the name once: no blanks, and no `*`, which patterns of names have.
     pub fn new(name: &'a str) -> Result<Self, NameError> {
         if name.is_empty() {
             return Err(NameError::Empty);
@@ -219,7 +221,7 @@ impl<'a> MarketName<'a> {
         if name.len() > Self::MAX_BYTES {
             return Err(NameError::TooLong);
         }
-        match name.char_indices().find(|(_, c)| c.is_whitespace() || c.is_control()) {
+        match name.char_indices().find(|(_, c)| c.is_whitespace() || c.is_control() || *c == '*') {
             Some((at, _)) => Err(NameError::BadCharacter { at }),
             None => Ok(Self(name)),
         }
@@ -271,6 +273,7 @@ mod tests {
         assert_eq!(MarketName::new(""), Err(NameError::Empty));
         assert_eq!(MarketName::new("a b"), Err(NameError::BadCharacter { at: 1 }));
         assert_eq!(MarketName::new("a\n"), Err(NameError::BadCharacter { at: 1 }));
+        assert_eq!(MarketName::new("*"), Err(NameError::BadCharacter { at: 0 }), "it would be taken for all markets");
         assert!(MarketName::new("binance-spot:BTCUSDT").is_ok());
     }
 }

@@ -150,6 +150,7 @@ pub(crate) fn of_refusal(refusal: &Refusal) -> Exit {
             | Code::SessionGap
             | Code::OutcomeForgotten
             | Code::IdConflict
+            | Code::ReflexConflict
             | Code::CompareFailed
             | Code::NotUnique,
         ) => Exit::Conflict,

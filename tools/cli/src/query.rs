@@ -164,7 +164,7 @@ async fn rows<R: Said>(args: RowsArgs, io: &mut Io<'_>) -> Result<Exit, Failure>
         let page = client.rows_of::<R>(market.id, next, at).await?;
         // Every further page is of the same moment as the first.
         at = At::as_of(page.basis);
-        lines.extend(page.value.rows.into_iter().map(|(tx, n, row)| row.line(&market.name, tx, n)));
+        lines.extend(page.value.rows.into_iter().map(|found| found.row.line(&market.name, found.tx, found.n)));
         stretch = page.value.next;
     }
     all(io, args.common.output, &lines)?;
@@ -175,10 +175,10 @@ async fn rows<R: Said>(args: RowsArgs, io: &mut Io<'_>) -> Result<Exit, Failure>
 async fn as_of<R: Said>(tx: Tx, market: String, common: Common, io: &mut Io<'_>) -> Result<Exit, Failure> {
     let client = common.connect().await?;
     let market = args::market(&client, &market).await?;
-    let Some((tx, n, row)) = client.newest::<R>(market.id, At::as_of(tx)).await?.value else {
+    let Some(found) = client.newest::<R>(market.id, At::as_of(tx)).await?.value else {
         return Err(Failure::negative(format!("{} had no row as of {tx}", market.name)));
     };
-    all(io, common.output, &[row.line(&market.name, tx, n)])?;
+    all(io, common.output, &[found.row.line(&market.name, found.tx, found.n)])?;
     Ok(Exit::Ok)
 }
 

@@ -79,8 +79,12 @@ struct Fired {
     received_ns: Option<String>,
     /// When the tick was on stable storage, likewise.
     durable_ns: Option<String>,
+    /// When it was committed, likewise: on one node when it was durable.
+    committed_ns: Option<String>,
     /// When it fired, likewise.
     fired_ns: Option<String>,
+    /// When the node said it, likewise, also where it comes from history.
+    sent_ns: String,
 }
 
 #[derive(Serialize)]
@@ -122,7 +126,9 @@ impl Line for Fired {
         "replayed",
         "received_ns",
         "durable_ns",
+        "committed_ns",
         "fired_ns",
+        "sent_ns",
     ];
 
     fn cells(&self) -> Vec<String> {
@@ -150,7 +156,9 @@ impl Line for Fired {
             self.replayed.to_string(),
             text(&self.received_ns),
             text(&self.durable_ns),
+            text(&self.committed_ns),
             text(&self.fired_ns),
+            self.sent_ns.clone(),
         ]
     }
 }
@@ -175,16 +183,12 @@ pub(crate) async fn run(args: Args, house: &House, io: &mut Io<'_>) -> Result<Ex
     let mut stop = Stop::listen(io)?;
     let id = registration.as_ref().map(|(id, _)| *id).or(args.id).unwrap_or_default();
     let ours = registration.is_some() && args.id.is_none();
-    let mut stands = false;
     let watched = tokio::select! {
-        watched = watch(&client, id, registration, &mut stands, &args, house, io) => watched,
-        _ = stop.asked() => {
-            // The registration may be under way.
-            stands = true;
-            Ok(Exit::Ok)
-        }
+        watched = watch(&client, id, registration, &args, house, io) => watched,
+        _ = stop.asked() => Ok(Exit::Ok),
     };
-    if ours && stands {
+    // Also where a signal came while it was being registered, or one shard refused it: it may stand on the others.
+    if ours {
         let ids = [id];
         let removed = tokio::select! {
             removed = client.remove(&ids) => removed.map_err(Failure::from),
@@ -216,8 +220,7 @@ async fn register(client: &Client, id: u64, bytes: &[u8]) -> Result<Vec<(u16, Tx
         Ok(registered) => return Ok(registered),
         Err(error) => error,
     };
-    let bad = matches!(&refused, Error::Refused(why) if why.code == Some(Code::BadReflex));
-    if bad && client.list_reflexes().await?.iter().any(|(other, _)| *other == id) {
+    if matches!(&refused, Error::Refused(why) if why.code == Some(Code::ReflexConflict)) {
         let message =
             format!("reflex {id} is another question already: see `myelin reflex list`, or take another --id");
         return Err(Failure::Said { exit: Exit::Conflict, message });
@@ -244,12 +247,10 @@ fn positions(registered: &[(u16, Tx)]) -> Vec<(u16, FiringPlace)> {
     registered.iter().map(|(shard, tx)| (*shard, FiringPlace::behind_tx(*tx))).collect()
 }
 
-/// `stands` = the question is registered.
 async fn watch(
     client: &Client,
     id: u64,
     registration: Option<(u64, Vec<u8>)>,
-    stands: &mut bool,
     args: &Args,
     house: &House,
     io: &mut Io<'_>,
@@ -258,7 +259,6 @@ async fn watch(
         Some((id, bytes)) => positions(&register(client, id, &bytes).await?),
         None => Vec::new(),
     };
-    *stands = true;
     if io.err_is_terminal {
         io.say(&format!("listening to reflex {id}; Ctrl-C ends"))?;
     }
@@ -322,7 +322,9 @@ fn fired(firing: &Firing, now_ns: i64, market: String, house: &House) -> Fired {
         replayed: firing.replayed,
         received_ns: ns(row.received_ns),
         durable_ns: ns(row.durable_ns),
+        committed_ns: ns(row.durable_ns),
         fired_ns: ns(row.fired_ns),
+        sent_ns: firing.sent_ns.to_string(),
     }
 }
 

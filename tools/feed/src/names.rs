@@ -51,7 +51,7 @@ impl Names {
             NameRefused::Bad(match error {
                 NameError::Empty => "a market name",
                 NameError::TooLong => "a market name of at most 200 bytes",
-                NameError::BadCharacter { .. } => "a market name without white space and control characters",
+                NameError::BadCharacter { .. } => "a market name without white space, control characters and *",
             })
         })?;
         if self.names.len() >= self.limit {
@@ -79,7 +79,7 @@ mod tests {
         }
         assert_eq!(
             names.index_of(b"one more"),
-            Err(NameRefused::Bad("a market name without white space and control characters"))
+            Err(NameRefused::Bad("a market name without white space, control characters and *"))
         );
         assert_eq!(names.index_of(b"one-more"), Err(NameRefused::Full));
         assert_eq!(names.index_of(b"venue:999"), Ok(999));

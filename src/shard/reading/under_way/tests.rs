@@ -1,15 +1,14 @@
 //! Whatever becomes of the rows between two slices, a read gives what one pass at its moment gave, or is refused.
 
 use super::super::counts::Counted;
+use super::super::rows::stored;
 use super::super::sums::Wanted;
 use super::*;
 use crate::shard::reply::Reply;
 use myelin_datom::{MarketName, received_delta};
 use myelin_exact::Totals;
 use myelin_index::{ColumnsConfig, Filter, MarketIx, MarketOptions, Retention, Run, merge};
-use myelin_wire::{
-    Attribute, BarRow, By, Code, Kind, MarketFlags, StoredRow, TopAsk, TopRow, VwapRow, write_market_row,
-};
+use myelin_wire::{Attribute, BarRow, By, Code, Kind, MarketFlags, TopAsk, TopRow, VwapRow, write_market_row};
 use proptest::prelude::*;
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -141,15 +140,14 @@ impl World {
             Form::Page(limit) => {
                 let mut rows = Vec::new();
                 self.ticks.view(self.ticks.market_ix(ask.market).unwrap(), basis)?.rows(&ask.filter, |found| {
-                    let row = bytemuck::cast(found.row);
-                    rows.push(StoredRow { tx: found.tx.bits(), number: found.number, n: found.n, row });
+                    rows.push(stored(&found));
                     if rows.len() < *limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
                 })?;
                 Ok(bytemuck::cast_slice(&rows).to_vec())
             }
             Form::Newest => {
                 let newest = self.ticks.view(self.ticks.market_ix(ask.market).unwrap(), basis)?.latest()?;
-                Ok(newest.map(|found| bytemuck::bytes_of(&found.row).to_vec()).unwrap_or_default())
+                Ok(newest.map(|found| bytemuck::bytes_of(&stored(&found)).to_vec()).unwrap_or_default())
             }
         }
     }
@@ -277,7 +275,7 @@ fn reading(world: &World, ask: Asked, basis: Tx) -> Result<Reading, Unanswered> 
         Form::Count => Walk::Counts(Counts::of(basis, Counted::Ticks, to_come)),
         Form::Each => Walk::Counts(Counts::each(basis, all.clone(), all.end)),
         Form::Page(limit) => Walk::Rows(Rows::page(&world.here(), basis, Attribute::Tick, market, filter, limit)?),
-        Form::Newest => Walk::Rows(Rows::newest(&world.here(), basis, market)?),
+        Form::Newest => Walk::Rows(Rows::newest(&world.here(), basis, Attribute::Tick, market)?),
     };
     Ok(Reading::new(1, &read, walk))
 }
