@@ -192,7 +192,7 @@ fn name_of(attribute: &AttributeName<'_>) -> String {
 }
 
 /// The refusal, with the name that nobody knows in it.
-fn named(error: Error, attribute: Option<&AttributeName<'_>>) -> Failure {
+pub(crate) fn named(error: Error, attribute: Option<&AttributeName<'_>>) -> Failure {
     match (error, attribute) {
         (Error::Refused(refusal), Some(attribute)) if refusal.code == Some(Code::UnknownAttribute) => {
             let message = format!("'{}': {}", name_of(attribute), refusal.message);

@@ -56,9 +56,9 @@ pub struct House {
 pub enum Command {
     /// Sends a file of ticks or quotes; sending it again changes nothing.
     Ingest(ingest::Args),
-    /// Counts the rows that have an attribute, now or as of any transaction.
+    /// Counts rows or facts of an attribute, now or as of any transaction.
     Count(count::Args),
-    /// Asks for facts as of a moment.
+    /// The newest row of a market as of a moment, or stretches of its rows.
     Query(query::QueryArgs),
     /// Open, high, low, close and volume of a market per interval of event time.
     Bars(query::BarsArgs),
@@ -66,7 +66,7 @@ pub enum Command {
     Vwap(query::VwapArgs),
     /// The greatest markets by count, volume, notional, price or move.
     Top(top::Args),
-    /// What ticks come to: count, least and greatest price, sums and averages, rounded once
+    /// What ticks come to: count, least and greatest price, sums and averages, rounded once.
     Totals(totals::Args),
     /// Registers a standing question and prints what fires, as it fires.
     Watch(watch::Args),

@@ -4,8 +4,9 @@
 //!   Ctrl-C (SIGINT) | SIGTERM | a closed terminal (SIGHUP) | the other end of stdout's pipe is closed -> asked()
 //! ```
 //!
-//! From [`Stop::signals`] on a signal ends nothing by itself: whoever listens cleans up, and ends. Deliberately absent: what
-//! cannot be heard (`kill -9`), and a write that nobody takes up: it waits until its reader reads, or leaves.
+//! From [`Stop::signals`] on a signal ends nothing by itself: whoever listens cleans up, and ends. One that whoever started us
+//! had told us to ignore (`nohup`, the background of a script) stays ignored. Deliberately absent: what cannot be heard
+//! (`kill -9`), and a write that nobody takes up: it waits until its reader reads, or leaves.
 
 use crate::exit::{Exit, Failure};
 use crate::output::Io;
@@ -41,9 +42,9 @@ impl From<Why> for Exit {
 
 /// Listens for the end.
 pub(crate) struct Stop {
-    interrupt: Signal,
-    terminate: Signal,
-    hang_up: Signal,
+    interrupt: Option<Signal>,
+    terminate: Option<Signal>,
+    hang_up: Option<Signal>,
     /// Our end of stdout, where it has another one: a file is always there. Nothing is written by this way.
     stdout: Option<Sender>,
 }
@@ -59,10 +60,15 @@ impl Stop {
 
     /// From here on signals are heard.
     pub(crate) fn signals() -> Result<Self, Failure> {
+        let ignored = ignored();
+        let heard = |kind: SignalKind| {
+            let is_ignored = ignored >> (kind.as_raw_value() - 1) & 1 == 1;
+            if is_ignored { Ok(None) } else { signal(kind).map(Some) }
+        };
         Ok(Self {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-            hang_up: signal(SignalKind::hangup())?,
+            interrupt: heard(SignalKind::interrupt())?,
+            terminate: heard(SignalKind::terminate())?,
+            hang_up: heard(SignalKind::hangup())?,
             stdout: None,
         })
     }
@@ -86,10 +92,24 @@ impl Stop {
             }
         };
         tokio::select! {
-            _ = interrupt.recv() => Why::Interrupted,
-            _ = terminate.recv() => Why::Terminated,
-            _ = hang_up.recv() => Why::HungUp,
+            () = came(interrupt) => Why::Interrupted,
+            () = came(terminate) => Why::Terminated,
+            () = came(hang_up) => Why::HungUp,
             () = unread => Why::Unread,
         }
     }
+}
+
+async fn came(signal: &mut Option<Signal>) {
+    match signal {
+        Some(signal) => drop(signal.recv().await),
+        None => std::future::pending().await,
+    }
+}
+
+/// Signals that were ignored when we were started, a bit each, the first for number 1; none where the system does not say.
+fn ignored() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
 }

@@ -84,13 +84,13 @@ struct Entry {
     ask_volume: Option<f64>,
     event_time: Option<String>,
     received_time: Option<String>,
+    /// Whom a fact is about.
+    entity: Option<String>,
     id: Option<String>,
     trader: Option<String>,
     source: Option<String>,
     corrects: Option<bool>,
     number: u32,
-    /// Whom a fact is about.
-    entity: Option<String>,
     #[serde(rename = "type")]
     value_type: Option<&'static str>,
     /// False where it was retracted.
@@ -227,17 +227,11 @@ async fn known(client: &Client, ident: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-/// **Errors:** `since` is still to come, as a read as of it would say; what is stored until then would be left out.
+/// **Errors:** `since` is still to come, as a read as of it says; what is stored until then would be left out.
 async fn begun(client: &Client, since: Tx) -> Result<(), Failure> {
-    let now = client.now().await?;
-    if since.millis() > now.millis().saturating_add(AHEAD_MS) {
-        return Err(Failure::negative(format!("future: transaction {since} is still to come, it is {now} now")));
-    }
+    client.count(Attribute::Market, None, At::as_of(since)).await?;
     Ok(())
 }
-
-/// As far ahead of its clock as a node waits for a moment. **Units:** milliseconds.
-const AHEAD_MS: u64 = 250;
 
 async fn line(entry: TailEntry, names: &mut Names) -> Result<Entry, Failure> {
     let some = |id: u64| (id != 0).then(|| id.to_string());
