@@ -83,8 +83,8 @@ fn mutated_segments_are_refused_or_cut_and_no_record_is_invented() {
         }
         log.disk.change(file, |bytes| bytes.clone_from(original));
     }
-    report("mutated-segments", &format!("{whole} unharmed, {refused} refused, 0 accepted wrongly"));
     assert!(refused > whole / 10);
+    report("mutated-segments", &format!("{whole} unharmed, {refused} refused, 0 accepted wrongly"));
 }
 
 /// Checksums are no defence against a forger; bounds are.
@@ -109,8 +109,8 @@ fn headers_with_a_right_checksum_and_wrong_fields_do_not_panic() {
             Err(error) => panic!("{error}"),
         }
     }
-    report("forged-headers", &format!("all behind the checksum, {passed} in bounds, {refused} refused"));
     assert!(refused > 0);
+    report("forged-headers", &format!("all behind the checksum, {passed} in bounds, {refused} refused"));
 }
 
 #[test]
@@ -139,8 +139,8 @@ fn segment_headers_with_a_right_checksum_and_wrong_fields_do_not_panic() {
         }
         log.disk.change(segment, |bytes| *bytes = original);
     }
-    report("forged-segment-headers", &format!("all behind the checksum, {passed} in bounds, {refused} refused"));
     assert!(refused > passed);
+    report("forged-segment-headers", &format!("all behind the checksum, {passed} in bounds, {refused} refused"));
 }
 
 #[test]
@@ -180,8 +180,8 @@ fn mutated_hard_states_are_read_whole_from_the_other_copy_or_refused() {
         }
         disk.change("hard-state", |bytes| bytes.clone_from(&original));
     }
-    report("mutated-hard-states", &format!("{whole} read whole from one copy or the other"));
     assert!(whole > 0);
+    report("mutated-hard-states", &format!("{whole} read whole from one copy or the other"));
 }
 
 /// A payload may hold what looks like records of this very place in the log; who does not know the log's id cannot make
