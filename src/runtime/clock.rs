@@ -16,8 +16,3 @@ pub fn monotonic_ns() -> u64 {
 pub fn unix_ns() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as i64)
 }
-
-/// The wall clock as a leader stamps it. **Units:** milliseconds since the Unix epoch.
-pub fn unix_millis() -> u64 {
-    (unix_ns() / 1_000_000) as u64
-}

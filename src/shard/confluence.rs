@@ -190,11 +190,6 @@ impl Confluence {
         last
     }
 
-    /// The shards that are asked.
-    pub fn shards(&self) -> impl Iterator<Item = u16> {
-        self.asked.keys().copied()
-    }
-
     /// Every row up to this transaction was given; none when there is no market.
     #[must_use]
     pub fn merged(&self) -> Option<Tx> {

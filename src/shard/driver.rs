@@ -102,7 +102,7 @@ pub struct Core {
     sync_under_way: bool,
     to_seal: ThreadProducer<SealJob>,
     to_reader: ThreadProducer<Trip>,
-    /// The shard whose long reads go on next.
+    /// The shard whose reads go on next.
     reads_next: usize,
     /// The job under way, or one that failed and waits to be given again.
     sealing: Sealing,
@@ -345,7 +345,7 @@ impl Core {
         }
     }
 
-    /// One slice of firings and of a long read; the react task goes on if there are more.
+    /// One slice of firings and of a read; the react task goes on if there are more.
     pub fn push_firings(&mut self) -> bool {
         let now = Self::now();
         let mut more = false;
@@ -383,7 +383,7 @@ impl Core {
         self.react_bell = Some(waker.clone());
     }
 
-    /// Every 20 ms: the mark of an idle log, sealing that is due, parcels that waited.
+    /// Every 20 ms, or 60 while nothing happens: the mark of an idle log, sealing that is due, parcels that waited.
     pub fn housekeeping(&mut self) {
         let now = Self::now();
         let (end, synced) = (self.log.tail().end_lsn(), self.log.tail().synced_upto());

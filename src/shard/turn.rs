@@ -51,12 +51,6 @@ impl Work {
         self.done = self.done.saturating_add(units);
     }
 
-    /// What is left of the turn.
-    #[must_use]
-    pub const fn left(&self) -> u32 {
-        self.left
-    }
-
     /// So many bytes were written.
     pub const fn spend_bytes(&mut self, bytes: usize) {
         self.spend((bytes / UNIT_BYTES) as u32);

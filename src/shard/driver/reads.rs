@@ -1,4 +1,4 @@
-//! Long reads: one slice a turn here, and the way to the reader thread and back.
+//! Reads of rows: one slice a turn here, and the way to the reader thread and back.
 //!
 //! ```text
 //!   react task, or a batch applied -> a slice of one shard's read -> answer
@@ -13,7 +13,7 @@ use crate::shard::Shard;
 use crate::shard::reading::Trip;
 
 impl Core {
-    /// One slice of one long read. True when there is another at once.
+    /// One slice of one read. True when there is another at once.
     pub(super) fn read_on(&mut self) -> bool {
         let count = self.shards.len();
         let turn = (0..count).map(|n| (self.reads_next + n) % count).find(|at| self.shards[*at].has_readings());

@@ -12,8 +12,8 @@
 //! A read is a walk (`sums.rs`, `counts.rs`, `rows.rs`) as of a basis that was fixed when it began; rows that arrive later are
 //! behind it. What it has come to travels along with it, so wherever rows are sealed, frozen or merged meanwhile, it goes on
 //! at the next row. Rows that retention takes before they were read end it as `below_horizon`; it never answers with fewer.
-//! Two lanes: what may take seconds never keeps a count or a page waiting for a place. Invariants: a turn looks at no more
-//! than [`ROWS_PER_TURN`] rows, whoever asks for how much; so many reads of a lane are under way at once, so many more wait,
+//! Two queues: what may take seconds never keeps a count or a page waiting for a place. Invariants: a turn looks at no more
+//! than [`ROWS_PER_TURN`] rows, whoever asks for how much; so many reads of a queue are under way at once, so many more wait,
 //! and a further one is told `Busy`; a client that leaves ends its reads. Deliberately absent: facts, which `ask.rs` answers.
 
 mod counts;
@@ -66,7 +66,7 @@ struct Away {
 }
 
 /// Reads of one kind, and their places.
-struct Lane {
+struct Queue {
     under_way_max: usize,
     waiting_max: usize,
     waiting: VecDeque<Box<Reading>>,
@@ -74,7 +74,7 @@ struct Lane {
     away: usize,
 }
 
-impl Lane {
+impl Queue {
     const fn new(under_way_max: usize, waiting_max: usize) -> Self {
         Self { under_way_max, waiting_max, waiting: VecDeque::new(), here: VecDeque::new(), away: 0 }
     }
@@ -97,8 +97,8 @@ impl Lane {
 
 /// The reads of a shard.
 pub struct Readings {
-    long: Lane,
-    short: Lane,
+    long: Queue,
+    short: Queue,
     /// Whose slice comes next, where both have one.
     long_is_next: bool,
     leaving: VecDeque<Trip>,
@@ -112,8 +112,8 @@ pub struct Readings {
 impl Default for Readings {
     fn default() -> Self {
         Self {
-            long: Lane::new(LONG_MAX, LONG_WAITING_MAX),
-            short: Lane::new(SHORT_MAX, SHORT_WAITING_MAX),
+            long: Queue::new(LONG_MAX, LONG_WAITING_MAX),
+            short: Queue::new(SHORT_MAX, SHORT_WAITING_MAX),
             long_is_next: false,
             leaving: VecDeque::new(),
             away: Vec::new(),
@@ -139,8 +139,8 @@ impl Readings {
         let gone = |away: &Away| away.gone.swap(true, Relaxed);
         let away = self.away.iter().filter(|away| !gone(away)).map(|away| (away.from, away.header));
         let Self { long, short, .. } = self;
-        let lanes = [&mut long.waiting, &mut long.here, &mut short.waiting, &mut short.here];
-        let here = lanes.into_iter().flat_map(|lane| lane.drain(..)).map(|one| (one.from(), one.header()));
+        let queues = [&mut long.waiting, &mut long.here, &mut short.waiting, &mut short.here];
+        let here = queues.into_iter().flat_map(|queue| queue.drain(..)).map(|one| (one.from(), one.header()));
         here.chain(away).collect()
     }
 
@@ -150,7 +150,7 @@ impl Readings {
         self.turn_rows_max
     }
 
-    fn lane(&mut self, long: bool) -> &mut Lane {
+    fn queue(&mut self, long: bool) -> &mut Queue {
         if long { &mut self.long } else { &mut self.short }
     }
 }
@@ -160,24 +160,24 @@ impl Shard {
     pub(super) fn begin_reading(&mut self, read: &Read) -> Result<(), Unanswered> {
         let walk = self.walk(read)?;
         let long = walk.is_long();
-        if self.readings.lane(long).waiting.len() >= self.readings.lane(long).waiting_max {
+        if self.readings.queue(long).waiting.len() >= self.readings.queue(long).waiting_max {
             return Err(self.busy(self.now).into());
         }
         self.readings.begun += 1;
         let mut reading = Box::new(Reading::new(self.readings.begun, read, walk));
-        let lane = self.readings.lane(long);
+        let queue = self.readings.queue(long);
         // Who comes later does not overtake: an answer at once is for whom nobody waits in front of.
         if !long
-            && lane.waiting.is_empty()
-            && lane.here.is_empty()
+            && queue.waiting.is_empty()
+            && queue.here.is_empty()
             && let Step::Answer(said) = self.slice(&mut reading)?
         {
             self.say(read.from, read.header.session, read.header.request, read.basis, said);
             return Ok(());
         }
-        let lane = self.readings.lane(long);
-        lane.waiting.push_back(reading);
-        lane.let_in();
+        let queue = self.readings.queue(long);
+        queue.waiting.push_back(reading);
+        queue.let_in();
         Ok(())
     }
 
@@ -309,16 +309,16 @@ impl Shard {
         !self.readings.long.here.is_empty() || !self.readings.short.here.is_empty()
     }
 
-    /// One slice of one read: at most [`ROWS_PER_TURN`] rows. Reads of a lane in turn, and the lanes in turn.
+    /// One slice of one read: at most [`ROWS_PER_TURN`] rows. Reads of a queue in turn, and the queues in turn.
     ///
     /// **Errors:** what it needs could not be read.
     pub fn read_on(&mut self) -> Result<(), ShardError> {
         let readings = &mut self.readings;
         let long = readings.short.here.is_empty() || readings.long_is_next && !readings.long.here.is_empty();
         readings.long_is_next = !long;
-        let Some(mut reading) = readings.lane(long).here.pop_front() else { return Ok(()) };
+        let Some(mut reading) = readings.queue(long).here.pop_front() else { return Ok(()) };
         match self.slice(&mut reading) {
-            Ok(Step::More) => self.readings.lane(long).here.push_back(reading),
+            Ok(Step::More) => self.readings.queue(long).here.push_back(reading),
             Ok(Step::Away) => self.leave(reading),
             Ok(Step::Answer(said)) => {
                 let (from, header) = (reading.from(), reading.header());
@@ -327,11 +327,11 @@ impl Shard {
             Err(Unanswered::Refused(refusal)) => self.refuse(reading.from(), &reading.header(), refusal),
             Err(Unanswered::Failed(error)) => {
                 // Who asked is told when the shard stops.
-                self.readings.lane(long).here.push_front(reading);
+                self.readings.queue(long).here.push_front(reading);
                 return Err(error.into());
             }
         }
-        self.readings.lane(long).let_in();
+        self.readings.queue(long).let_in();
         Ok(())
     }
 
@@ -346,7 +346,7 @@ impl Shard {
     fn leave(&mut self, reading: Box<Reading>) {
         let (number, from, header, gone) = (reading.number(), reading.from(), reading.header(), reading.gone());
         let long = reading.is_long();
-        self.readings.lane(long).away += 1;
+        self.readings.queue(long).away += 1;
         self.readings.away.push(Away { number, long, from, header, gone });
         self.readings.leaving.push_back(Trip::new(self.number, reading, self.ticks.sealed(), self.quotes.sealed()));
     }
@@ -365,12 +365,12 @@ impl Shard {
         // Who asked for what cannot be read stays in the list, and is told when the shard stops.
         result?;
         let away = self.readings.away.swap_remove(at);
-        let lane = self.readings.lane(away.long);
-        lane.away -= 1;
+        let queue = self.readings.queue(away.long);
+        queue.away -= 1;
         if !away.gone.load(Relaxed) {
-            lane.here.push_back(reading);
+            queue.here.push_back(reading);
         }
-        lane.let_in();
+        queue.let_in();
         Ok(())
     }
 }

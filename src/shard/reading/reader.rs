@@ -5,9 +5,10 @@
 //!   core --Trip { what the read has come to, Sealed }--> reader thread: up to a million rows --Trip--> core
 //! ```
 //!
-//! Short reads (a page, a count) go first: they never wait for more than one trip of a long one. A trip has a bound, so that the reads of several clients come in turn, and ends early when who asked has left. The files
-//! it read are let go here as well: giving a map back is no work for a core. Invariant: one ring there and one back, each
-//! with a place for every read that can be under way. Deliberately absent: which rows (`walk.rs`), and tasks of its own.
+//! Short reads (a page, a count) go first: they never wait for more than one trip of a long one. A trip has a bound, so that
+//! the reads of several clients come in turn, and ends early when who asked has left. The files it read are let go here as
+//! well: giving a map back is no work for a core. Invariant: one ring there and one back, each with a place for every read
+//! that can be under way. Deliberately absent: which rows (`sums.rs`, `counts.rs`, `rows.rs`), and tasks of its own.
 
 use super::under_way::Reading;
 use super::{LONG_MAX, SHORT_MAX};
