@@ -4,6 +4,7 @@
 //! The writer ends the connection, once everything is said that is owed.
 
 use crate::line::{Sink, Source};
+use crate::runtime;
 use crate::shard::ConnId;
 use crate::shard::driver::{Core, Taken};
 use futures_lite::future;
@@ -53,6 +54,7 @@ pub async fn read(core: Rc<RefCell<Core>>, id: ConnId, mut source: Source) {
             taken += len;
             match verdict {
                 Taken::More => break,
+                Taken::Later => runtime::let_others_go().await,
                 Taken::Close => {
                     core.borrow_mut().close_when_said(id);
                     break 'connection;

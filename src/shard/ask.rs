@@ -35,6 +35,11 @@ impl Waiting {
         self.reads.retain(|read| read.from != conn);
     }
 
+    /// The moment of the next one has come.
+    pub fn is_due(&self, applied: LogIndex) -> bool {
+        self.reads.front().is_some_and(|read| read.behind <= applied)
+    }
+
     /// Nobody is answered any more: who asked, and what.
     pub fn give_up(&mut self) -> Vec<(ConnId, Header)> {
         self.reads.drain(..).map(|read| (read.from, read.header)).collect()
@@ -50,6 +55,14 @@ pub(super) struct Read {
     pub(super) basis: Tx,
     /// Applied when this entry is.
     behind: LogIndex,
+}
+
+#[cfg(test)]
+impl Shard {
+    /// A read whose moment has come.
+    pub(super) fn wait_with(&mut self, read: Read) {
+        self.waiting.reads.push_back(read);
+    }
 }
 
 #[cfg(test)]
@@ -118,16 +131,18 @@ impl Shard {
         Ok(())
     }
 
-    /// Answers the reads whose moment has come.
+    /// Answers the reads whose moment has come, as far as the turn reaches.
     pub(super) fn answer_waiting(&mut self) -> Result<(), ShardError> {
         let applied = self.group.applied();
-        while let Some(read) = self.waiting.reads.pop_front_if(|read| read.behind <= applied) {
+        while !self.readings.turn_is_spent()
+            && let Some(read) = self.waiting.reads.pop_front_if(|read| read.behind <= applied)
+        {
             self.answer(&read)?;
         }
         Ok(())
     }
 
-    fn answer(&mut self, read: &Read) -> Result<(), ShardError> {
+    pub(super) fn answer(&mut self, read: &Read) -> Result<(), ShardError> {
         let said = match read.kind {
             Kind::Count if is_of_markets(&read.body) => self.count_markets(read),
             // The answer comes at once or when they were read, some rows a turn.
@@ -150,7 +165,12 @@ impl Shard {
             _ => Err(Unanswered::Refused(Refusal::of(Code::UnknownKind))),
         };
         match said {
-            Ok(said) => self.say(read.from, read.header.session, read.header.request, read.basis, said),
+            Ok(said) => {
+                if let Said::Answer { body, .. } = &said {
+                    self.readings.answered(body.len());
+                }
+                self.say(read.from, read.header.session, read.header.request, read.basis, said);
+            }
             Err(Unanswered::Refused(refusal)) => self.refuse(read.from, &read.header, refusal),
             Err(Unanswered::Failed(error)) => return Err(error.into()),
         }

@@ -85,6 +85,7 @@ impl Log {
         while shard.push_firings(NOW).expect("no subscriber stops a shard") {}
         let mut reader = super::reading::Reader::default();
         while shard.has_readings() {
+            shard.go_on_from(0);
             shard.read_on().expect("no read stops a shard");
             while let Some(trip) = shard.poll_trip() {
                 shard.is_back(reader.travel(trip)).expect("no read stops a shard");

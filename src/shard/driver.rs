@@ -104,6 +104,8 @@ pub struct Core {
     to_reader: ThreadProducer<Trip>,
     /// The shard whose reads go on next.
     reads_next: usize,
+    /// Rows that this turn has looked at for reads, in all shards.
+    turn_rows: u64,
     /// The job under way, or one that failed and waits to be given again.
     sealing: Sealing,
     /// When runs are merged, and what was pruned is given back.
@@ -152,6 +154,7 @@ impl Core {
             to_seal: parts.to_seal,
             to_reader: parts.to_reader,
             reads_next: 0,
+            turn_rows: 0,
             sealing: Sealing::Idle,
             tidying: Tidying::default(),
             checkpoint: parts.checkpoint,
@@ -243,7 +246,9 @@ impl Core {
         let Some(shard) = self.shards.iter_mut().find(|shard| shard.number() == frame.header.shard) else {
             return self.refuse(from, &frame.header, Refusal::of(Code::WrongShard));
         };
+        shard.go_on_from(self.turn_rows);
         let done = shard.frame(now, from, frame, &mut self.log);
+        self.turn_rows = shard.turn_rows();
         let reads = shard.has_readings();
         if matches!(frame.kind, Kind::Ticks | Kind::Quotes) {
             self.lap(Stage::Admit);
@@ -263,6 +268,11 @@ impl Core {
     }
 
     // ---- the turn
+
+    /// What happens from here on is another turn's: others went first.
+    const fn begin_turn(&mut self) {
+        self.turn_rows = 0;
+    }
 
     /// Sends what gathered to the disk, and what was said to whom it concerns.
     fn turn(&mut self) {
@@ -297,6 +307,7 @@ impl Core {
     pub fn synced(&mut self, synced: Synced) {
         let disk = Disk::of(&synced);
         let Synced { batch, result, at_us, .. } = synced;
+        self.begin_turn();
         self.sync_under_way = false;
         if let Err(error) = result {
             return self.fail(&error);
@@ -320,9 +331,11 @@ impl Core {
             let tx = myelin_datom::Tx::from_bits(record.header.tx);
             let entry = Committed { index, tx, kind: record.header.kind, payload: record.payload };
             let waiting = Waiting::at(shard);
+            shard.go_on_from(self.turn_rows);
             if let Err(error) = shard.apply(durable, entry) {
                 return self.fail(&error);
             }
+            self.turn_rows = shard.turn_rows();
             oldest.note(shard, &waiting);
         }
         let done = Self::now();
@@ -331,7 +344,7 @@ impl Core {
         self.log.tail().recycle(batch);
         self.turn();
         self.note_batch(disk, done, &oldest);
-        self.push_firings();
+        self.push_slices();
         self.wake_readers();
         self.seal_if_due(done);
         // Who was answered may have the next request at hand.
@@ -345,8 +358,14 @@ impl Core {
         }
     }
 
-    /// One slice of firings and of a read; the react task goes on if there are more.
+    /// A turn of the react task: true when there is more for another.
     pub fn push_firings(&mut self) -> bool {
+        self.begin_turn();
+        self.push_slices()
+    }
+
+    /// One slice of firings and of a read; the react task goes on if there are more.
+    fn push_slices(&mut self) -> bool {
         let now = Self::now();
         let mut more = false;
         for shard in &mut self.shards {

@@ -15,6 +15,7 @@ use super::parcels::Parcel;
 use super::{ConnId, Core};
 use crate::guard::Token;
 use crate::health::Stage;
+use crate::shard::reading::ROWS_PER_TURN;
 use crate::shard::{Refusal, refuse_bytes};
 use myelin_wire::{Code, Frame, Header, Hello, Kind, decode, write_frame};
 use std::task::Waker;
@@ -49,6 +50,8 @@ pub enum Taken {
     More,
     /// There are whole frames left, but no room now.
     Wait,
+    /// There may be whole frames left, but this turn has done enough: others go first.
+    Later,
     /// Say what is in the outbox and close.
     Close,
 }
@@ -143,11 +146,15 @@ impl Core {
         (connection.open && connection.generation == id.generation).then_some(connection)
     }
 
-    /// Takes whole frames from the front of `bytes`. Gives how many bytes were taken, and what to do next.
+    /// A turn: takes whole frames from the front of `bytes`. Gives how many bytes were taken, and what to do next.
     pub fn take_frames(&mut self, id: ConnId, bytes: &[u8]) -> (usize, Taken) {
         let now = Self::now();
+        self.begin_turn();
         let mut taken = 0;
         let verdict = loop {
+            if self.turn_rows >= ROWS_PER_TURN && taken < bytes.len() {
+                break Taken::Later;
+            }
             if !self.has_room_for(id) {
                 break Taken::Wait;
             }

@@ -43,6 +43,7 @@ impl Core {
     /// A parcel from another station.
     pub fn unpack(&mut self, parcel: Parcel) {
         let now = Self::now();
+        self.begin_turn();
         match parcel {
             Parcel::Request { from, frame } => match decode(&frame, self.limits.max_body_bytes) {
                 Ok(Some((frame, _))) => self.hand_to_shard(now, from, &frame),

@@ -13,7 +13,8 @@
 //! behind it. What it has come to travels along with it, so wherever rows are sealed, frozen or merged meanwhile, it goes on
 //! at the next row. Rows that retention takes before they were read end it as `below_horizon`; it never answers with fewer.
 //! Two queues: what may take seconds never keeps a count or a page waiting for a place. Invariants: a turn looks at no more
-//! than [`ROWS_PER_TURN`] rows, whoever asks for how much; so many reads of a queue are under way at once, so many more wait,
+//! than [`ROWS_PER_TURN`] rows, whoever asks for how much, in all shards of a core: the driver says how many there were so
+//! far, and takes no further frame when they are spent; so many reads of a queue are under way at once, so many more wait,
 //! and a further one is told `Busy`; a client that leaves ends its reads. Deliberately absent: facts, which `ask.rs` answers.
 
 mod counts;
@@ -37,10 +38,12 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use sums::{Sums, Wanted};
-use under_way::{Here, Reading, Step, ToCome, Walk};
+use under_way::{Here, MARKET_ROWS, Reading, Step, ToCome, Walk};
 
 /// Rows of the newest part that one turn looks at: at 10 ns a row 80 µs, less than a sync takes.
 pub const ROWS_PER_TURN: u64 = 8192;
+/// Bytes of an answer without a walk that cost as much as a row: a policy has 48 and is two look-ups, 60 ns.
+const ANSWER_BYTES_PER_ROW: u64 = 8;
 /// Long reads of a shard under way at once. Each holds up to 64 Ki bars, some 20 MiB; a trip of each comes in turn.
 const LONG_MAX: usize = 8;
 /// The same of short ones. Each holds a page of rows at most, 640 KiB, or 512 markets.
@@ -105,7 +108,8 @@ pub struct Readings {
     away: Vec<Away>,
     summing: Summing,
     begun: u64,
-    /// The most rows that a turn looked at.
+    /// Rows that this turn has looked at so far, and the most that a turn looked at.
+    turn_rows: u64,
     turn_rows_max: u64,
 }
 
@@ -119,6 +123,7 @@ impl Default for Readings {
             away: Vec::new(),
             summing: Summing::default(),
             begun: 0,
+            turn_rows: 0,
             turn_rows_max: 0,
         }
     }
@@ -148,6 +153,30 @@ impl Readings {
     #[must_use]
     pub const fn turn_rows_max(&self) -> u64 {
         self.turn_rows_max
+    }
+
+    fn are_here(&self) -> bool {
+        !self.long.here.is_empty() || !self.short.here.is_empty()
+    }
+
+    /// This turn looks at no further row.
+    pub const fn turn_is_spent(&self) -> bool {
+        self.turn_rows >= ROWS_PER_TURN
+    }
+
+    fn looked_at(&mut self, rows: u64) {
+        self.turn_rows += rows;
+        self.turn_rows_max = self.turn_rows_max.max(self.turn_rows);
+    }
+
+    /// What is no row costs as much as so many: it may end the turn.
+    fn charge(&mut self, rows: u64) {
+        self.turn_rows = self.turn_rows.max(ROWS_PER_TURN.min(self.turn_rows + rows));
+    }
+
+    /// An answer of so many bytes was made at once, without a walk.
+    pub fn answered(&mut self, bytes: usize) {
+        self.charge(MARKET_ROWS + bytes as u64 / ANSWER_BYTES_PER_ROW);
     }
 
     fn queue(&mut self, long: bool) -> &mut Queue {
@@ -303,16 +332,37 @@ impl Shard {
         }
     }
 
-    /// True when a slice can be read now.
-    #[must_use]
-    pub fn has_readings(&self) -> bool {
-        !self.readings.long.here.is_empty() || !self.readings.short.here.is_empty()
+    /// A turn of the core goes on here that has looked at so many rows.
+    pub const fn go_on_from(&mut self, turn_rows: u64) {
+        self.readings.turn_rows = turn_rows;
     }
 
-    /// One slice of one read: at most [`ROWS_PER_TURN`] rows. Reads of a queue in turn, and the queues in turn.
+    /// Rows that the turn has looked at so far.
+    #[must_use]
+    pub const fn turn_rows(&self) -> u64 {
+        self.readings.turn_rows
+    }
+
+    /// True when a slice can be read now, or a read begun.
+    #[must_use]
+    pub fn has_readings(&self) -> bool {
+        self.readings.are_here() || self.waiting.is_due(self.group.applied())
+    }
+
+    /// Slices of reads, as far as the turn's rows reach: a read that comes to little must not cost a turn, or those behind it
+    /// would never be fewer. Reads of a queue in turn, and the queues in turn.
     ///
     /// **Errors:** what it needs could not be read.
     pub fn read_on(&mut self) -> Result<(), ShardError> {
+        // Those whose moment came in a turn that was spent.
+        self.answer_waiting()?;
+        while self.readings.are_here() && !self.readings.turn_is_spent() {
+            self.next_slice()?;
+        }
+        Ok(())
+    }
+
+    fn next_slice(&mut self) -> Result<(), ShardError> {
         let readings = &mut self.readings;
         let long = readings.short.here.is_empty() || readings.long_is_next && !readings.long.here.is_empty();
         readings.long_is_next = !long;
@@ -336,10 +386,14 @@ impl Shard {
     }
 
     fn slice(&mut self, reading: &mut Reading) -> Result<Step, Unanswered> {
-        let mut left = ROWS_PER_TURN;
+        let rows = ROWS_PER_TURN.saturating_sub(self.readings.turn_rows);
+        let mut left = rows;
         let here = Here { ticks: &self.ticks, quotes: &self.quotes, markets: &self.markets };
         let step = reading.go_on(&here, &mut self.readings.summing, &mut left);
-        self.readings.turn_rows_max = self.readings.turn_rows_max.max(ROWS_PER_TURN - left);
+        let looked_at = rows - left;
+        self.readings.looked_at(looked_at);
+        // A read of one row is an answer too.
+        self.readings.charge(MARKET_ROWS.saturating_sub(looked_at));
         step
     }
 

@@ -70,6 +70,7 @@ fn read(shard: &mut Shard, kind: Kind, words: &[u64], basis: u64) -> (Said, usiz
     let body: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
     let read =
         Read::of(conn(1), Header { session: 1, request: 1, ..Header::new(kind) }, kind, body, Tx::from_bits(basis));
+    shard.go_on_from(0);
     assert!(shard.begin_reading(&read).is_ok());
     let mut trips = 0;
     let mut reader = Reader::default();
@@ -103,7 +104,35 @@ fn said(shard: &mut Shard) -> Vec<Reply> {
 
 /// Turns until nobody can go on here.
 fn turns(shard: &mut Shard) -> usize {
-    (0..).take_while(|_| shard.has_readings() && shard.read_on().is_ok()).count()
+    (0..).take_while(|_| shard.has_readings() && turn(shard).is_ok()).count()
+}
+
+fn turn(shard: &mut Shard) -> Result<(), ShardError> {
+    shard.go_on_from(0);
+    shard.read_on()
+}
+
+/// A shard with so many markets and no rows: a count of all of them is [`MARKET_ROWS`] for each.
+fn wide(markets: u64) -> Shard {
+    let mut shard = Shard::new(0, 1, &Limits::lean());
+    for number in 0..markets {
+        let name = format!("wide:{number}");
+        let name = MarketName::new(&name).unwrap();
+        let market = shard.markets.create(Tx::from_bits(1), name, MarketFlags(0)).unwrap().id;
+        shard.ticks.add_market(market, MarketOptions::default());
+        shard.quotes.add_market(market, MarketOptions::default());
+    }
+    shard
+}
+
+fn frame(kind: Kind, request: u64, words: &[u64]) -> Read {
+    let body = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+    let header = Header { session: 1, request, ..Header::new(kind) };
+    Read::of(conn(1), header, kind, body, Tx::from_bits(1 << 40))
+}
+
+fn requests(said: &[Reply]) -> Vec<u64> {
+    said.iter().map(|reply| reply.request).collect()
 }
 
 #[test]
@@ -166,7 +195,7 @@ fn a_shard_that_stops_tells_whoever_waits_for_a_long_read_once() {
         ask(&mut shard, conn(request as u32 % 2), request).unwrap();
     }
     // One of them is away, the others wait here or for a place.
-    shard.read_on().unwrap();
+    turn(&mut shard).unwrap();
     let trip = shard.poll_trip().unwrap();
     shard.stop();
     let mut told: Vec<u64> = said(&mut shard)
@@ -269,11 +298,40 @@ fn a_count_and_a_page_do_not_wait_for_the_places_of_long_reads() {
     assert!(shard.begin_reading(&read(2 * SEALED_ROWS + 1)).is_ok());
     assert_eq!(said(&mut shard).len(), 1, "at once");
     assert!(shard.begin_reading(&read(SEALED_ROWS / 2 + 1)).is_ok());
-    shard.read_on().unwrap();
+    turn(&mut shard).unwrap();
     let trip = shard.poll_trip().expect("the first slice is the count's");
     shard.is_back(Reader::default().travel(trip)).unwrap();
-    (0..2).for_each(|_| shard.read_on().unwrap());
+    (0..2).for_each(|_| turn(&mut shard).unwrap());
     let told: Vec<u64> =
         said(&mut shard).iter().filter(|reply| reply.to == conn(1)).map(|reply| reply.request).collect();
     assert_eq!(told, [SEALED_ROWS / 2 + 1]);
+}
+
+/// Each of them had a turn's rows for itself, and a buffer full of them was seconds in one turn.
+#[test]
+fn reads_that_are_answered_at_once_share_the_rows_of_one_turn() {
+    let mut shard = wide(300);
+    let at_once = ROWS_PER_TURN / (300 * MARKET_ROWS);
+    (0..10).for_each(|request| assert!(shard.begin_reading(&frame(Kind::Count, request, &[1, 0])).is_ok()));
+    assert!(requests(&said(&mut shard)).into_iter().eq(0..at_once), "no more than the turn has rows for");
+    assert_eq!(shard.readings.turn_rows_max(), ROWS_PER_TURN);
+    let turns = turns(&mut shard) as u64;
+    let mut answered = requests(&said(&mut shard));
+    answered.sort_unstable();
+    assert!(answered.into_iter().eq(at_once..10));
+    assert_eq!(turns, (10 * 300 * MARKET_ROWS - 1) / ROWS_PER_TURN, "as many as their rows take");
+    assert_eq!(shard.readings.turn_rows_max(), ROWS_PER_TURN);
+}
+
+#[test]
+fn a_long_answer_without_a_walk_ends_the_turn_and_what_waits_behind_it_has_the_next() {
+    let mut shard = wide(1000);
+    assert!(shard.answer(&frame(Kind::Policies, 1, &[0])).is_ok());
+    assert!(shard.readings.turn_is_spent(), "2,002 rows of policies");
+    shard.wait_with(frame(Kind::ListReflexes, 2, &[0]));
+    assert!(shard.answer_waiting().is_ok());
+    assert_eq!(requests(&said(&mut shard)), [1]);
+    assert!(shard.has_readings(), "its moment has come");
+    assert_eq!(turns(&mut shard), 1);
+    assert_eq!(requests(&said(&mut shard)), [2]);
 }
