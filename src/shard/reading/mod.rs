@@ -50,8 +50,11 @@ const LONG_MAX: usize = 8;
 const SHORT_MAX: usize = 16;
 /// Reads of a shard under way at once: places in the rings to the reader thread and back.
 pub const UNDER_WAY_MAX: usize = LONG_MAX + SHORT_MAX;
-/// Long reads of a shard that wait for a place; a further one is told `Busy`.
-const LONG_WAITING_MAX: usize = 256;
+/// Long reads of a shard that wait for a place; a further one is told `Busy`. One that waits is some hundred bytes.
+const LONG_WAITING_MAX: usize = 1024;
+/// Those of one connection: as many as the gateway asks at once, which speaks for many on one. Who asks for more at once
+/// has not read the answers to these.
+const LONG_WAITING_EACH_MAX: usize = 128;
 /// The same of short ones.
 const SHORT_WAITING_MAX: usize = 4096;
 /// Markets in one answer of `Top` at most: 224 KiB.
@@ -62,7 +65,6 @@ const MARKETS_PER_PAGE: u32 = 4096;
 /// A read that is with the reader thread.
 struct Away {
     number: u64,
-    long: bool,
     from: ConnId,
     header: Header,
     gone: Arc<AtomicBool>,
@@ -72,25 +74,45 @@ struct Away {
 struct Queue {
     under_way_max: usize,
     waiting_max: usize,
+    /// Of one connection.
+    waiting_each_max: usize,
     waiting: VecDeque<Box<Reading>>,
     here: VecDeque<Box<Reading>>,
-    away: usize,
+    away: Vec<Away>,
 }
 
 impl Queue {
-    const fn new(under_way_max: usize, waiting_max: usize) -> Self {
-        Self { under_way_max, waiting_max, waiting: VecDeque::new(), here: VecDeque::new(), away: 0 }
+    fn new(under_way_max: usize, waiting_max: usize, waiting_each_max: usize) -> Self {
+        let (waiting, here, away) = (VecDeque::new(), VecDeque::new(), Vec::new());
+        Self { under_way_max, waiting_max, waiting_each_max, waiting, here, away }
     }
 
-    /// Lets reads that wait begin, as far as there are places.
+    /// True when a further read of this connection finds no place to wait in.
+    fn is_full_for(&self, conn: ConnId) -> bool {
+        let its_own = || self.waiting.iter().filter(|reading| reading.from() == conn).count();
+        self.waiting.len() >= self.waiting_max
+            || self.waiting.len() >= self.waiting_each_max && its_own() >= self.waiting_each_max
+    }
+
+    /// Lets reads that wait begin, as far as there are places. Where one connection may not have them all, who has none
+    /// under way goes first.
     fn let_in(&mut self) {
-        while self.here.len() + self.away < self.under_way_max {
-            let Some(next) = self.waiting.pop_front() else { return };
-            self.here.push_back(next);
+        while self.here.len() + self.away.len() < self.under_way_max && !self.waiting.is_empty() {
+            let shared = self.waiting_each_max < self.waiting_max;
+            let who_has_none = || self.waiting.iter().position(|reading| !self.has_some(reading.from()));
+            let next = shared.then(who_has_none).flatten().unwrap_or(0);
+            self.here.extend(self.waiting.remove(next));
         }
     }
 
+    fn has_some(&self, conn: ConnId) -> bool {
+        self.here.iter().any(|one| one.from() == conn) || self.away.iter().any(|one| one.from == conn)
+    }
+
     fn forget(&mut self, conn: ConnId) {
+        for away in self.away.iter().filter(|away| away.from == conn) {
+            away.gone.store(true, Relaxed);
+        }
         self.waiting.retain(|reading| reading.from() != conn);
         self.here.retain(|reading| reading.from() != conn);
         // Its places are for those who wait: nobody else may come who would let them in.
@@ -105,7 +127,6 @@ pub struct Readings {
     /// Whose slice comes next, where both have one.
     long_is_next: bool,
     leaving: VecDeque<Trip>,
-    away: Vec<Away>,
     summing: Summing,
     begun: u64,
     /// Rows that this turn has looked at so far, and the most that a turn looked at.
@@ -116,11 +137,10 @@ pub struct Readings {
 impl Default for Readings {
     fn default() -> Self {
         Self {
-            long: Queue::new(LONG_MAX, LONG_WAITING_MAX),
-            short: Queue::new(SHORT_MAX, SHORT_WAITING_MAX),
+            long: Queue::new(LONG_MAX, LONG_WAITING_MAX, LONG_WAITING_EACH_MAX),
+            short: Queue::new(SHORT_MAX, SHORT_WAITING_MAX, SHORT_WAITING_MAX),
             long_is_next: false,
             leaving: VecDeque::new(),
-            away: Vec::new(),
             summing: Summing::default(),
             begun: 0,
             turn_rows: 0,
@@ -132,21 +152,19 @@ impl Default for Readings {
 impl Readings {
     /// The connection is gone, and its reads with it. One that is away keeps its place until it is back.
     pub fn forget(&mut self, conn: ConnId) {
-        for away in self.away.iter().filter(|away| away.from == conn) {
-            away.gone.store(true, Relaxed);
-        }
         self.long.forget(conn);
         self.short.forget(conn);
     }
 
     /// Nobody is answered any more: who asked, and what.
     pub fn give_up(&mut self) -> Vec<(ConnId, Header)> {
-        let gone = |away: &Away| away.gone.swap(true, Relaxed);
-        let away = self.away.iter().filter(|away| !gone(away)).map(|away| (away.from, away.header));
-        let Self { long, short, .. } = self;
-        let queues = [&mut long.waiting, &mut long.here, &mut short.waiting, &mut short.here];
-        let here = queues.into_iter().flat_map(|queue| queue.drain(..)).map(|one| (one.from(), one.header()));
-        here.chain(away).collect()
+        let mut who = Vec::new();
+        for Queue { waiting, here, away, .. } in [&mut self.long, &mut self.short] {
+            who.extend(waiting.drain(..).chain(here.drain(..)).map(|one| (one.from(), one.header())));
+            let answered = |away: &&Away| !away.gone.swap(true, Relaxed);
+            who.extend(away.iter().filter(answered).map(|away| (away.from, away.header)));
+        }
+        who
     }
 
     /// The most rows of the newest part that one turn looked at.
@@ -189,7 +207,7 @@ impl Shard {
     pub(super) fn begin_reading(&mut self, read: &Read) -> Result<(), Unanswered> {
         let walk = self.walk(read)?;
         let long = walk.is_long();
-        if self.readings.queue(long).waiting.len() >= self.readings.queue(long).waiting_max {
+        if self.readings.queue(long).is_full_for(read.from) {
             return Err(self.busy(self.now).into());
         }
         self.readings.begun += 1;
@@ -400,8 +418,7 @@ impl Shard {
     fn leave(&mut self, reading: Box<Reading>) {
         let (number, from, header, gone) = (reading.number(), reading.from(), reading.header(), reading.gone());
         let long = reading.is_long();
-        self.readings.queue(long).away += 1;
-        self.readings.away.push(Away { number, long, from, header, gone });
+        self.readings.queue(long).away.push(Away { number, from, header, gone });
         self.readings.leaving.push_back(Trip::new(self.number, reading, self.ticks.sealed(), self.quotes.sealed()));
     }
 
@@ -413,14 +430,11 @@ impl Shard {
     /// A read is back from the reader thread. **Errors:** a run could not be read.
     pub fn is_back(&mut self, trip: Trip) -> Result<(), ShardError> {
         let (reading, result) = trip.end();
-        let Some(at) = self.readings.away.iter().position(|away| away.number == reading.number()) else {
-            return Ok(());
-        };
+        let queue = self.readings.queue(reading.is_long());
+        let Some(at) = queue.away.iter().position(|away| away.number == reading.number()) else { return Ok(()) };
         // Who asked for what cannot be read stays in the list, and is told when the shard stops.
         result?;
-        let away = self.readings.away.swap_remove(at);
-        let queue = self.readings.queue(away.long);
-        queue.away -= 1;
+        let away = queue.away.swap_remove(at);
         if !away.gone.load(Relaxed) {
             queue.here.push_back(reading);
         }

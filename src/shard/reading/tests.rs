@@ -152,16 +152,36 @@ fn a_read_takes_as_many_turns_as_its_rows_in_memory_need_and_no_turn_is_longer()
 }
 
 #[test]
+fn one_connection_does_not_have_all_places_of_long_reads_and_who_has_none_goes_first() {
+    let mut shard = shard();
+    for request in 0..(LONG_MAX + LONG_WAITING_EACH_MAX) as u64 {
+        ask(&mut shard, conn(1), request).unwrap();
+    }
+    assert_eq!(ask(&mut shard, conn(1), 1000), Err(Code::Busy), "it has as many as one may have");
+    ask(&mut shard, conn(2), 1).unwrap();
+    turns(&mut shard);
+    let mut reader = Reader::default();
+    let trip = shard.poll_trip().unwrap();
+    shard.is_back(reader.travel(trip)).unwrap();
+    turns(&mut shard);
+    assert_eq!(said(&mut shard).len(), 1, "a place is free");
+    let next = std::iter::from_fn(|| shard.poll_trip()).last().unwrap();
+    shard.is_back(reader.travel(next)).unwrap();
+    turns(&mut shard);
+    assert_eq!(said(&mut shard)[0].to, conn(2), "before the many that came before it");
+}
+
+#[test]
 fn who_finds_no_place_is_told_busy_and_who_leaves_gives_its_places_back() {
     let mut shard = shard();
     for request in 0..(LONG_MAX + LONG_WAITING_MAX) as u64 {
-        ask(&mut shard, conn(1), request).unwrap();
+        ask(&mut shard, conn(10 + request as u32 % 10), request).unwrap();
     }
     assert_eq!(ask(&mut shard, conn(2), 1), Err(Code::Busy));
     turns(&mut shard);
     let trips: Vec<Trip> = std::iter::from_fn(|| shard.poll_trip()).collect();
     assert_eq!(trips.len(), LONG_MAX, "no more than the rings have places for");
-    shard.closed(conn(1));
+    (10..20).for_each(|who| shard.closed(conn(who)));
     ask(&mut shard, conn(2), 1).unwrap();
     assert!(!shard.has_readings(), "those that are away have their places until they are back");
     let mut reader = Reader::default();
@@ -282,7 +302,7 @@ fn pages_over_sealed_and_newest_rows_are_whole_and_who_follows_a_market_never_tr
 fn a_count_and_a_page_do_not_wait_for_the_places_of_long_reads() {
     let dir = tempfile::tempdir().unwrap();
     let mut shard = sealed_shard(dir.path());
-    for request in 0..(LONG_MAX + LONG_WAITING_MAX) as u64 {
+    for request in 0..(LONG_MAX + LONG_WAITING_EACH_MAX) as u64 {
         ask(&mut shard, conn(2), request).unwrap();
     }
     let body = [1_u64, 0].map(u64::to_le_bytes).concat();
