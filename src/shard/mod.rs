@@ -408,7 +408,7 @@ impl Shard {
         self.subscribers.forget(conn);
         self.tails.forget(conn);
         self.waiting.forget(conn);
-        self.readings.forget(conn);
+        self.forget_readings(conn);
     }
 
     /// A leader's first entry in its term: nothing older is committed by counting.

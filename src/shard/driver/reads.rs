@@ -18,21 +18,24 @@ impl Core {
     pub(super) fn read_on(&mut self) -> bool {
         let count = self.shards.len();
         let turn = (0..count).map(|n| (self.reads_next + n) % count).find(|at| self.shards[*at].has_readings());
-        let Some(at) = turn.filter(|_| !self.failed) else { return false };
-        if self.turn_rows >= ROWS_PER_TURN {
-            return true;
+        if let Some(at) = turn.filter(|_| !self.failed && self.turn_rows < ROWS_PER_TURN) {
+            self.reads_next = at + 1;
+            self.shards[at].go_on_from(self.turn_rows);
+            if let Err(error) = self.shards[at].read_on() {
+                self.fail(&error);
+            }
+            self.turn_rows = self.shards[at].turn_rows();
         }
-        self.reads_next = at + 1;
-        self.shards[at].go_on_from(self.turn_rows);
-        if let Err(error) = self.shards[at].read_on() {
-            self.fail(&error);
-            return false;
+        self.send_trips();
+        !self.failed && self.shards.iter().any(Shard::has_readings)
+    }
+
+    fn send_trips(&mut self) {
+        for shard in &mut self.shards {
+            while let Some(trip) = shard.poll_trip() {
+                assert!(self.to_reader.push(trip).is_ok(), "the ring has a place for every read that is under way");
+            }
         }
-        self.turn_rows = self.shards[at].turn_rows();
-        while let Some(trip) = self.shards[at].poll_trip() {
-            assert!(self.to_reader.push(trip).is_ok(), "the ring has a place for every read that is under way");
-        }
-        self.shards.iter().any(Shard::has_readings)
     }
 
     /// A read is back from the reader thread.
@@ -41,6 +44,7 @@ impl Core {
         if let Err(error) = shard.is_back(trip) {
             return self.fail(&error);
         }
+        self.send_trips();
         if self.shards.iter().any(Shard::has_readings) {
             self.ring_react_bell();
         }

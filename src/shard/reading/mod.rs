@@ -109,14 +109,15 @@ impl Queue {
         self.here.iter().any(|one| one.from() == conn) || self.away.iter().any(|one| one.from == conn)
     }
 
-    fn forget(&mut self, conn: ConnId) {
+    /// Forgets its reads; gives those that were under way here.
+    fn forget(&mut self, conn: ConnId) -> VecDeque<Box<Reading>> {
         for away in self.away.iter().filter(|away| away.from == conn) {
             away.gone.store(true, Relaxed);
         }
         self.waiting.retain(|reading| reading.from() != conn);
-        self.here.retain(|reading| reading.from() != conn);
-        // Its places are for those who wait: nobody else may come who would let them in.
-        self.let_in();
+        let (gone, here) = std::mem::take(&mut self.here).into_iter().partition(|reading| reading.from() == conn);
+        self.here = here;
+        gone
     }
 }
 
@@ -150,12 +151,6 @@ impl Default for Readings {
 }
 
 impl Readings {
-    /// The connection is gone, and its reads with it. One that is away keeps its place until it is back.
-    pub fn forget(&mut self, conn: ConnId) {
-        self.long.forget(conn);
-        self.short.forget(conn);
-    }
-
     /// Nobody is answered any more: who asked, and what.
     pub fn give_up(&mut self) -> Vec<(ConnId, Header)> {
         let mut who = Vec::new();
@@ -391,8 +386,12 @@ impl Shard {
             Ok(Step::Answer(said)) => {
                 let (from, header) = (reading.from(), reading.header());
                 self.say(from, header.session, header.request, reading.basis(), said);
+                self.let_go(reading);
             }
-            Err(Unanswered::Refused(refusal)) => self.refuse(reading.from(), &reading.header(), refusal),
+            Err(Unanswered::Refused(refusal)) => {
+                self.refuse(reading.from(), &reading.header(), refusal);
+                self.let_go(reading);
+            }
             Err(Unanswered::Failed(error)) => {
                 // Who asked is told when the shard stops.
                 self.readings.queue(long).here.push_front(reading);
@@ -415,6 +414,23 @@ impl Shard {
         step
     }
 
+    /// The connection is gone, and its reads with it. One that is away keeps its place until it is back.
+    pub(super) fn forget_readings(&mut self, conn: ConnId) {
+        for long in [true, false] {
+            self.readings.queue(long).forget(conn).into_iter().for_each(|reading| self.let_go(reading));
+            // Its places are for those who wait: nobody else may come who would let them in.
+            self.readings.queue(long).let_in();
+        }
+    }
+
+    /// Nobody needs it any more. What holds much is let go by the reader thread, and has its place until then.
+    fn let_go(&mut self, reading: Box<Reading>) {
+        if reading.holds_much() {
+            reading.gone().store(true, Relaxed);
+            self.leave(reading);
+        }
+    }
+
     fn leave(&mut self, reading: Box<Reading>) {
         let (number, from, header, gone) = (reading.number(), reading.from(), reading.header(), reading.gone());
         let long = reading.is_long();
@@ -429,16 +445,17 @@ impl Shard {
 
     /// A read is back from the reader thread. **Errors:** a run could not be read.
     pub fn is_back(&mut self, trip: Trip) -> Result<(), ShardError> {
-        let (reading, result) = trip.end();
-        let queue = self.readings.queue(reading.is_long());
-        let Some(at) = queue.away.iter().position(|away| away.number == reading.number()) else { return Ok(()) };
+        let Trip { number, long, reading, result, .. } = trip;
+        let queue = self.readings.queue(long);
+        let Some(at) = queue.away.iter().position(|away| away.number == number) else { return Ok(()) };
         // Who asked for what cannot be read stays in the list, and is told when the shard stops.
         result?;
         let away = queue.away.swap_remove(at);
-        if !away.gone.load(Relaxed) {
-            queue.here.push_back(reading);
+        match reading {
+            Some(reading) if away.gone.load(Relaxed) => self.let_go(reading),
+            reading => queue.here.extend(reading),
         }
-        queue.let_in();
+        self.readings.queue(long).let_in();
         Ok(())
     }
 }

@@ -6,9 +6,10 @@
 //! ```
 //!
 //! Short reads (a page, a count) go first: they never wait for more than one trip of a long one. A trip has a bound, so that
-//! the reads of several clients come in turn, and ends early when who asked has left. The files it read are let go here as
-//! well: giving a map back is no work for a core. Invariant: one ring there and one back, each with a place for every read
-//! that can be under way. Deliberately absent: which rows (`sums.rs`, `counts.rs`, `rows.rs`), and tasks of its own.
+//! the reads of several clients come in turn, and ends early when who asked has left. What nobody asks for any more and
+//! the files it read are let go here as well: giving a map back, or sums of 65,536 bars, is no work for a core. Invariant: one
+//! ring there and one back, each with a place for every read that can be under way. Deliberately absent: which rows
+//! (`sums.rs`, `counts.rs`, `rows.rs`), and tasks of its own.
 
 use super::under_way::Reading;
 use super::{LONG_MAX, SHORT_MAX};
@@ -26,24 +27,24 @@ const CACHE_BYTES: usize = 8 << 20;
 /// A read on its way.
 pub struct Trip {
     shard: u16,
-    reading: Box<Reading>,
+    pub(super) number: u64,
+    pub(super) long: bool,
+    /// Nothing when who asked has left: it may be large, and was let go on the way.
+    pub(super) reading: Option<Box<Reading>>,
     sealed: Option<(Sealed<Tick>, Sealed<Quote>)>,
-    result: Result<(), IndexError>,
+    pub(super) result: Result<(), IndexError>,
 }
 
 impl Trip {
     pub(super) fn new(shard: u16, reading: Box<Reading>, ticks: Sealed<Tick>, quotes: Sealed<Quote>) -> Self {
-        Self { shard, reading, sealed: Some((ticks, quotes)), result: Ok(()) }
+        let (number, long) = (reading.number(), reading.is_long());
+        Self { shard, number, long, reading: Some(reading), sealed: Some((ticks, quotes)), result: Ok(()) }
     }
 
     /// Whose read it is.
     #[must_use]
     pub const fn shard(&self) -> u16 {
         self.shard
-    }
-
-    pub(super) fn end(self) -> (Box<Reading>, Result<(), IndexError>) {
-        (self.reading, self.result)
     }
 }
 
@@ -67,7 +68,7 @@ impl Reader {
             for _ in 0..SHORT_MAX {
                 let next = if long.is_empty() { trips.pop() } else { trips.try_pop() };
                 match next {
-                    Some(trip) if trip.reading.is_long() => long.push_back(trip),
+                    Some(trip) if trip.long => long.push_back(trip),
                     Some(trip) => {
                         if back.push(self.travel(trip)).is_err() {
                             return;
@@ -87,14 +88,17 @@ impl Reader {
 
     /// One trip. What fails is told with it.
     pub fn travel(&mut self, mut trip: Trip) -> Trip {
-        if let Some((ticks, quotes)) = trip.sealed.take() {
+        if let (Some((ticks, quotes)), Some(reading)) = (trip.sealed.take(), &mut trip.reading)
+            && !reading.nobody_asks()
+        {
             let Self { summing, cache } = self;
-            trip.result = trip.reading.travel(&ticks, &quotes, cache, summing, ROWS_PER_TRIP);
+            trip.result = reading.travel(&ticks, &quotes, cache, summing, ROWS_PER_TRIP);
             if trip.result.is_err() {
                 // Half of a block may stand in it.
                 self.summing = Summing::default();
             }
         }
+        trip.reading.take_if(|reading| reading.nobody_asks());
         trip
     }
 }

@@ -25,8 +25,11 @@ use myelin_wire::{BarRow, By, Code, TopAsk, TopRow, VwapRow};
 const FEEDS_MAX: usize = 512;
 /// Bars in one answer at most: 4 MiB. Who wants more asks for a shorter stretch.
 const BARS_MAX: usize = 1 << 16;
-/// Bars that are rounded on the core; more of them are rounded away.
+/// Bars that are rounded on the core, and markets that are sorted there; more of them are rounded and sorted away.
 const BARS_HERE: usize = 256;
+const TOP_HERE: usize = 512;
+/// An answer that takes longer than this to be let go. **Units:** bytes.
+const MUCH: usize = 256 << 10;
 
 /// What is asked for.
 pub enum Wanted {
@@ -114,8 +117,11 @@ pub struct Sums {
     feeds: Vec<Feed>,
     at: usize,
     totals: Totals,
-    averages: Vec<VwapRow>,
+    /// Rows of the answer: in bytes, as it is 4 MB over 100,000 markets and must not be copied at the end.
+    averages: Vec<u8>,
     greatest: Vec<TopRow>,
+    /// The greatest are sorted.
+    ranked: bool,
     /// Bars, rounded.
     bars: Option<(u32, Vec<u8>)>,
 }
@@ -124,7 +130,14 @@ impl Sums {
     /// Of these markets, as of a moment.
     pub fn new(basis: Tx, wanted: Wanted, to_come: ToCome, filter: Filter) -> Self {
         let (totals, averages, greatest) = (Totals::default(), Vec::new(), Vec::new());
-        Self { basis, wanted, filter, to_come, feeds: Vec::new(), at: 0, totals, averages, greatest, bars: None }
+        let (feeds, ranked, bars) = (Vec::new(), false, None);
+        Self { basis, wanted, filter, to_come, feeds, at: 0, totals, averages, greatest, ranked, bars }
+    }
+
+    /// True where it has come to so much that letting it go takes long.
+    pub fn hold_much(&self) -> bool {
+        let many = |feed: &Feed| matches!(&feed.sum, Sum::Bars(bars) if bars.len() > BARS_HERE);
+        self.bars.as_ref().map_or(0, |(_, body)| body.len()) + self.averages.len() > MUCH || self.feeds.iter().any(many)
     }
 
     /// Which batch it is at, and how many rows it has come over in that.
@@ -217,6 +230,9 @@ impl Sums {
         }
         if self.at == self.feeds.len() && self.to_come.is_empty() {
             self.round_bars();
+            self.rank();
+            // A bar has two sums on the heap: they go where they were rounded.
+            (self.feeds, self.at) = (Vec::new(), 0);
         }
         Ok(())
     }
@@ -229,13 +245,13 @@ impl Sums {
             (Wanted::Vwap, Sum::Total(total)) => {
                 let (notional, volume) = (total.notional.round(), total.volume.round());
                 let vwap = notional / volume;
-                self.averages.push(VwapRow { market: market.bits(), count: total.count, notional, volume, vwap });
+                let row = VwapRow { market: market.bits(), count: total.count, notional, volume, vwap };
+                self.averages.extend_from_slice(bytemuck::bytes_of(&row));
             }
-            (Wanted::Top { by, limit, priced }, sum) => {
+            (Wanted::Top { by, limit, .. }, sum) => {
                 self.greatest.extend(ranked(*market, sum));
                 // In the second walk they come in their order.
-                let first_walk = !priced || matches!(by, By::Price | By::Move);
-                if first_walk && self.greatest.len() >= 2 * (*limit).max(FEEDS_MAX) {
+                if !self.ranked && self.greatest.len() >= 2 * (*limit).max(FEEDS_MAX) {
                     *left = left.saturating_sub(self.greatest.len() as u64);
                     self.greatest.select_nth_unstable_by(*limit, |a, b| by.rank(a, b));
                     self.greatest.truncate(*limit);
@@ -245,7 +261,7 @@ impl Sums {
         }
     }
 
-    /// Every market was walked: the answer, or nothing when the winners are walked once more.
+    /// Every market was walked: the answer, or nothing when there is more to do: the winners are sorted, and walked once more.
     fn end_of_walk(&mut self) -> Result<Option<Step>, Unanswered> {
         match &mut self.wanted {
             Wanted::Totals => {
@@ -253,7 +269,11 @@ impl Sums {
                 self.totals.write(&mut body);
                 Ok(Some(Step::Answer(Said::Answer { count: 1, aux: self.totals.count, more: false, body })))
             }
-            Wanted::Vwap => Ok(Some(Step::Answer(items(&self.averages)))),
+            Wanted::Vwap => {
+                let body = std::mem::take(&mut self.averages);
+                let count = (body.len() / size_of::<VwapRow>()) as u32;
+                Ok(Some(Step::Answer(Said::Answer { count, aux: 0, more: false, body })))
+            }
             Wanted::Bars { .. } => {
                 if self.bars.is_none() {
                     if matches!(self.feeds.first(), Some(Feed { sum: Sum::Bars(bars), .. }) if bars.len() > BARS_HERE) {
@@ -264,12 +284,12 @@ impl Sums {
                 let (count, body) = self.bars.take().unwrap_or_default();
                 Ok(Some(Step::Answer(Said::Answer { count, aux: 0, more: false, body })))
             }
-            Wanted::Top { by, limit, priced } => {
-                let second_walk = *priced && !matches!(by, By::Price | By::Move);
-                if !second_walk {
-                    self.greatest.sort_unstable_by(|a, b| by.rank(a, b));
-                    self.greatest.truncate(*limit);
-                }
+            Wanted::Top { .. } if !self.ranked && self.greatest.len() > TOP_HERE => Ok(Some(Step::Away)),
+            Wanted::Top { .. } if !self.ranked => {
+                self.rank();
+                Ok(None)
+            }
+            Wanted::Top { priced, .. } => {
                 if *priced || self.greatest.is_empty() {
                     return Ok(Some(Step::Answer(items(&self.greatest))));
                 }
@@ -298,6 +318,15 @@ impl Sums {
                 })
                 .collect();
             self.bars = Some((rows.len() as u32, bytemuck::cast_slice(&rows).to_vec()));
+        }
+    }
+
+    /// Sorts the greatest, at the end of the first walk.
+    fn rank(&mut self) {
+        if let Wanted::Top { by, limit, .. } = &self.wanted {
+            self.greatest.sort_unstable_by(|a, b| by.rank(a, b));
+            self.greatest.truncate(*limit);
+            self.ranked = true;
         }
     }
 }

@@ -35,20 +35,22 @@ fn empty() -> Shard {
 /// A row of each of these ids, each by the transaction after its id.
 fn fill(shard: &mut Shard, ids: Range<u64>) {
     let market = shard.markets.get(0).unwrap().id;
-    for id in ids {
-        let tick = Tick {
-            market,
-            id,
-            event_time_ns: id as i64,
-            price: 2.0,
-            volume: 1.0,
-            received_delta_us: received_delta::UNKNOWN,
-            ..bytemuck::Zeroable::zeroed()
-        };
-        let mut verdicts = Vec::new();
-        shard.ticks.check(&[tick], &mut verdicts).unwrap();
-        shard.ticks.insert(Tx::from_bits(id + 1), &[tick], &verdicts);
-    }
+    ids.for_each(|id| fill_one(shard, market, id, 2.0));
+}
+
+fn fill_one(shard: &mut Shard, market: EntityId, id: u64, price: f64) {
+    let tick = Tick {
+        market,
+        id,
+        event_time_ns: id as i64,
+        price,
+        volume: 1.0,
+        received_delta_us: received_delta::UNKNOWN,
+        ..bytemuck::Zeroable::zeroed()
+    };
+    let mut verdicts = Vec::new();
+    shard.ticks.check(&[tick], &mut verdicts).unwrap();
+    shard.ticks.insert(Tx::from_bits(id + 1), &[tick], &verdicts);
 }
 
 const SEALED_ROWS: u64 = 300;
@@ -83,6 +85,9 @@ fn read(shard: &mut Shard, kind: Kind, words: &[u64], basis: u64) -> (Said, usiz
     let [reply] = self::said(shard).try_into().unwrap();
     (reply.said, trips)
 }
+
+/// Bars of a nanosecond: as many as there are rows.
+const BARS: [u64; 3] = [1, i64::MIN as u64, i64::MAX as u64];
 
 fn answer(said: Said) -> (u32, u64, bool, Vec<u8>) {
     let Said::Answer { count, aux, more, body } = said else { panic!("{said:?}") };
@@ -354,4 +359,54 @@ fn a_long_answer_without_a_walk_ends_the_turn_and_what_waits_behind_it_has_the_n
     assert!(shard.has_readings(), "its moment has come");
     assert_eq!(turns(&mut shard), 1);
     assert_eq!(requests(&said(&mut shard)), [2]);
+}
+
+/// The core let go what it came to, bar by bar: 65,536 of them with two sums each.
+#[test]
+fn bars_that_nobody_waits_for_any_more_are_let_go_by_the_reader_thread() {
+    let mut shard = shard();
+    let market = shard.markets.get(0).unwrap().id.bits();
+    let words = [&[market], &BARS[..]].concat();
+    assert!(shard.begin_reading(&frame(Kind::Bars, 1, &words)).is_ok());
+    let mut reader = Reader::default();
+    turns(&mut shard);
+    let trip = shard.poll_trip().expect("frozen rows come first");
+    shard.is_back(reader.travel(trip)).unwrap();
+    (0..2).for_each(|_| turn(&mut shard).unwrap());
+    shard.closed(conn(1));
+    assert!(!shard.has_readings());
+    let trip = shard.poll_trip().expect("it has come to hundreds of bars");
+    let back = reader.travel(trip);
+    assert!(back.reading.is_none());
+    shard.is_back(back).unwrap();
+    assert!(!shard.has_readings() && shard.poll_trip().is_none() && said(&mut shard).is_empty());
+    assert!(shard.readings.long.away.is_empty(), "its place is free");
+}
+
+#[test]
+fn many_bars_are_rounded_and_many_markets_are_sorted_by_the_reader_thread() {
+    let mut shard = shard();
+    let market = shard.markets.get(0).unwrap().id.bits();
+    let words = [&[market], &BARS[..]].concat();
+    let (said, trips) = read(&mut shard, Kind::Bars, &words, 1 << 40);
+    let (bars, _, _, body) = answer(said);
+    assert_eq!(
+        (u64::from(bars), body.len()),
+        (FROZEN_ROWS + NEWEST_ROWS, bars as usize * size_of::<myelin_wire::BarRow>())
+    );
+    assert_eq!(trips, 2, "the frozen rows, and rounding");
+
+    let mut shard = wide(600);
+    for number in 0..600 {
+        let market = shard.markets.get(number).unwrap().id;
+        fill_one(&mut shard, market, u64::from(number) + 1, f64::from(number * 7 % 600));
+    }
+    let top = TopAsk { by: myelin_wire::By::Price, limit: 5, from_ns: i64::MIN, to_ns: i64::MAX };
+    let words: Vec<u64> = top.body().chunks_exact(8).map(|word| u64::from_le_bytes(word.try_into().unwrap())).collect();
+    let (said, trips) = read(&mut shard, Kind::Top, &words, 1 << 40);
+    let (count, _, _, body) = answer(said);
+    let prices: Vec<f64> =
+        body.chunks(56).map(|row| bytemuck::pod_read_unaligned::<myelin_wire::TopRow>(row).last).collect();
+    assert_eq!((count, trips), (5, 1), "nothing is sealed");
+    assert_eq!(prices, [599.0, 598.0, 597.0, 596.0, 595.0]);
 }

@@ -58,7 +58,7 @@ impl There<'_> {
 pub enum Step {
     /// There is more to read here.
     More,
-    /// What comes next is not in memory, or is much to round.
+    /// What comes next is not in memory, or is much to round or to sort.
     Away,
     /// That is all.
     Answer(Said),
@@ -162,9 +162,19 @@ impl Reading {
         Arc::clone(&self.gone)
     }
 
+    /// Who asked has left.
+    pub fn nobody_asks(&self) -> bool {
+        self.gone.load(Relaxed)
+    }
+
     /// See [`Walk::is_long`].
     pub const fn is_long(&self) -> bool {
         self.walk.is_long()
+    }
+
+    /// True where it has come to so much that letting it go takes long.
+    pub fn holds_much(&self) -> bool {
+        matches!(&self.walk, Walk::Sums(sums) if sums.hold_much())
     }
 
     /// Goes on here, in memory, until `left` is spent. **Units:** rows.
