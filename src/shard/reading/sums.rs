@@ -178,8 +178,7 @@ impl Sums {
             let rows = ticks.newest_from(feed.ix, feed.next, basis).map_err(|error| about(feed.market, error))?;
             let end = rows.end_row();
             let slice = rows.before(feed.next.saturating_add(u32::try_from(*left).unwrap_or(u32::MAX)));
-            feed.sum.add(&slice, &self.filter, summing, left)?;
-            feed.next = slice.end_row();
+            feed.next = feed.sum.add(&slice, &self.filter, summing, left)?;
             feed.ended = feed.next == end;
         }
         Ok(Step::More)

@@ -410,3 +410,16 @@ fn many_bars_are_rounded_and_many_markets_are_sorted_by_the_reader_thread() {
     assert_eq!((count, trips), (5, 1), "nothing is sealed");
     assert_eq!(prices, [599.0, 598.0, 597.0, 596.0, 595.0]);
 }
+
+/// A bar costs more than a row: a turn of 8,192 bars of one row each was 4 ms.
+#[test]
+fn narrow_bars_take_more_turns_than_rows() {
+    let mut shard = shard();
+    let market = shard.markets.get(0).unwrap().id.bits();
+    assert!(shard.begin_reading(&frame(Kind::Bars, 1, &[&[market], &BARS[..]].concat())).is_ok());
+    turns(&mut shard);
+    let trip = shard.poll_trip().unwrap();
+    shard.is_back(Reader::default().travel(trip)).unwrap();
+    let turns = turns(&mut shard) as u64;
+    assert!(turns > 30 * NEWEST_ROWS / ROWS_PER_TURN, "{turns} turns");
+}

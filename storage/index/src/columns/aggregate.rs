@@ -140,10 +140,14 @@ impl Bars {
 
 /// What a piece counts in a step of an aggregate when none of its rows are looked at. **Units:** rows.
 const PIECE_ROWS: u64 = 64;
+/// What a bar counts that is put to the others: two sums are taken out and find their place, 0.3 to 0.5 µs. **Units:** rows.
+const BAR_ROWS: u64 = 32;
 
 /// Adds rows to bars, a run of one interval at a time.
 struct BarMaker<'a> {
     into: &'a mut Bars,
+    /// What bars may still count. **Units:** rows.
+    left: u64,
     growing: Option<Growing>,
     volume: &'a mut Gather,
     notional: &'a mut Gather,
@@ -229,8 +233,8 @@ impl<R: ColumnRow> MarketView<'_, R> {
         Ok(bars.done.into_values().collect())
     }
 
-    /// Adds rows of the filter to bars of this market, in steps as [`add_total`](Self::add_total). Stops where there are
-    /// too many bars.
+    /// Adds rows of the filter to bars of this market, in steps as [`add_total`](Self::add_total); a step ends within a piece
+    /// where its bars are many. Stops where there are too many bars.
     pub fn add_bars(
         &self,
         filter: &Filter,
@@ -239,16 +243,19 @@ impl<R: ColumnRow> MarketView<'_, R> {
         left: &mut u64,
     ) -> Result<u32, IndexError> {
         let Summing { volume, notional, .. } = summing;
-        let mut maker = BarMaker { into: bars, growing: None, volume, notional };
+        let mut maker = BarMaker { into: bars, left: *left, growing: None, volume, notional };
+        let mut stopped = None;
         let next = self.scan_within(filter, &[EVENT_TIME, PRICE, VOLUME], false, left, |batch| {
             let [events, price, volume] = batch.columns else { unreachable!("three columns were asked for") };
             let (events, price, volume): (&[i64], &[f64], &[f64]) =
                 (bytemuck::cast_slice(events), bytemuck::cast_slice(price), bytemuck::cast_slice(volume));
-            maker.add(batch.numbers, events, price, volume);
-            if maker.into.are_too_many() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            stopped = maker.add(batch.numbers, events, price, volume);
+            let goes_on = stopped.is_none() && !maker.into.are_too_many();
+            if goes_on { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         })?;
         maker.finish();
-        Ok(next)
+        *left = maker.left.min(*left);
+        Ok(stopped.unwrap_or(next))
     }
 
     /// The pieces that have some of these rows.
@@ -283,10 +290,13 @@ impl<R: ColumnRow> Piece<'_, R> {
 }
 
 impl BarMaker<'_> {
-    /// Adds rows, a run of one interval at a time.
-    fn add(&mut self, numbers: &[u32], events: &[i64], price: &[f64], volume: &[f64]) {
+    /// Adds rows, a run of one interval at a time, until there were enough bars: then it gives the row to go on from.
+    fn add(&mut self, numbers: &[u32], events: &[i64], price: &[f64], volume: &[f64]) -> Option<u32> {
         let mut from = 0;
         while from < events.len() {
+            if self.left == 0 {
+                return Some(numbers[from]);
+            }
             let width_ns = self.into.width_ns;
             let start_ns = events[from].saturating_sub(events[from].rem_euclid(width_ns));
             let last_ns = start_ns.saturating_add(width_ns - 1);
@@ -310,6 +320,7 @@ impl BarMaker<'_> {
             self.notional.add_products(&price[from..upto], &volume[from..upto]);
             from = upto;
         }
+        None
     }
 
     /// Puts the growing bar to the others.
@@ -318,6 +329,7 @@ impl BarMaker<'_> {
             return;
         };
         let (volume, notional) = (self.volume.take(), self.notional.take());
+        self.left = self.left.saturating_sub(BAR_ROWS);
         self.into.put(Bar { start_ns, open, high, low, close, count, volume, notional, first, last });
     }
 }
