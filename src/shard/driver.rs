@@ -23,7 +23,7 @@ mod sealing;
 use super::append::Appender;
 use super::reading::Trip;
 use super::reply::{Reply, Said};
-use super::seal::SealJob;
+use super::seal::{Old, SealJob};
 use super::tidying::Tidying;
 use super::{Committed, ConnId, Now, Refusal, Shard};
 use crate::config::Limits;
@@ -108,6 +108,8 @@ pub struct Core {
     turn_rows: u64,
     /// The job under way, or one that failed and waits to be given again.
     sealing: Sealing,
+    /// What jobs have left behind: the next one takes it along.
+    old: Vec<Old>,
     /// When runs are merged, and what was pruned is given back.
     tidying: Tidying,
     checkpoint: Lsn,
@@ -156,6 +158,7 @@ impl Core {
             reads_next: 0,
             turn_rows: 0,
             sealing: Sealing::Idle,
+            old: Vec::new(),
             tidying: Tidying::default(),
             checkpoint: parts.checkpoint,
             applied_upto: parts.applied,

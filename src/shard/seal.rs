@@ -32,6 +32,16 @@ pub struct SealJob {
     pub lsn: Lsn,
     /// One per shard of the core; none = merge what can be merged.
     pub sealings: Vec<Sealing>,
+    /// What the core is done with, to be let go here.
+    pub old: Vec<Old>,
+}
+
+/// What takes long to let go: rows by the thousand, maps of files.
+pub enum Old {
+    /// What is left of frozen rows whose runs were installed.
+    Sealed(Vec<Sealing>),
+    /// Runs in whose place others are.
+    Merged(Merged),
 }
 
 /// Runs that became one.
@@ -173,7 +183,8 @@ impl Sealer {
     /// The thread's whole life.
     pub fn run(mut self, mut jobs: ThreadConsumer<SealJob>, mut done: Producer<Sealed>) {
         self.stale = self.has_strangers();
-        while let Some(job) = jobs.pop() {
+        while let Some(mut job) = jobs.pop() {
+            job.old.clear();
             let performed = if job.sealings.is_empty() {
                 let result = self.merge(&mut jobs, &mut done);
                 done.push(Sealed { job, result }).map_err(|_| Gone)
@@ -317,7 +328,8 @@ struct Between<'a> {
 
 impl Sink for Between<'_> {
     fn before_slice(&mut self, _bytes: usize) {
-        while let Some(job) = self.jobs.try_pop() {
+        while let Some(mut job) = self.jobs.try_pop() {
+            job.old.clear();
             // Who gave it is gone: the thread ends when the merge does.
             let Ok(()) = self.sealer.perform(job, self.done) else { return };
         }

@@ -5,11 +5,12 @@
 //!   calm, or too many runs           -> a job without rows       -->             -->        -> merged runs installed
 //! ```
 //!
-//! One job that seals and one that merges are under way at most. Deliberately absent: files (`seal.rs`), and which runs are
-//! merged (`merge.rs`, `storage/index/src/merging.rs`).
+//! One job that seals and one that merges are under way at most. What they leave behind, rows and files, goes back with the
+//! next job: the last one who has it frees and unmaps it, and that is no work for a core. Deliberately absent: files
+//! (`seal.rs`), and which runs are merged (`merge.rs`, `storage/index/src/merging.rs`).
 
 use super::{Core, describe};
-use crate::shard::seal::{SealJob, Sealed};
+use crate::shard::seal::{Old, SealJob, Sealed};
 use crate::shard::{Now, Shard};
 
 /// Where the core stands with its checkpoint.
@@ -42,7 +43,8 @@ impl Core {
                 let due = rows >= self.limits.seal_rows || log >= self.limits.seal_log_bytes;
                 if something && (due || self.tidying.much_is_to_be_given_back(now, &self.shards)) {
                     let sealings = self.shards.iter_mut().map(Shard::seal).collect();
-                    self.give_to_seal(SealJob { lsn: self.applied_upto, sealings });
+                    let old = std::mem::take(&mut self.old);
+                    self.give_to_seal(SealJob { lsn: self.applied_upto, sealings, old });
                 } else {
                     self.sealing = Sealing::Idle;
                 }
@@ -53,7 +55,8 @@ impl Core {
 
     fn merge_if_due(&mut self, now: Now) {
         if self.tidying.merge_is_due(now, &self.shards) {
-            let job = SealJob { lsn: self.checkpoint, sealings: Vec::new() };
+            let old = std::mem::take(&mut self.old);
+            let job = SealJob { lsn: self.checkpoint, sealings: Vec::new(), old };
             assert!(self.to_seal.push(job).is_ok(), "one job that merges is under way at a time");
         }
     }
@@ -66,7 +69,7 @@ impl Core {
     /// The seal thread is done with a job.
     pub fn sealed(&mut self, sealed: Sealed) {
         let now = Self::now();
-        let Sealed { job, result } = sealed;
+        let Sealed { mut job, result } = sealed;
         match result {
             Ok(made) if job.sealings.is_empty() => {
                 self.tidying.merged(made.again);
@@ -75,15 +78,17 @@ impl Core {
                         shard.merged(merged);
                     }
                 }
+                self.old.extend(made.merged.into_iter().map(Old::Merged));
                 self.health.set_seal_error(None);
             }
             Ok(made) => {
                 self.tidying.sealed(now);
-                for (sealing, runs) in job.sealings.iter().zip(made.runs) {
+                for (sealing, runs) in job.sealings.iter_mut().zip(made.runs) {
                     if let Some(shard) = self.shards.iter_mut().find(|shard| shard.number() == sealing.shard) {
                         shard.sealed(sealing, runs);
                     }
                 }
+                self.old.push(Old::Sealed(job.sealings));
                 // The checkpoint before stays usable: the log is kept from there on.
                 self.log.tail().release(self.checkpoint);
                 self.checkpoint = job.lsn;

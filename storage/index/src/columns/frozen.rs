@@ -17,6 +17,8 @@ pub struct Frozen<R> {
     /// By market, ascending.
     pub(crate) markets: Vec<FrozenMarket<R>>,
     pub(crate) rows: u64,
+    /// Those that were not pruned when it was frozen.
+    pub(crate) live: u64,
     /// The transaction it was frozen after: nothing in it is newer.
     pub(crate) upto: Tx,
     /// Rows that the writer has put into its run so far.
@@ -51,7 +53,7 @@ impl<R: ColumnRow> Frozen<R> {
     /// Rows that were there when it was frozen: those that a run of it holds. **Units:** rows.
     #[must_use]
     pub fn live_rows(&self) -> u64 {
-        self.rows - self.markets.iter().map(|market| u64::from(market.dead)).sum::<u64>()
+        self.live
     }
 
     /// The last transaction before it was frozen.

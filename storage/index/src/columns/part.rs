@@ -220,14 +220,16 @@ impl<R: ColumnRow> Part<R> {
         ids
     }
 
-    /// Gives the chunks back, emptied.
-    pub(crate) fn release(self, free: &mut Vec<Vec<R>>) {
-        for mut chunk in self.full.into_iter().chain([self.tail]) {
-            if chunk.capacity() >= CHUNK_ROWS {
-                chunk.clear();
-                free.push(chunk);
-            }
-        }
+    /// Gives chunks back, emptied, until there are `room` free ones. The part is not to be read any more.
+    pub(crate) fn release(&mut self, free: &mut Vec<Vec<R>>, room: usize) {
+        self.rows = 0;
+        let tail = (self.tail.capacity() >= CHUNK_ROWS).then(|| core::mem::take(&mut self.tail));
+        let count = room.saturating_sub(free.len());
+        let full = self.full.drain(..count.min(self.full.len()));
+        free.extend(tail.into_iter().chain(full).take(count).map(|mut chunk| {
+            chunk.clear();
+            chunk
+        }));
     }
 
     /// **Units:** bytes of memory, rounded.
