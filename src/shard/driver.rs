@@ -21,6 +21,7 @@ mod reads;
 mod sealing;
 
 use super::append::Appender;
+use super::prune::SEARCHES;
 use super::reading::Trip;
 use super::reply::{Reply, Said};
 use super::seal::{Old, SealJob};
@@ -104,6 +105,8 @@ pub struct Core {
     to_reader: ThreadProducer<Trip>,
     /// The shard whose reads go on next.
     reads_next: usize,
+    /// The shard that prunes first.
+    prune_next: usize,
     /// Rows that this turn has looked at for reads, in all shards.
     turn_rows: u64,
     /// The job under way, or one that failed and waits to be given again.
@@ -156,6 +159,7 @@ impl Core {
             to_seal: parts.to_seal,
             to_reader: parts.to_reader,
             reads_next: 0,
+            prune_next: 0,
             turn_rows: 0,
             sealing: Sealing::Idle,
             old: Vec::new(),
@@ -462,13 +466,16 @@ impl Core {
         self.log.tail().spares()
     }
 
-    /// Rows that no policy keeps go: a part of them each time.
+    /// Rows that no policy keeps go: a part of them each time. Shards share what a turn may spend, each first in its turn.
     fn prune(&mut self, now: Now) {
-        for at in 0..self.shards.len() {
+        let (count, mut left) = (self.shards.len(), SEARCHES);
+        self.prune_next = (self.prune_next + 1) % count.max(1);
+        for nth in 0..count {
             if self.failed {
                 return;
             }
-            if let Err(error) = self.shards[at].prune_if_due(now, &mut self.log) {
+            let at = (self.prune_next + nth) % count;
+            if let Err(error) = self.shards[at].prune_if_due(now, &mut self.log, &mut left) {
                 self.fail(&error);
             }
         }

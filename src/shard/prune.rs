@@ -30,10 +30,10 @@ use std::collections::BTreeSet;
 const PACE_US: u64 = 1_000_000;
 /// Markets and kinds that a turn looks at.
 const LOOKS: usize = 4096;
-/// What a turn may spend on searches: one in memory costs 1, one in runs [`SEALED_SEARCH`].
-const SEARCHES: u32 = 32;
-/// A page of transactions of a block, and a part of its ids: up to half a millisecond.
-const SEALED_SEARCH: u32 = 8;
+/// What a turn of a core may spend on searches: one in memory costs 1, one in runs all of it.
+pub const SEARCHES: u32 = 32;
+/// A page of transactions of a block, and a part of its ids: up to half a millisecond, so one a turn.
+const SEALED_SEARCH: u32 = SEARCHES;
 /// Ids that one search reads one by one: well under 250 µs.
 const IDS_PER_SEARCH: u32 = 8192;
 /// Floors in one entry.
@@ -93,10 +93,11 @@ enum Look {
 }
 
 impl Shard {
-    /// Drops what no policy keeps: appends an entry if a look at some markets found floors to raise.
+    /// Drops what no policy keeps: appends an entry if a look at some markets found floors to raise. `left` is what the turn
+    /// may still spend on searches; see [`SEARCHES`].
     ///
     /// **Cost:** nothing without policies; else a bounded part of a pass. **Errors:** a run that cannot be read.
-    pub fn prune_if_due(&mut self, now: Now, log: &mut Appender) -> Result<(), ShardError> {
+    pub fn prune_if_due(&mut self, now: Now, log: &mut Appender, left: &mut u32) -> Result<(), ShardError> {
         self.prune_facts_if_due(now, log)?;
         if self.pruner.under_way.is_some_and(|index| index > self.group.applied()) {
             return Ok(());
@@ -109,7 +110,7 @@ impl Shard {
             self.pruner.at = Some(0);
         }
         let began = self.pruner.at;
-        let floors = self.floors_due(now)?;
+        let floors = self.floors_due(now, left)?;
         if floors.is_empty() {
             return Ok(());
         }
@@ -123,6 +124,12 @@ impl Shard {
         Ok(())
     }
 
+    /// A pass has begun and goes on.
+    #[must_use]
+    pub const fn is_pruning(&self) -> bool {
+        self.pruner.at.is_some()
+    }
+
     /// Appends an entry that says what is to go; `None` where the log has no room for it.
     fn propose_to_drop(&mut self, now: Now, log: &mut Appender, kind: EntryKind, body: &[u8]) -> Option<LogIndex> {
         let proposal = Proposal::new(0, 0, body.len() as u32, false, crc32fast::hash(body));
@@ -130,10 +137,10 @@ impl Shard {
         proposed.ok().map(|_| self.group.appended())
     }
 
-    fn floors_due(&mut self, now: Now) -> Result<Vec<HorizonRow>, IndexError> {
+    fn floors_due(&mut self, now: Now, left: &mut u32) -> Result<Vec<HorizonRow>, IndexError> {
         let places = self.markets.len() * KINDS.len();
         self.pruner.looked.resize(places, Tx::ZERO);
-        let (mut floors, mut left) = (Vec::new(), SEARCHES);
+        let mut floors = Vec::new();
         for _ in 0..LOOKS {
             let Some(at) = self.pruner.at.filter(|at| *at < places) else {
                 self.pruner.at = None;
@@ -144,8 +151,8 @@ impl Shard {
             let keep = self.retention.of(market, kind).keep;
             let looked = &mut self.pruner.looked[at];
             let look = match kind {
-                Kind::Quote => look(&self.quotes, market, keep, now, looked, &mut left)?,
-                _ => look(&self.ticks, market, keep, now, looked, &mut left)?,
+                Kind::Quote => look(&self.quotes, market, keep, now, looked, left)?,
+                _ => look(&self.ticks, market, keep, now, looked, left)?,
             };
             match look {
                 Look::Nothing => {}

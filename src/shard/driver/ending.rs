@@ -10,15 +10,17 @@
 use super::Core;
 use super::connections::Connection;
 use super::sealing::Sealing;
+use crate::shard::Shard;
 use myelin_wire::Kind;
 use std::collections::VecDeque;
 
 impl Core {
-    /// True when the next look at the house may wait a little longer: nothing is written, sealed, owed or held, and the log's
-    /// end is marked.
+    /// True when the next look at the house may wait a little longer: nothing is written, sealed, pruned, owed or held, and the
+    /// log's end is marked.
     pub fn is_idle(&mut self) -> bool {
         let end = self.log.tail().end_lsn();
         let quiet = !self.sync_under_way && end == self.marked && matches!(self.sealing, Sealing::Idle);
+        let quiet = quiet && !self.shards.iter().any(Shard::is_pruning);
         quiet && self.owing.is_empty() && self.waiting_readers.is_empty() && self.held.iter().all(VecDeque::is_empty)
     }
 

@@ -71,7 +71,7 @@ impl Log {
         self.shard.pruner.at = Some(0);
         let mut entries = 0;
         while self.shard.pruner.at.is_some() {
-            let floors = self.shard.floors_due(now).unwrap();
+            let floors = self.shard.floors_due(now, &mut { SEARCHES }).unwrap();
             if !floors.is_empty() {
                 let body = body_of(self.shard.retention.changed(), &floors);
                 self.say(EntryKind::Horizon, ms + u64::from(entries), &body, body.len());
@@ -116,6 +116,19 @@ fn a_window_moves_in_steps_and_a_quiet_market_is_not_looked_at_again() {
     assert_eq!(log.kept("any"), (590, 410));
 }
 
+/// Each may read a block from the disk: four of them were 2 ms in one turn of each shard.
+#[test]
+fn a_turn_looks_into_one_sealed_market_and_the_next_one_goes_on() {
+    let mut log = Log::new();
+    for (ms, market) in [(1, "rising"), (3, "any")] {
+        log.ticks(market, MARKET_MS + ms, 1..1001);
+        log.retain(market, MARKET_MS + ms + 1, Keep::Last(100));
+    }
+    log.shard.seal();
+    assert_eq!(log.prune(MARKET_MS + 5), 2, "an entry for each");
+    assert_eq!((log.kept("rising").0, log.kept("any").0), (100, 100));
+}
+
 #[test]
 fn what_was_worked_out_under_an_older_policy_changes_nothing() {
     let mut log = Log::new();
@@ -123,7 +136,7 @@ fn what_was_worked_out_under_an_older_policy_changes_nothing() {
     log.retain("any", MARKET_MS + 2, Keep::Last(100));
     let now = Now { mono_us: 0, unix_ns: (MARKET_MS as i64 + 3) * 1_000_000 };
     log.shard.pruner.at = Some(0);
-    let floors = log.shard.floors_due(now).unwrap();
+    let floors = log.shard.floors_due(now, &mut { SEARCHES }).unwrap();
     assert_eq!(floors.iter().map(|floor| floor.row).collect::<Vec<_>>(), [900]);
     let body = body_of(log.shard.retention.changed(), &floors);
     log.retain("any", MARKET_MS + 4, Keep::All);
