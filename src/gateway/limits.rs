@@ -3,6 +3,7 @@
 //! Whatever the senders do, the gateway holds at most [`BODIES_BYTES`] of bodies, about four times that while they are
 //! read and sent, and [`WATCHERS`] streams of [`EVENTS_AHEAD`] events.
 
+use myelin_wire::BarRow;
 use std::time::Duration;
 
 /// Open connections; a further one is closed at once, as on a data core.
@@ -61,8 +62,8 @@ pub const ROWS_PER_FRAME: usize = 16 << 10;
 pub const BAD_ROWS: usize = 100;
 /// Rows in one answer: what a page of the wire's has at most.
 pub const ROWS_PER_PAGE: u32 = 8192;
-/// Bars in one answer.
-pub const BARS: u64 = 100_000;
+/// Bars in one answer: what one of the wire's has at most.
+pub const BARS: u64 = BarRow::MAX as u64;
 /// Facts in one answer: each may hold 16 KiB.
 pub const DATOMS: usize = 2_000;
 /// Names and ids of markets that are remembered; above it they are asked for again.

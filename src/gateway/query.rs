@@ -201,7 +201,8 @@ async fn bars(client: &Client, asked: &Parameters, Market { name, id }: Market, 
     let (from_ns, to_ns) = stretch(asked)?;
     let span = from_ns.zip(to_ns).map(|(from, to)| to.saturating_sub(from).max(0) as u64 / width_ns as u64);
     let (from_ns, to_ns) = (from_ns.unwrap_or(i64::MIN), to_ns.unwrap_or(i64::MAX));
-    if span.is_none_or(|bars| bars > limits::BARS) {
+    // The first and the last of them may stick out.
+    if span.is_none_or(|bars| bars.saturating_add(2) > limits::BARS) {
         // Where ticks are is known a week at a time: 30,000 weeks at most, whatever their times say.
         let weeks = client.bars(id, WEEK_NS, from_ns, to_ns, at).await.map_err(failed)?.value;
         let in_a_week = WEEK_NS as u64 / width_ns as u64 + 1;

@@ -324,6 +324,11 @@ pub struct BarRow {
     pub market: u64,
 }
 
+impl BarRow {
+    /// Bars in one answer at most: 4 MiB. Who wants more asks for a shorter stretch.
+    pub const MAX: usize = 1 << 16;
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

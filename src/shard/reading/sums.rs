@@ -23,8 +23,6 @@ use myelin_wire::{BarRow, By, Code, TopAsk, TopRow, VwapRow};
 
 /// Markets of one batch: what a slice can look up.
 const FEEDS_MAX: usize = 512;
-/// Bars in one answer at most: 4 MiB. Who wants more asks for a shorter stretch.
-const BARS_MAX: usize = 1 << 16;
 /// Bars that are rounded on the core, and markets that are sorted there; more of them are rounded and sorted away.
 const BARS_HERE: usize = 256;
 const TOP_HERE: usize = 512;
@@ -62,9 +60,9 @@ impl Wanted {
     fn sum(&self) -> Sum {
         match self {
             Self::Totals | Self::Vwap | Self::Top { priced: false, .. } => Sum::Total(Totals::default()),
-            Self::Bars { width_ns } => Sum::Bars(Bars::new(*width_ns, BARS_MAX)),
+            Self::Bars { width_ns } => Sum::Bars(Bars::new(*width_ns, BarRow::MAX)),
             // One bar of everything, or two where times lie on both sides of 1970.
-            Self::Top { priced: true, .. } => Sum::Bars(Bars::new(i64::MAX, BARS_MAX)),
+            Self::Top { priced: true, .. } => Sum::Bars(Bars::new(i64::MAX, BarRow::MAX)),
         }
     }
 }
