@@ -161,6 +161,10 @@ fn http_is_sealed_too_and_wants_the_token_but_for_probes() {
     let (status, body) = get(&files, node.http, "/v2/markets", None);
     assert_eq!((status, body.contains("\"unauthorized\"")), (401, true), "{body}");
     assert_eq!(get(&files, node.http, "/metrics", Some("wrong")).0, 401);
+    // Which routes there are is not told either.
+    for (token, status) in [(None, 401), (Some("wrong"), 401), (Some(TOKEN), 404)] {
+        assert_eq!(get(&files, node.http, "/v2/no-such-route", token).0, status, "{token:?}");
+    }
     // The gateway is a client of its own node, over TLS and with the token.
     let (status, body) = get(&files, node.http, "/v2/markets", Some(TOKEN));
     assert_eq!((status, body.contains("over-http")), (200, true), "{body}");

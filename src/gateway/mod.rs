@@ -183,20 +183,22 @@ async fn renew(guard: Guard) {
 
 /// What needs no token, on a port of its own: whoever watches over the host need not know it.
 fn admin_routes(shared: Arc<Shared>) -> Router {
-    finish(probes(), shared)
+    counted(told_of_others(probes()), shared)
 }
 
 fn probes() -> Router<Arc<Shared>> {
     Router::new().route("/healthz", get(healthz)).route("/readyz", get(readyz)).route("/metrics", get(metrics::scrape))
 }
 
-/// What is said of every other route, and counting.
-fn finish(routes: Router<Arc<Shared>>, shared: Arc<Shared>) -> Router {
+/// What is said of every other route.
+fn told_of_others(routes: Router<Arc<Shared>>) -> Router<Arc<Shared>> {
     routes
         .fallback(|| async { Failure::http(HttpCode::NotFound, "there is no such route") })
         .method_not_allowed_fallback(|| async { Failure::http(HttpCode::WrongMethod, "the route has another method") })
-        .layer(axum::middleware::from_fn_with_state(Arc::clone(&shared), count))
-        .with_state(shared)
+}
+
+fn counted(routes: Router<Arc<Shared>>, shared: Arc<Shared>) -> Router {
+    routes.layer(axum::middleware::from_fn_with_state(Arc::clone(&shared), count)).with_state(shared)
 }
 
 fn routes(shared: Arc<Shared>) -> Router {
@@ -209,11 +211,10 @@ fn routes(shared: Arc<Shared>) -> Router {
         .route("/v2/reflexes", get(reflexes::list))
         .route("/v2/reflexes/{id}", delete(reflexes::remove))
         .route("/v2/watch", get(watch::watch))
-        .route("/v2/tail", get(tail::tail))
-        .fallback(|| async { Failure::http(HttpCode::NotFound, "there is no such route") })
-        .method_not_allowed_fallback(|| async { Failure::http(HttpCode::WrongMethod, "the route has another method") })
-        .layer(axum::middleware::from_fn_with_state(Arc::clone(&shared), allow));
-    finish(routes, shared)
+        .route("/v2/tail", get(tail::tail));
+    // What is said of other routes is said to who shows the token.
+    let allow = axum::middleware::from_fn_with_state(Arc::clone(&shared), allow);
+    counted(told_of_others(routes).layer(allow), shared)
 }
 
 /// Lets a request in that shows the token, where one is wanted; probes need none.
