@@ -221,6 +221,39 @@ fn a_slow_subscriber_is_given_everything_in_order_while_ticks_markets_and_reflex
     });
 }
 
+/// A market or a reflex that comes behind a tick which fires very often waits for those firings, a slice a turn; whoever
+/// asks meanwhile is answered, and nothing is lost or overtaken.
+#[test]
+fn markets_and_reflexes_that_come_behind_many_firings_are_applied_in_their_order() {
+    // Several slices of firings, and fewer than a lean shard has at hand.
+    const BANDS: u64 = 6_000;
+    let node = Setup::fresh().start();
+    run(async {
+        let client = node.client().await;
+        let id = markets(&client, &["many-a"]).await[0];
+        for chunk in (1..=BANDS).collect::<Vec<_>>().chunks(3000) {
+            let bodies: Vec<u8> =
+                chunk.iter().flat_map(|n| registration(*n, &format!("above {n}"), "like:many-*")).collect();
+            client.register(&bodies, chunk.len() as u32).await.unwrap();
+        }
+        let mut firings = client.subscribe(None, &[]).await.unwrap();
+        done(&client.ticks(&[tick(id, 1, 0.5)], Mode::Whole).await.unwrap());
+        let crossing = client.send_ticks(&[tick(id, 2, 1e6)], Mode::Whole).await.unwrap();
+        let more = registration(BANDS + 1, "above 10", "like:many-*");
+        let (late, registered) = tokio::join!(markets(&client, &["many-b"]), client.register(&more, 1));
+        registered.unwrap();
+        done(&crossing.wait().await);
+        done(&client.ticks(&[tick(late[0], 1, 0.5)], Mode::Whole).await.unwrap());
+        done(&client.ticks(&[tick(late[0], 2, 1.5)], Mode::Whole).await.unwrap());
+        for n in 1..=BANDS {
+            let row = next(&mut firings).await;
+            assert_eq!((row.reflex, row.tick.market), (n, id));
+        }
+        let row = next(&mut firings).await;
+        assert_eq!((row.reflex, row.tick.market), (1, late[0]), "of the market that came behind");
+    });
+}
+
 /// So many further firings, in order.
 async fn due_more(last: &mut (u64, u32, u64), firings: &mut Subscription, count: usize) {
     for n in 0..count {

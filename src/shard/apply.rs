@@ -57,6 +57,14 @@ impl Shard {
         self.answer_waiting()
     }
 
+    /// True where an entry of this kind changes who is asked while something has fired that is not written down: it may be
+    /// applied all the same, but writes all of that down first, in one turn.
+    #[must_use]
+    pub fn must_react_before(&self, kind: u8) -> bool {
+        use EntryKind::{Markets, Register, Remove};
+        self.reflexes.pending() && matches!(EntryKind::from_number(kind), Some(Markets | Register | Remove))
+    }
+
     fn apply_proposal(
         &mut self,
         durable: Now,

@@ -60,6 +60,16 @@ pub struct Synced {
     pub at_us: u64,
 }
 
+/// A durable batch on its way.
+struct Applying {
+    batch: Batch,
+    /// So many of its records were applied.
+    records: usize,
+    durable: Now,
+    disk: Disk,
+    oldest: Oldest,
+}
+
 /// What a core is built from.
 pub struct Parts {
     /// This core's station.
@@ -101,6 +111,9 @@ pub struct Core {
     log: Appender,
     to_sync: ThreadProducer<Batch>,
     sync_under_way: bool,
+    /// A durable batch that is applied in part, and the one behind it.
+    applying: Option<Applying>,
+    applied_next: Option<Synced>,
     to_seal: ThreadProducer<SealJob>,
     to_reader: ThreadProducer<Trip>,
     /// The shard whose reads go on next.
@@ -156,6 +169,8 @@ impl Core {
             log: parts.log,
             to_sync: parts.to_sync,
             sync_under_way: false,
+            applying: None,
+            applied_next: None,
             to_seal: parts.to_seal,
             to_reader: parts.to_reader,
             reads_next: 0,
@@ -312,27 +327,56 @@ impl Core {
 
     /// The sync thread is done with a batch: what it holds is durable, committed, and applied here.
     pub fn synced(&mut self, synced: Synced) {
-        let disk = Disk::of(&synced);
-        let Synced { batch, result, at_us, .. } = synced;
         self.begin_turn();
-        self.sync_under_way = false;
-        if let Err(error) = result {
-            return self.fail(&error);
+        // What comes behind a batch that is applied in part is under way until its turn comes.
+        self.sync_under_way = self.applying.is_some();
+        if let Err(error) = &synced.result {
+            return self.fail(error);
         }
         if self.failed {
             // It is in the log, and a recovery applies it; this core's state stands still.
             return;
         }
+        if self.applying.is_some() {
+            self.applied_next = Some(synced);
+            return;
+        }
+        let done = self.begin_to_apply(synced);
+        if self.failed {
+            return;
+        }
+        self.push_slices();
+        self.seal_if_due(done);
+        // Who was answered may have the next request at hand.
+        self.stay_awake(self.limits.awake_us / 4);
+    }
+
+    /// A durable batch is committed, and applied as far as it goes now; gives when that was done.
+    fn begin_to_apply(&mut self, synced: Synced) -> Now {
+        let disk = Disk::of(&synced);
+        let Synced { batch, at_us, .. } = synced;
+        self.sync_under_way = false;
         let woken = Self::now();
         self.log.tail().synced(batch.upto());
         // The disk goes on while we apply.
         self.start_sync();
         self.health.stage(Stage::Wake, woken.mono_us.saturating_sub(at_us) * 1000);
         let durable = Now { mono_us: at_us, ..woken };
-        let mut oldest = Oldest::default();
-        for record in batch.records() {
+        self.apply_on(woken, Applying { batch, records: 0, durable, disk, oldest: Oldest::default() })
+    }
+
+    /// Applies a batch, to its end or to an entry that changes who is asked: that waits until what has fired before is
+    /// written down, so many a turn.
+    fn apply_on(&mut self, began: Now, applying: Applying) -> Now {
+        let Applying { batch, records, durable, disk, mut oldest } = applying;
+        let mut halted = None;
+        for (nth, record) in batch.records().enumerate().skip(records) {
             let Some(shard) = record.header.group.checked_sub(1) else { continue };
             let Some(shard) = self.shards.iter_mut().find(|one| one.number() == shard) else { continue };
+            if shard.must_react_before(record.header.kind) {
+                halted = Some(nth);
+                break;
+            }
             let index = LogIndex(record.header.index);
             shard.synced(index);
             let tx = myelin_datom::Tx::from_bits(record.header.tx);
@@ -340,22 +384,25 @@ impl Core {
             let waiting = Waiting::at(shard);
             shard.go_on_from(self.turn_rows);
             if let Err(error) = shard.apply(durable, entry) {
-                return self.fail(&error);
+                self.fail(&error);
+                return began;
             }
             self.turn_rows = shard.turn_rows();
             oldest.note(shard, &waiting);
         }
         let done = Self::now();
-        self.health.stage(Stage::Apply, done.mono_us.saturating_sub(woken.mono_us) * 1000);
+        self.health.stage(Stage::Apply, done.mono_us.saturating_sub(began.mono_us) * 1000);
+        if let Some(records) = halted {
+            self.applying = Some(Applying { batch, records, durable, disk, oldest });
+            self.turn();
+            return done;
+        }
         self.applied_upto = batch.upto();
         self.log.tail().recycle(batch);
         self.turn();
         self.note_batch(disk, done, &oldest);
-        self.push_slices();
         self.wake_readers();
-        self.seal_if_due(done);
-        // Who was answered may have the next request at hand.
-        self.stay_awake(self.limits.awake_us / 4);
+        done
     }
 
     /// Keeps our CPU from halting that long from now. **Units:** microseconds.
@@ -388,6 +435,12 @@ impl Core {
                 }
             }
         }
+        if let Some(applying) = self.applying.take() {
+            self.apply_on(now, applying);
+        } else if let Some(next) = self.applied_next.take() {
+            self.begin_to_apply(next);
+        }
+        more |= self.applying.is_some() || self.applied_next.is_some();
         more |= self.read_on();
         more |= self.exchange_letters(now);
         self.turn();
@@ -488,6 +541,7 @@ impl Core {
         let chain = describe(error);
         tracing::error!(core = self.station, error = %chain, "the core's shards stop");
         self.failed = true;
+        (self.applying, self.applied_next) = (None, None);
         let shards: Vec<u16> = self.shards.iter().map(Shard::number).collect();
         self.health.set_failed(self.station, &shards, &chain);
         self.shards.iter_mut().for_each(Shard::stop);

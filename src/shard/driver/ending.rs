@@ -29,7 +29,7 @@ impl Core {
     pub fn come_to_an_end(&mut self) -> bool {
         self.stopping = true;
         let (end, synced) = (self.log.tail().end_lsn(), self.log.tail().synced_upto());
-        let quiet = !self.sync_under_way && end == synced && end == self.marked;
+        let quiet = !self.sync_under_way && self.applying.is_none() && end == synced && end == self.marked;
         let said = |one: &Connection| !one.open || (one.outbox.is_empty() && one.in_flight == 0);
         self.failed || (quiet && self.connections.iter().all(said) && self.held.iter().all(VecDeque::is_empty))
     }

@@ -29,7 +29,8 @@ const SEAL_AGAIN_US: u64 = 1_000_000;
 impl Core {
     /// Freezes rows and gives them away, when there are enough of them, of log, or of what was pruned.
     pub(super) fn seal_if_due(&mut self, now: Now) {
-        if self.failed {
+        // A checkpoint writes down all that has fired, in one turn: not while that is waited for.
+        if self.failed || self.applying.is_some() {
             return;
         }
         match std::mem::replace(&mut self.sealing, Sealing::UnderWay) {
