@@ -289,7 +289,7 @@ impl Shard {
             Kind::Transact => self.write(now, from, frame, EntryKind::Transact, log),
             Kind::Retain => self.write(now, from, frame, EntryKind::Retain, log),
             Kind::Resume => self.gates.resume(from, frame.header.session, frame.header.aux),
-            Kind::Subscribe => self.subscribe(from, frame)?,
+            Kind::Subscribe => self.subscribe(from, frame),
             Kind::Tail => self.tail(from, frame),
             Kind::Credit => {
                 self.subscribers.grant(from, frame.header.session, frame.header.count);

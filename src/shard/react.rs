@@ -383,7 +383,7 @@ impl Shard {
     /// all zero = from now on, too far ahead = `Future`. The answer says that nothing behind `after` is missed; where that is
     /// history it comes when its markets were looked at, which may take some turns. Flag `REPLAYED` = a back-test: the reflex is asked from `after` on, also before it was
     /// registered.
-    pub(super) fn subscribe(&mut self, from: ConnId, frame: &Frame<'_>) -> Result<(), ShardError> {
+    pub(super) fn subscribe(&mut self, from: ConnId, frame: &Frame<'_>) {
         let header: &Header = &frame.header;
         let mut cursor = Cursor::new(frame.body);
         let read = (|| {
@@ -392,20 +392,17 @@ impl Shard {
             cursor.end().map(|()| (reflex, (tx, n, last)))
         })();
         let Ok((reflex, after)) = read else {
-            self.refuse(from, header, Refusal::of(Code::BadBody));
-            return Ok(());
+            return self.refuse(from, header, Refusal::of(Code::BadBody));
         };
         let known = reflex == 0 || self.reflexes.get(ReflexId(reflex)).is_some();
         let full = self.subscribers.list.len() + self.tails.count() >= self.subscribers.max;
         if let Some(code) = (!known).then_some(Code::UnknownReflex).or(full.then_some(Code::TooMany)) {
-            self.refuse(from, header, Refusal::of(code));
-            return Ok(());
+            return self.refuse(from, header, Refusal::of(code));
         }
         // As a read of that moment is: what is applied is past, whatever a clock that was set back says of it.
         let (begin, applied) = (Tx::from_bits(after.0), self.group.applied_tx());
         if begin > applied && begin.millis() > self.now.millis() + self.limits.max_clock_offset_ms {
-            self.refuse(from, header, Refusal { aux: applied.bits(), ..Refusal::of(Code::Future) });
-            return Ok(());
+            return self.refuse(from, header, Refusal { aux: applied.bits(), ..Refusal::of(Code::Future) });
         }
         let back_test = header.flags & Header::REPLAYED != 0;
         let hears = self.hears(reflex);
@@ -415,8 +412,7 @@ impl Shard {
         let from_history = !(known || (after == (0, 0, 0) && !back_test));
         let under_way = self.subscribers.list.iter().filter(|one| one.replaying.is_some()).count();
         if from_history && under_way >= REPLAYS_MAX {
-            self.refuse(from, header, Refusal::of(Code::TooMany));
-            return Ok(());
+            return self.refuse(from, header, Refusal::of(Code::TooMany));
         }
         let replaying = from_history.then(|| Box::new(self.replay_from(reflex, after, back_test)));
         let next = LANES.map(|lane| behind[lane].filter(|_| after != (0, 0, 0)).unwrap_or(end[lane]));
@@ -438,7 +434,6 @@ impl Shard {
         if !from_history {
             self.say_listens(self.subscribers.list.len() - 1);
         }
-        Ok(())
     }
 
     /// Which lanes have the firings of this reflex; 0 = of all.
