@@ -378,6 +378,16 @@ impl Shard {
         }
     }
 
+    /// The last frame of a stream, by the session and request it was asked for with: refused when it has not begun, else ended.
+    fn say_no_more(&mut self, to: ConnId, (session, request): (u64, u64), begun: bool, refusal: Refusal) {
+        if begun {
+            let said = Said::Ended { code: Some(refusal.code), oldest: refusal.aux };
+            self.say(to, session, request, Tx::ZERO, said);
+        } else {
+            self.refuse(to, &Header { session, request, ..bytemuck::Zeroable::zeroed() }, refusal);
+        }
+    }
+
     fn refuse(&mut self, to: ConnId, header: &Header, refusal: Refusal) {
         *self.counters.refused.entry(refusal.code).or_insert(0) += 1;
         self.say(to, header.session, header.request, self.group.applied_tx(), Said::Refused(refusal));
@@ -392,7 +402,8 @@ impl Shard {
         self.group.synced(upto);
     }
 
-    /// The shard stops: whoever waits for it is told so. What was appended may be there after a recovery, or not.
+    /// The shard stops: whoever waits for it, listens or reads the log is told so. What was appended may be there after a
+    /// recovery, or not.
     pub fn stop(&mut self) {
         for InFlight { to, session, request, .. } in std::mem::take(&mut self.in_flight) {
             self.say(to, session, request, self.group.applied_tx(), Said::Refused(Refusal::of(Code::Unavailable)));
@@ -400,6 +411,8 @@ impl Shard {
         for (to, header) in self.waiting.give_up().into_iter().chain(self.readings.give_up()) {
             self.refuse(to, &header, Refusal::of(Code::Unavailable));
         }
+        self.give_up_subscribers();
+        self.give_up_tails();
     }
 
     /// The connection is gone; what it has under way goes on, unanswered.

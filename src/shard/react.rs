@@ -233,15 +233,17 @@ impl Shard {
         Ok(more)
     }
 
-    /// Nothing more comes of it: refused when it has not begun, else ended.
+    /// Nothing more comes of it.
     fn give_up(&mut self, at: usize, refusal: Refusal) {
         let Subscriber { conn, session, request, begun, .. } = self.subscribers.list.swap_remove(at);
         self.subscribers.turn = at;
-        if begun {
-            let said = Said::Ended { code: Some(refusal.code), oldest: refusal.aux };
-            self.say(conn, session, request, Tx::ZERO, said);
-        } else {
-            self.refuse(conn, &Header { session, request, ..bytemuck::Zeroable::zeroed() }, refusal);
+        self.say_no_more(conn, (session, request), begun, refusal);
+    }
+
+    /// Nobody is pushed to any more, and who listened is told.
+    pub(super) fn give_up_subscribers(&mut self) {
+        for Subscriber { conn, session, request, begun, .. } in std::mem::take(&mut self.subscribers.list) {
+            self.say_no_more(conn, (session, request), begun, Refusal::of(Code::Unavailable));
         }
     }
 

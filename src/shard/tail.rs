@@ -224,15 +224,18 @@ impl Shard {
         Ok(more)
     }
 
-    /// Nothing more comes of it: refused when it has not begun, else ended.
+    /// Nothing more comes of it.
     fn give_up_tail(&mut self, at: usize, refusal: Refusal) {
         let Reader { conn, session, request, begun, .. } = self.tails.take(at);
-        if begun {
-            let said = Said::Ended { code: Some(refusal.code), oldest: refusal.aux };
-            self.say(conn, session, request, Tx::ZERO, said);
-        } else {
-            self.refuse(conn, &Header { session, request, ..bytemuck::Zeroable::zeroed() }, refusal);
+        self.say_no_more(conn, (session, request), begun, refusal);
+    }
+
+    /// Nobody is told the log any more, and who read it is told so.
+    pub(super) fn give_up_tails(&mut self) {
+        for Reader { conn, session, request, begun, .. } in std::mem::take(&mut self.tails.list) {
+            self.say_no_more(conn, (session, request), begun, Refusal::of(Code::Unavailable));
         }
+        self.tails.forget_entries();
     }
 
     /// One page for one reader. True when another could follow at once.

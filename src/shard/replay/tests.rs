@@ -5,7 +5,7 @@ use crate::shard::crossing::tests::{LISTENER, Rig, names};
 use crate::shard::reply::{Reply, Said};
 use crate::shard::turn::{SEALED_PAGE, UNITS_PER_TURN};
 use myelin_datom::EntityId;
-use myelin_wire::{Header, Kind};
+use myelin_wire::{Code, Header, Kind};
 use std::collections::BTreeMap;
 
 const REFLEX: u64 = 5;
@@ -104,4 +104,25 @@ fn a_listener_that_ends_before_its_history_is_open_is_answered_first() {
     rig.frame(0, LISTENER, Header { session: 7, request: 1, ..Header::new(Kind::End) }, &[]);
     let said: Vec<_> = rig.said.iter().map(|reply| &reply.said).collect();
     assert!(matches!(said[..], [Said::Answer { .. }, Said::Ended { code: None, .. }]), "{said:?}");
+}
+
+/// Seen red: neither was told anything, for good.
+#[test]
+fn a_shard_that_stops_refuses_who_has_not_begun_and_ends_who_listens() {
+    let (mut rig, _) = rig_of(2_500);
+    rig.register(REFLEX, "above 5", "all");
+    rig.subscribe(listener(1), REFLEX, (0, 0, 0), false);
+    rig.said.clear();
+    rig.subscribe(LISTENER, REFLEX, (1, 0, 0), true);
+    assert!(rig.turn() && rig.said.is_empty(), "it is not open yet");
+    rig.shards[0].stop();
+    rig.turn();
+    let said: Vec<_> = rig.said.iter().map(|reply| (reply.to, reply.session, reply.request, &reply.said)).collect();
+    let [(begun, 7, 1, Said::Ended { code: Some(Code::Unavailable), .. }), (opening, 7, 1, Said::Refused(refusal))] =
+        said[..]
+    else {
+        panic!("{said:?}")
+    };
+    assert_eq!((begun, opening, refusal.code), (listener(1), LISTENER, Code::Unavailable));
+    assert_eq!(rig.shards[0].subscribers.count(), 0);
 }

@@ -7,7 +7,7 @@ use crate::shard::turn::{SEALED_PAGE, UNITS_PER_TURN};
 use crate::shard::{ConnId, Shard};
 use myelin_datom::{AttributeName, Entity, EntityId, Given, MarketName, Op, Tick, Transaction, Tx, Value};
 use myelin_wire::{
-    FROM_NOW, Header, Kind, LogKind, Logged, MarketFlags, MarketSpec, TailAsk, TailEntry, decode, markets_body,
+    Code, FROM_NOW, Header, Kind, LogKind, Logged, MarketFlags, MarketSpec, TailAsk, TailEntry, decode, markets_body,
     read_tail,
 };
 
@@ -337,4 +337,23 @@ fn an_end_answers_what_is_owed_and_frees_the_place() {
     );
     rig.frame(reader(0), Header { session: 7, request: 1, ..Header::new(Kind::End) }, &[]);
     assert!(rig.said().is_empty(), "what is not there has no last frame");
+}
+
+/// Seen red: neither was told anything, for good.
+#[test]
+fn a_shard_that_stops_refuses_who_has_not_begun_and_ends_who_reads() {
+    let mut rig = Rig::new();
+    rig.markets(10_000);
+    rig.tail(0, TailAsk::all(FROM_NOW), u32::MAX);
+    rig.said();
+    rig.tail(1, TailAsk::all(0), u32::MAX);
+    rig.turn();
+    assert!(rig.said().is_empty(), "it is not open yet");
+    rig.shard.stop();
+    let said = rig.said();
+    let [begun, opening] = &said[..] else { panic!("{said:?}") };
+    assert_eq!((begun.to, opening.to), (reader(0), reader(1)));
+    assert!(matches!(begun.said, Said::Ended { code: Some(Code::Unavailable), .. }), "{begun:?}");
+    assert!(matches!(&opening.said, Said::Refused(why) if why.code == Code::Unavailable), "{opening:?}");
+    assert_eq!((rig.shard.tails.count(), rig.turn().0), (0, false));
 }

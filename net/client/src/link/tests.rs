@@ -236,6 +236,26 @@ fn the_end_of_a_subscription_is_told_once_and_what_is_under_way_disturbs_nobody(
 }
 
 #[test]
+fn what_a_shard_that_stopped_says_of_a_stream_is_told_and_the_stream_is_not_asked_for_again() {
+    for kind in [Kind::Refused, Kind::Ended] {
+        let mut link = link(3);
+        link.subscribe(firings());
+        let asked = said(&mut link, MS(0));
+        if kind == Kind::Ended {
+            answer(&mut link, MS(0), Kind::Answer, &asked[0], Header { tx: 40, ..Header::new(Kind::Answer) }, &[]);
+        }
+        let header = Header { code: Code::Unavailable as u16, ..Header::new(kind) };
+        answer(&mut link, MS(0), kind, &asked[0], header, &[]);
+        let told = std::iter::from_fn(|| link.poll_event()).filter_map(|event| match event {
+            Event::Pushed(Push { said: Pushed::Ended(why), .. }) => Some(why.code),
+            _ => None,
+        });
+        assert_eq!(told.collect::<Vec<_>>(), [Some(Code::Unavailable)]);
+        assert!(said(&mut link, MS(1)).is_empty() && link.is_idle());
+    }
+}
+
+#[test]
 fn an_entry_that_costs_more_than_is_left_is_paid_for_before_the_next_one_comes() {
     let mut link = link(3);
     let mut ask = Vec::new();
