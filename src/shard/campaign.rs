@@ -61,6 +61,11 @@ impl Log {
         Self { log: Appender::new(tail), _dir: dir }
     }
 
+    /// The log by itself, and its folder.
+    pub(super) fn apart(self) -> (Appender, tempfile::TempDir) {
+        (self.log, self._dir)
+    }
+
     /// What was appended is durable, and applied.
     pub(super) fn apply(&mut self, shard: &mut Shard) {
         while let Some(batch) = self.log.take_batch() {

@@ -19,6 +19,8 @@ mod measures;
 mod parcels;
 mod reads;
 mod sealing;
+#[cfg(test)]
+mod tests;
 
 use super::append::Appender;
 use super::prune::SEARCHES;
@@ -418,8 +420,12 @@ impl Core {
         self.push_slices()
     }
 
-    /// One slice of firings and of a read; the react task goes on if there are more.
+    /// One slice of firings and of a read; the react task goes on if there are more. A core that failed has no more to tell,
+    /// whoever rings: what it lists may have a hole.
     fn push_slices(&mut self) -> bool {
+        if self.failed {
+            return false;
+        }
         let now = Self::now();
         let mut more = false;
         for shard in &mut self.shards {

@@ -1,0 +1,178 @@
+//! A core without its threads: what it says to its connections when a shard fails.
+
+use super::*;
+use crate::reflex::{Scope, Spec};
+use crate::runtime::ring::{self, ThreadConsumer};
+use crate::shard::ShardError;
+use crate::shard::campaign::{Log, body, tick, written};
+use crate::shard::entry::Senseless;
+use crate::shard::reading::Reader;
+use myelin_datom::EntityId;
+use myelin_wire::{FROM_NOW, Hello, MarketFlags, MarketSpec, SlotRange, TailAsk, decode, markets_body};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+const REFLEX: u64 = 5;
+
+/// One core with one shard, and the far ends of its rings.
+struct Rig {
+    core: Core,
+    batches: ThreadConsumer<Batch>,
+    trips: ThreadConsumer<Trip>,
+    bell: Arc<Bell>,
+    request: u64,
+    _dir: tempfile::TempDir,
+}
+
+/// The react task's, which counts how often it was woken.
+#[derive(Default)]
+struct Bell(AtomicU32);
+
+impl std::task::Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Relaxed);
+    }
+}
+
+impl Rig {
+    fn new(limits: Limits) -> Self {
+        // As the log's.
+        let limits = &limits.with_segment_bytes(1 << 20);
+        let (log, dir) = Log::new().apart();
+        let thread = || std::thread::current();
+        let (to_sync, batches) = ring::thread_ring(2);
+        let (to_seal, _jobs) = ring::thread_ring(2);
+        let (to_reader, trips) = ring::thread_ring(crate::shard::reading::UNDER_WAY_MAX);
+        let welcome = Welcome {
+            node: 1,
+            capabilities: 0,
+            max_body: limits.max_body_bytes,
+            core: 0,
+            table: 1,
+            ports: vec![0],
+            shard_cores: vec![0],
+            slots: vec![SlotRange { first: 0, shard: 0 }],
+        };
+        let mut core = Core::new(Parts {
+            station: 0,
+            limits: limits.clone(),
+            welcome,
+            shards: vec![Shard::new(0, 1, limits)],
+            log,
+            to_sync: ring::toward(to_sync, thread()),
+            to_seal: ring::toward(to_seal, thread()),
+            to_reader: ring::toward(to_reader, thread()),
+            peers: vec![None],
+            health: Arc::default(),
+            keeper: None,
+            token: None,
+            checkpoint: Lsn::ZERO,
+            applied: Lsn::ZERO,
+        });
+        core.take_the_lead();
+        let mut rig = Self { core, batches, trips, bell: Arc::default(), request: 0, _dir: dir };
+        rig.sync();
+        rig
+    }
+
+    /// The disk and the reader thread do all that was given to them, and the react task goes on until it has nothing to do.
+    fn sync(&mut self) {
+        let mut more = true;
+        while more {
+            more = self.core.push_firings();
+            while let Some(batch) = self.batches.try_pop() {
+                self.core.synced(Synced { batch, result: Ok(()), began_us: 1, at_us: 1 });
+                more = true;
+            }
+            while let Some(trip) = self.trips.try_pop() {
+                self.core.is_back(Reader::default().travel(trip));
+                more = true;
+            }
+        }
+        self.core.await_firings(&self.bell.clone().into());
+        self.rung();
+    }
+
+    /// How often the react task was woken since it last had nothing to do.
+    fn rung(&self) -> u32 {
+        self.bell.0.swap(0, Relaxed)
+    }
+
+    fn connect(&mut self) -> ConnId {
+        let id = self.core.connect().unwrap();
+        let hello = Hello { client: "rig", capabilities: 0, credential_kind: 0, credential: "" };
+        self.say(id, Header::new(Kind::Hello), &body(|out| hello.write(out)));
+        assert_eq!(self.hear(id).len(), 1, "the welcome");
+        id
+    }
+
+    fn say(&mut self, id: ConnId, header: Header, body: &[u8]) {
+        let bytes = written(header, body);
+        assert_eq!(self.core.take_frames(id, &bytes), (bytes.len(), Taken::More));
+    }
+
+    /// What stands in the outbox: kinds, sessions, codes and bodies.
+    fn hear(&mut self, id: ConnId) -> Vec<(Kind, u64, u16, Vec<u8>)> {
+        let (mut buffer, mut heard, mut at) = (Vec::new(), Vec::new(), 0);
+        self.core.take_outbox(id, &mut buffer, Waker::noop()).expect("the connection is there");
+        while let Some((frame, len)) = decode(&buffer[at..], u32::MAX).unwrap() {
+            heard.push((frame.kind, frame.header.session, frame.header.code, frame.body.to_vec()));
+            at += len;
+        }
+        heard
+    }
+
+    /// What is written is acknowledged.
+    fn write(&mut self, id: ConnId, kind: Kind, count: usize, body: &[u8]) -> Vec<u8> {
+        self.request += 1;
+        let header = Header { session: 1, request: self.request, count: count as u32, ..Header::new(kind) };
+        self.say(id, header, body);
+        self.sync();
+        let heard = self.hear(id);
+        let [(Kind::Ack | Kind::Answer, 1, 0, body)] = &heard[..] else { panic!("{heard:?}") };
+        body.clone()
+    }
+
+    fn market(&mut self, id: ConnId, name: &str) -> EntityId {
+        let spec = [MarketSpec { flags: MarketFlags(0), name }];
+        let made = self.write(id, Kind::Markets, 1, &body(|out| markets_body(out, spec)));
+        EntityId::from_bits(u64::from_le_bytes(made[..8].try_into().unwrap()))
+    }
+
+    fn ticks(&mut self, id: ConnId, market: EntityId, prices: impl IntoIterator<Item = f64>) {
+        let rows: Vec<_> =
+            (1_u64..).zip(prices).map(|(n, price)| tick(market, self.request * 10_000 + n, price)).collect();
+        self.write(id, Kind::Ticks, rows.len(), bytemuck::cast_slice(&rows));
+    }
+}
+
+/// Seen red: what fired before the core failed was still told, and who went through history was told what is live across the
+/// hole; and no stream was ended.
+#[test]
+fn a_core_that_fails_ends_its_streams_and_pushes_nothing_behind_that() {
+    let mut rig = Rig::new(Limits::lean());
+    let [writer, listener, other] = [rig.connect(), rig.connect(), rig.connect()];
+    let market = rig.market(writer, "a");
+    let registration = body(|out| {
+        out.extend(REFLEX.to_le_bytes());
+        "above 5".parse::<Spec>().unwrap().encode(out);
+        "all".parse::<Scope>().unwrap().encode(out);
+    });
+    rig.write(writer, Kind::Register, 1, &registration);
+    let asks = |session, kind| Header { session, request: 1, ..Header::new(kind) };
+    rig.say(listener, asks(7, Kind::Subscribe), &[0; 32]);
+    rig.say(listener, asks(8, Kind::Tail), &body(|out| TailAsk::all(FROM_NOW).write(out)));
+    assert_eq!(rig.hear(listener).len(), 2, "both have begun");
+    rig.ticks(writer, market, [1.0, 9.0]);
+    assert_eq!(rig.hear(listener), [], "without credit nothing is told");
+    for session in [7, 8] {
+        rig.say(listener, Header { count: 100, ..asks(session, Kind::Credit) }, &[]);
+    }
+    rig.core.fail(&ShardError::from(Senseless { kind: 0, at: 0 }));
+    let ended = |session| (Kind::Ended, session, Code::Unavailable as u16, Vec::new());
+    assert_eq!(rig.hear(listener), [ended(7), ended(8)]);
+    rig.core.disconnect(other);
+    assert!(!rig.core.push_firings());
+    assert_eq!(rig.hear(listener), []);
+    rig.say(listener, Header { count: 100, ..asks(9, Kind::Subscribe) }, &[0; 32]);
+    assert!(matches!(rig.hear(listener)[..], [(Kind::Refused, 9, code, _)] if code == Code::Unavailable as u16));
+}
