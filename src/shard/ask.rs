@@ -137,7 +137,11 @@ impl Shard {
         while !self.readings.turn_is_spent()
             && let Some(read) = self.waiting.reads.pop_front_if(|read| read.behind <= applied)
         {
-            self.answer(&read)?;
+            if let Err(error) = self.answer(&read) {
+                // Who asked is told when the shard stops.
+                self.waiting.reads.push_front(read);
+                return Err(error);
+            }
         }
         Ok(())
     }
@@ -287,4 +291,51 @@ fn nothing() -> Said {
 
 pub(super) fn items<T: bytemuck::NoUninit>(rows: &[T]) -> Said {
     Said::Answer { count: rows.len() as u32, aux: 0, more: false, body: bytemuck::cast_slice(rows).to_vec() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Limits;
+    use crate::shard::campaign::body;
+    use myelin_datom::{Decimal, Slot, Value};
+    use myelin_index::facts::born;
+    use myelin_index::{FactFloors, FactRun, Note};
+    use myelin_wire::DatomsAsked;
+    use std::sync::Arc;
+
+    /// A shard whose facts are sealed, with one byte of the run flipped.
+    fn damaged(dir: &std::path::Path) -> Shard {
+        let mut shard = Shard::new(0, 1, &Limits::lean());
+        let said = vec![(born::FEED_GAP_FIRST, Value::Decimal(Decimal::unsigned(7)))];
+        shard.state_facts(Tx::from_bits(1 << 16), &[Note { about: Err(Slot::new(0).unwrap()), facts: said }]).unwrap();
+        let (path, frozen) = (dir.join("a.facts"), shard.facts.freeze().unwrap());
+        frozen.write_run(&FactFloors::default(), &path, &mut ()).unwrap();
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[100] ^= 0x10;
+        std::fs::write(&path, bytes).unwrap();
+        shard.facts.install(&frozen, Arc::new(FactRun::open(&path).unwrap()));
+        shard
+    }
+
+    /// Seen red: the first one was never answered.
+    #[test]
+    fn a_read_that_fails_when_its_moment_has_come_is_answered_when_the_shard_stops() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut shard = damaged(dir.path());
+        let asked = body(|out| DatomsAsked { history: true, ..DatomsAsked::all(0) }.write(out));
+        for request in 1..3 {
+            let header = Header { session: 1, request, ..Header::new(Kind::Datoms) };
+            let from = ConnId { station: 0, generation: 1, index: 0 };
+            let read = Read::of(from, header, Kind::Datoms, asked.clone(), Tx::from_bits(2 << 16));
+            shard.waiting.reads.push_back(read);
+        }
+        assert!(matches!(shard.answer_waiting(), Err(ShardError::Index(_))));
+        shard.stop();
+        let told = std::iter::from_fn(|| shard.poll_effect()).map(|reply| match reply.said {
+            Said::Refused(refusal) => (reply.request, refusal.code),
+            other => panic!("{other:?}"),
+        });
+        assert_eq!(told.collect::<Vec<_>>(), [(1, Code::Unavailable), (2, Code::Unavailable)]);
+    }
 }
