@@ -429,7 +429,7 @@ impl Core {
         let now = Self::now();
         let mut more = false;
         for shard in &mut self.shards {
-            let fired = shard.counters.firings;
+            let fired = shard.subscribers.fired();
             match shard.push_firings(now) {
                 Ok(further) => {
                     more |= further;
@@ -441,6 +441,7 @@ impl Core {
                 }
             }
         }
+        self.note_slice(now);
         if let Some(applying) = self.applying.take() {
             self.apply_on(now, applying);
         } else if let Some(next) = self.applied_next.take() {
@@ -450,7 +451,6 @@ impl Core {
         more |= self.read_on();
         more |= self.exchange_letters(now);
         self.turn();
-        self.note_slice(now);
         if more {
             self.ring_react_bell();
         }

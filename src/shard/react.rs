@@ -97,6 +97,11 @@ impl Subscribers {
         self.list.len()
     }
 
+    /// How much has fired, since the start, of what the shard decides by itself.
+    pub(super) fn fired(&self) -> u64 {
+        self.lanes[OWN].end()
+    }
+
     /// The newest of what the shard decides by itself.
     pub(super) fn newest(&self) -> Option<&FiringRow> {
         let own = &self.lanes[OWN];

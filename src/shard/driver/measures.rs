@@ -85,7 +85,7 @@ impl Core {
         }
     }
 
-    /// A slice of firings was written down and told since `began`.
+    /// A slice of firings of each shard was written down, and pages were made, since `began`.
     pub(super) fn note_slice(&self, began: Now) {
         self.health.stage(Stage::React, (clock::monotonic_ns() / 1000).saturating_sub(began.mono_us) * 1000);
     }
@@ -100,9 +100,10 @@ impl Core {
     }
 }
 
-/// Of the newest firing that a slice of a shard wrote down, if it wrote down any; one without its times was derived again.
-pub(super) fn note_firing(health: &CoreHealth, fired_before: u64, shard: &Shard) {
-    if shard.counters.firings == fired_before {
+/// Of the newest firing that a slice of a shard wrote down into its own lane, if it wrote down any since the lane had come to
+/// `before`; one without its times was derived again.
+pub(super) fn note_firing(health: &CoreHealth, before: u64, shard: &Shard) {
+    if shard.subscribers.fired() == before {
         return;
     }
     let newest = shard.subscribers.newest().filter(|row| row.received_ns != 0);

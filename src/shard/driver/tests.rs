@@ -1,10 +1,12 @@
-//! A core without its threads: what it says to its connections when a shard fails.
+//! A core without its threads: what it says to its connections when a shard fails, and what it measures.
 
 use super::*;
+use crate::health::Until;
 use crate::reflex::{Scope, Spec};
 use crate::runtime::ring::{self, ThreadConsumer};
 use crate::shard::ShardError;
 use crate::shard::campaign::{Log, body, tick, written};
+use crate::shard::crossing::tests::{Rig as Crossing, names};
 use crate::shard::entry::Senseless;
 use crate::shard::reading::Reader;
 use myelin_datom::EntityId;
@@ -175,4 +177,26 @@ fn a_core_that_fails_ends_its_streams_and_pushes_nothing_behind_that() {
     assert_eq!(rig.hear(listener), []);
     rig.say(listener, Header { count: 100, ..asks(9, Kind::Subscribe) }, &[0; 32]);
     assert!(matches!(rig.hear(listener)[..], [(Kind::Refused, 9, code, _)] if code == Code::Unavailable as u16));
+}
+
+/// Seen red: each time that only a spread over two shards fired, the shard's own newest firing was measured once more.
+#[test]
+fn an_old_firing_is_not_measured_again_when_only_a_spread_across_shards_fires() {
+    let mut rig = Crossing::new(100);
+    let (here, there): (Vec<_>, Vec<_>) = (names(0).take(2).collect(), names(1).take(1).collect());
+    let (ours, theirs) = (rig.markets(0, &here), rig.markets(1, &there));
+    rig.register(REFLEX, "above 4", &format!("market:{}", here[0]));
+    rig.register(77, &format!("spread {} {} 3", here[1], there[0]), "all");
+    let health = CoreHealth::default();
+    let measured = |rig: &mut Crossing| {
+        let before = rig.shards[0].subscribers.fired();
+        rig.settle();
+        note_firing(&health, before, &rig.shards[0]);
+        health.since_received(Until::Fired).read().0.iter().sum::<u64>()
+    };
+    rig.ticks(0, &[(ours[0], 1.0), (ours[0], 9.0)]);
+    assert_eq!(measured(&mut rig), 1);
+    rig.ticks(1, &[(theirs[0], 1.0)]);
+    rig.ticks(0, &[(ours[1], 9.0)]);
+    assert_eq!((measured(&mut rig), rig.shards[0].counters.firings), (1, 2));
 }
