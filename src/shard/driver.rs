@@ -480,6 +480,9 @@ impl Core {
         self.turn();
         self.seal_if_due(now);
         self.wake_readers();
+        if self.shards.iter().any(|shard| shard.owes_a_place(now)) {
+            self.ring_react_bell();
+        }
         self.note_counts();
         self.health.rows_dropped.set(self.shards.iter().map(|shard| shard.counters().rows_dropped).sum());
         self.health.spares.set(self.log.tail().spares() as u64);

@@ -26,6 +26,9 @@ use std::collections::BTreeSet;
 
 /// Subscribers that go through history at once.
 const REPLAYS_MAX: usize = 16;
+/// A back-test keeps its place without credit, as its answers depend on where it began: so long, where somebody waits for it.
+/// The gateway gives a watcher as much time. **Units:** microseconds.
+const CREDIT_WITHIN_US: u64 = 5_000_000;
 /// Firings in one push at most: 64 KiB.
 const FIRINGS_PER_PAGE: usize = 512;
 /// The lane of reflexes that the shard decides by itself.
@@ -60,6 +63,8 @@ struct Subscriber {
     last: Place,
     /// Its way through history, before it is live.
     replaying: Option<Box<Replaying>>,
+    /// Since when it keeps a place in history without credit. **Units:** microseconds.
+    paused_us: Option<u64>,
     /// It has to go through history from `last`, and waits for its turn.
     behind: bool,
 }
@@ -72,6 +77,8 @@ pub struct Subscribers {
     turn: usize,
     /// How many go through history, as far as this turn knows.
     under_way: usize,
+    /// Whether somebody waits for a place among those, as far as this turn knows.
+    place_is_wanted: bool,
     max: usize,
     turn_units_max: u32,
     pub(super) lanes: [Lane; 2],
@@ -85,6 +92,7 @@ impl Subscribers {
             list: Vec::new(),
             turn: 0,
             under_way: 0,
+            place_is_wanted: false,
             max: limits.subscriptions_per_shard,
             turn_units_max: 0,
             lanes: LANES.map(|_| Lane::new(limits.firings_at_hand)),
@@ -113,6 +121,22 @@ impl Subscribers {
         for subscriber in self.list.iter_mut().filter(|one| one.conn == conn && one.session == session) {
             subscriber.credit = subscriber.credit.saturating_add(count);
         }
+    }
+
+    /// How many go through history.
+    fn histories(&self) -> usize {
+        self.list.iter().filter(|one| one.replaying.is_some()).count()
+    }
+
+    /// True of one that has to go through history before it is told any more.
+    fn is_behind(&self, one: &Subscriber) -> bool {
+        one.behind || LANES.iter().any(|lane| one.hears[*lane] && one.next[*lane] < self.lanes[*lane].first())
+    }
+
+    /// Somebody with credit has to go through history, and every place is taken.
+    fn wants_a_place(&self) -> bool {
+        let waits = |one: &Subscriber| one.replaying.is_none() && one.credit > 0 && self.is_behind(one);
+        self.histories() >= REPLAYS_MAX && self.list.iter().any(waits)
     }
 
     /// The most that all of them cost in one turn. **Units:** those of `turn.rs`.
@@ -216,7 +240,8 @@ impl Shard {
     /// A page for each subscriber, as far as the turn reaches; who is not come to has the next one.
     fn push_pages(&mut self) -> Result<bool, ShardError> {
         let (mut work, mut more) = (Work::turn(), false);
-        self.subscribers.under_way = self.subscribers.list.iter().filter(|one| one.replaying.is_some()).count();
+        self.subscribers.under_way = self.subscribers.histories();
+        self.subscribers.place_is_wanted = self.subscribers.wants_a_place();
         for nth in 0..self.subscribers.list.len() {
             if work.is_spent() {
                 more = true;
@@ -294,9 +319,13 @@ impl Shard {
             return Ok(true);
         }
         if room == 0 {
+            if self.is_paused_too_long(at) && std::mem::take(&mut self.subscribers.place_is_wanted) {
+                return Err(Refusal::of(Code::TooMany).into());
+            }
             self.subscribers.list[at].replaying = Some(replaying);
             return Ok(false);
         }
+        self.subscribers.list[at].paused_us = None;
         let step = self.replay_on(&mut replaying, room, work)?;
         if step != Step::Done {
             self.ask_for(&mut replaying);
@@ -327,14 +356,27 @@ impl Shard {
         Ok(more)
     }
 
+    /// True of a back-test that has kept its place without credit for as long as it may while others wait.
+    fn is_paused_too_long(&mut self, at: usize) -> bool {
+        let since = *self.subscribers.list[at].paused_us.get_or_insert(self.now.mono_us);
+        self.now.mono_us.saturating_sub(since) >= CREDIT_WITHIN_US
+    }
+
+    /// True when a place in history is due to who waits for it: the next turn gives it.
+    pub(super) fn owes_a_place(&self, now: Now) -> bool {
+        let due = |since: u64| now.mono_us.saturating_sub(since) >= CREDIT_WITHIN_US;
+        let subscribers = &self.subscribers;
+        subscribers.list.iter().any(|one| one.credit == 0 && one.paused_us.is_some_and(due))
+            && subscribers.wants_a_place()
+    }
+
     /// One page for one subscriber. True when another could follow at once.
     fn push_page(&mut self, at: usize, work: &mut Work) -> Result<bool, ReplayError> {
         if let Some(replaying) = self.subscribers.list[at].replaying.take() {
             return self.push_replayed(at, replaying, work);
         }
-        let (one, lanes) = (&self.subscribers.list[at], &self.subscribers.lanes);
-        let fell_out = LANES.iter().any(|lane| one.hears[*lane] && one.next[*lane] < lanes[*lane].first());
-        if one.behind || fell_out {
+        let one = &self.subscribers.list[at];
+        if self.subscribers.is_behind(one) {
             let (reflex, last) = (one.reflex, one.last);
             // Without credit, or while others go through history, it waits where it is: its place is kept.
             if one.credit == 0 || self.subscribers.under_way >= REPLAYS_MAX {
@@ -417,8 +459,7 @@ impl Shard {
         let behind = LANES.map(|lane| self.subscribers.lanes[lane].behind(after).filter(|_| hears[lane]));
         let known = LANES.iter().all(|lane| !hears[*lane] || behind[*lane].is_some()) && !back_test;
         let from_history = !(known || (after == (0, 0, 0) && !back_test));
-        let under_way = self.subscribers.list.iter().filter(|one| one.replaying.is_some()).count();
-        if from_history && under_way >= REPLAYS_MAX {
+        if from_history && self.subscribers.histories() >= REPLAYS_MAX {
             return self.refuse(from, header, Refusal::of(Code::TooMany));
         }
         let replaying = from_history.then(|| Box::new(self.replay_from(reflex, after, back_test)));
@@ -436,6 +477,7 @@ impl Shard {
             seen: (0, 0, 0),
             last: if after == (0, 0, 0) { from_now } else { after },
             replaying,
+            paused_us: None,
             behind: false,
         });
         if !from_history {

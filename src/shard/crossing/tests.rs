@@ -120,6 +120,11 @@ impl Rig {
         self.now.unix_ns += 1_000_000_000;
     }
 
+    /// The clock that never goes back goes on.
+    pub(in crate::shard) fn later(&mut self, us: u64) {
+        self.now.mono_us += us;
+    }
+
     /// Corrections of a market's last row.
     fn correct(&mut self, shard: usize, market: EntityId, count: usize) {
         let row = |n: usize| Tick { flags: flags::CORRECTION, ..tick(market, self.id, 100.0 + n as f64) };
@@ -148,13 +153,25 @@ impl Rig {
 
     /// Listens to the first shard.
     pub(in crate::shard) fn subscribe(&mut self, from: ConnId, reflex: u64, after: Place, back_test: bool) {
+        self.subscribe_with(100_000, from, reflex, after, back_test);
+    }
+
+    /// The same with so much credit.
+    pub(in crate::shard) fn subscribe_with(
+        &mut self,
+        credit: u32,
+        from: ConnId,
+        reflex: u64,
+        after: Place,
+        back_test: bool,
+    ) {
         let mut body = [0; 32];
         body[..8].copy_from_slice(&reflex.to_le_bytes());
         body[8..16].copy_from_slice(&after.0.to_le_bytes());
         body[16..20].copy_from_slice(&after.1.to_le_bytes());
         body[24..].copy_from_slice(&after.2.to_le_bytes());
         let flags = if back_test { Header::REPLAYED } else { 0 };
-        let header = Header { session: 7, request: 1, count: 100_000, flags, ..Header::new(Kind::Subscribe) };
+        let header = Header { session: 7, request: 1, count: credit, flags, ..Header::new(Kind::Subscribe) };
         self.frame(0, from, header, &body);
     }
 

@@ -126,3 +126,27 @@ fn a_shard_that_stops_refuses_who_has_not_begun_and_ends_who_listens() {
     assert_eq!((begun, opening, refusal.code), (listener(1), LISTENER, Code::Unavailable));
     assert_eq!(rig.shards[0].subscribers.count(), 0);
 }
+
+/// Seen red: sixteen paused back-tests of a shard kept everybody who fell behind from history, for good.
+#[test]
+fn a_back_test_without_credit_gives_its_place_up_once_somebody_waits_for_it_and_is_told() {
+    const FIRINGS: usize = 100;
+    let mut rig = Rig::new(64);
+    let names: Vec<_> = names(0).take(1).collect();
+    let ids = rig.markets(0, &names);
+    rig.register(REFLEX, "above 5", "all");
+    rig.subscribe_with(0, LISTENER, REFLEX, (0, 0, 0), false);
+    (0..FIRINGS).for_each(|_| rig.ticks(0, &[(ids[0], 1.0), (ids[0], 9.0)]));
+    (0..16).for_each(|index| rig.subscribe_with(0, listener(index), REFLEX, (1, 0, 0), true));
+    rig.settle();
+    rig.said.clear();
+    rig.later(60_000_000);
+    rig.settle();
+    assert!(rig.said.is_empty() && !rig.turn(), "as long as nobody waits: {:?}", rig.said);
+    rig.frame(0, LISTENER, Header { session: 7, count: 1000, ..Header::new(Kind::Credit) }, &[]);
+    rig.settle();
+    assert_eq!(rig.heard(LISTENER).len(), FIRINGS);
+    let ended = |reply: &&Reply| matches!(reply.said, Said::Ended { code: Some(Code::TooMany), .. });
+    assert_eq!(rig.said.iter().filter(ended).count(), 1, "one place was wanted: {:?}", rig.said);
+    assert_eq!(rig.shards[0].subscribers.count(), 16);
+}
