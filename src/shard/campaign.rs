@@ -91,7 +91,7 @@ impl Log {
         let mut reader = super::reading::Reader::default();
         while shard.has_readings() {
             shard.go_on_from(0);
-            shard.read_on().expect("no read stops a shard");
+            shard.read_on(&|_| true).expect("no read stops a shard");
             while let Some(trip) = shard.poll_trip() {
                 shard.is_back(reader.travel(trip)).expect("no read stops a shard");
             }

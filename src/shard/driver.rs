@@ -476,6 +476,7 @@ impl Core {
             self.marked = self.log.tail().end_lsn();
         }
         self.cut_the_late(now);
+        self.cut_the_stalled(now);
         self.prune(now);
         self.turn();
         self.seal_if_due(now);

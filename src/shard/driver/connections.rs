@@ -41,6 +41,8 @@ pub(super) struct Connection {
     pub(super) late: Late,
     /// It stands in the list of those that may owe.
     pub(super) owes: bool,
+    /// Since when its reads wait for room in a full outbox of which nothing is taken. **Units:** microseconds.
+    pub(super) stalled_us: Option<u64>,
 }
 
 /// What to do after frames were taken.
@@ -275,6 +277,7 @@ impl Core {
 
     /// Swaps the outbox with an empty buffer; `None` when the connection is gone. Leaves a waker when there is nothing.
     pub fn take_outbox(&mut self, id: ConnId, buffer: &mut Vec<u8>, waker: &Waker) -> Option<bool> {
+        let outbox_max = self.limits.outbox_bytes;
         let connection = self.connection(id)?;
         if connection.outbox.is_empty() {
             if connection.closing && connection.in_flight == 0 {
@@ -283,9 +286,15 @@ impl Core {
             connection.writer = Some(waker.clone());
             return Some(false);
         }
+        let was_full = connection.outbox.len() >= outbox_max;
         std::mem::swap(&mut connection.outbox, buffer);
+        connection.stalled_us = None;
         if let Some(reader) = connection.reader.take() {
             reader.wake();
+        }
+        if was_full {
+            // Its reads go on.
+            self.ring_react_bell();
         }
         Some(true)
     }

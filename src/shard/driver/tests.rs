@@ -1,4 +1,4 @@
-//! A core without its threads: what it says to its connections when a shard fails, and what it measures.
+//! A core without its threads: what it says to its connections when a shard fails, when answers are long, when it measures.
 
 use super::*;
 use crate::health::Until;
@@ -177,6 +177,46 @@ fn a_core_that_fails_ends_its_streams_and_pushes_nothing_behind_that() {
     assert_eq!(rig.hear(listener), []);
     rig.say(listener, Header { count: 100, ..asks(9, Kind::Subscribe) }, &[0; 32]);
     assert!(matches!(rig.hear(listener)[..], [(Kind::Refused, 9, code, _)] if code == Code::Unavailable as u16));
+}
+
+/// Bars of 3,000 ticks a nanosecond apart: 192,000 bytes, where an outbox has room for 64 KiB and is cut off at 128.
+#[test]
+fn long_answers_wait_for_who_takes_them_and_none_of_them_cuts_the_connection_off() {
+    const BARS: usize = 3_000;
+    let mut rig = Rig::new(Limits { outbox_bytes: 64 << 10, ..Limits::lean() });
+    let [asker, other] = [rig.connect(), rig.connect()];
+    let market = rig.market(asker, "a");
+    for _ in 0..3 {
+        rig.ticks(asker, market, (0..BARS / 3).map(|_| 2.0));
+    }
+    let words = [market.bits(), 1, i64::MIN as u64, i64::MAX as u64];
+    let ask = words.into_iter().flat_map(u64::to_le_bytes).collect::<Vec<_>>();
+    let bars = |session| Header { session, request: 1, ..Header::new(Kind::Bars) };
+    for session in 1..=4 {
+        rig.say(asker, bars(session), &ask);
+    }
+    rig.sync();
+    for session in 1..=4 {
+        assert!(!rig.core.push_firings(), "nobody reads on for who does not take");
+        let heard = rig.hear(asker);
+        assert!(matches!(&heard[..], [(Kind::Answer, of, 0, body)] if *of == session && body.len() == BARS * 64));
+        assert_eq!(rig.rung(), 1, "the react task goes on when there is room");
+        rig.sync();
+    }
+    // Who takes nothing keeps a place, and others have theirs.
+    for session in 5..=8 {
+        rig.say(asker, bars(session), &ask);
+    }
+    rig.sync();
+    rig.say(other, bars(9), &ask);
+    rig.sync();
+    assert!(matches!(&rig.hear(other)[..], [(Kind::Answer, 9, 0, _)]));
+    let mut now = Core::now();
+    rig.core.cut_the_stalled(now);
+    now.mono_us += 1_000_000;
+    rig.core.cut_the_stalled(now);
+    assert!(!rig.core.connections[asker.index as usize].open, "two outboxes of 64 KiB at 2 Mbit/s are half a second");
+    assert!(!rig.core.shards[0].has_readings(), "its reads go with it");
 }
 
 /// Seen red: each time that only a spread over two shards fired, the shard's own newest firing was measured once more.

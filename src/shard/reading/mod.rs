@@ -168,10 +168,6 @@ impl Readings {
         self.turn_rows_max
     }
 
-    fn are_here(&self) -> bool {
-        !self.long.here.is_empty() || !self.short.here.is_empty()
-    }
-
     /// This turn looks at no further row.
     pub const fn turn_is_spent(&self) -> bool {
         self.turn_rows >= ROWS_PER_TURN
@@ -359,27 +355,40 @@ impl Shard {
     /// True when a slice can be read now, or a read begun.
     #[must_use]
     pub fn has_readings(&self) -> bool {
-        self.readings.are_here() || self.waiting.is_due(self.group.applied())
+        self.can_read_on(&|_| true)
+    }
+
+    /// The same for somebody who has room for an answer.
+    pub fn can_read_on(&self, has_room: &impl Fn(ConnId) -> bool) -> bool {
+        self.who_reads().any(has_room) || self.waiting.is_due(self.group.applied())
+    }
+
+    /// Who asked for the reads that can go on here.
+    pub fn who_reads(&self) -> impl Iterator<Item = ConnId> {
+        self.readings.long.here.iter().chain(&self.readings.short.here).map(|reading| reading.from())
     }
 
     /// Slices of reads, as far as the turn's rows reach: a read that comes to little must not cost a turn, or those behind it
-    /// would never be fewer. Reads of a queue in turn, and the queues in turn.
+    /// would never be fewer. Reads of a queue in turn, and the queues in turn; one whose asker has no room for an answer keeps
+    /// its place, and waits.
     ///
     /// **Errors:** what it needs could not be read.
-    pub fn read_on(&mut self) -> Result<(), ShardError> {
+    pub fn read_on(&mut self, has_room: &impl Fn(ConnId) -> bool) -> Result<(), ShardError> {
         // Those whose moment came in a turn that was spent.
         self.answer_waiting()?;
-        while self.readings.are_here() && !self.readings.turn_is_spent() {
-            self.next_slice()?;
-        }
+        while !self.readings.turn_is_spent() && self.next_slice(has_room)? {}
         Ok(())
     }
 
-    fn next_slice(&mut self) -> Result<(), ShardError> {
+    /// False when nobody can go on.
+    fn next_slice(&mut self, has_room: &impl Fn(ConnId) -> bool) -> Result<bool, ShardError> {
         let readings = &mut self.readings;
-        let long = readings.short.here.is_empty() || readings.long_is_next && !readings.long.here.is_empty();
+        let next = |queue: &Queue| queue.here.iter().position(|reading| has_room(reading.from()));
+        let (next_long, next_short) = (next(&readings.long), next(&readings.short));
+        let long = next_short.is_none() || readings.long_is_next && next_long.is_some();
         readings.long_is_next = !long;
-        let Some(mut reading) = readings.queue(long).here.pop_front() else { return Ok(()) };
+        let next = if long { next_long } else { next_short };
+        let Some(mut reading) = next.and_then(|at| readings.queue(long).here.remove(at)) else { return Ok(false) };
         match self.slice(&mut reading) {
             Ok(Step::More) => self.readings.queue(long).here.push_back(reading),
             Ok(Step::Away) => self.leave(reading),
@@ -399,7 +408,7 @@ impl Shard {
             }
         }
         self.readings.queue(long).let_in();
-        Ok(())
+        Ok(true)
     }
 
     fn slice(&mut self, reading: &mut Reading) -> Result<Step, Unanswered> {
