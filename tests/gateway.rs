@@ -353,6 +353,47 @@ fn a_watcher_hears_what_fires_and_goes_on_behind_the_last_event_it_saw() {
     }
 }
 
+/// Seen red: a shard that the id does not name was taken as seen up to where it was when the stream began again, and what had
+/// fired there since was left out.
+#[test]
+fn a_shard_that_the_last_id_does_not_name_leaves_nothing_out() {
+    let node = Setup::fresh().shards(2).start();
+    let names = run(async {
+        let client = node.client().await;
+        let on = |shard| (0..).map(|n| format!("m{n}")).find(|name| client.shard_of_name(name) == Some(shard)).unwrap();
+        [on(0), on(1)]
+    });
+    let send = |shard: usize, id: u64, price: f64| {
+        let said = post(&node, "create_markets=true", NDJSON, &lines(&[row(&names[shard], id, price)]));
+        assert_eq!(said.status, 202, "{}", said.body);
+    };
+    let tick_of = |data: &Value| (data["shard"].as_u64().unwrap(), data["tick"]["id"].as_str().unwrap().to_owned());
+    (0..2).for_each(|shard| send(shard, 1, 1.0));
+    let mut events = Events::open(&node, "spec=above%20100&scope=all&id=9", None);
+    assert_eq!(events.next().0, "begun");
+    send(0, 2, 101.0);
+    let (_, id, data) = events.next();
+    assert_eq!(tick_of(&data), (0, "2".to_owned()));
+    drop(events);
+    send(1, 2, 101.0);
+    let tx = data["tx"].as_str().unwrap();
+    let named = id.split(',').next().unwrap();
+    assert_eq!(named, format!("0:{tx}:0:9"));
+    let mut events = Events::open(&node, "reflex=9", Some(named));
+    assert_eq!(events.next().0, "begun");
+    // Where the first one is left out, this is what comes.
+    send(1, 3, 1.0);
+    send(1, 4, 101.0);
+    assert_eq!(tick_of(&events.next().2), (1, "2".to_owned()));
+    // Both shards may stamp alike.
+    let before = tx.parse::<u64>().unwrap() - 1;
+    let path = format!("/v2/tail?attribute=tick/id&market={}", names[1]);
+    let mut events = Events::of(&node, &path, Some(&format!("0:{before}")));
+    let (name, id, _) = events.next();
+    assert_eq!((name.as_str(), id), ("begun", format!("0:{before},1:{before}")));
+    assert_eq!(tick_of(&events.next().2), (1, "2".to_owned()));
+}
+
 #[test]
 fn a_watcher_that_does_not_read_is_ended_and_told() {
     let node = Setup::fresh().start();

@@ -102,14 +102,15 @@ impl<P: Place> Places<P> {
         self.0.get(&shard).copied()
     }
 
-    /// A place for each of so many shards; none where nothing is noted.
-    pub fn of_all(&self, shards: u16) -> Vec<(u16, P)> {
+    /// A place for each of so many shards, where they begin: noted, so that none counts as seen further on. None where nothing
+    /// is noted.
+    pub fn begin_all(&mut self, shards: u16) -> Vec<(u16, P)> {
         let whole = |place: &P| {
             let (tx, _) = place.spelled();
             if *place == P::behind(tx) { tx } else { tx.saturating_sub(1) }
         };
         let Some(least) = self.0.values().map(whole).min() else { return Vec::new() };
-        (0..shards).map(|shard| (shard, self.of(shard).unwrap_or(P::behind(least)))).collect()
+        (0..shards).map(|shard| (shard, *self.0.entry(shard).or_insert(P::behind(least)))).collect()
     }
 
     /// The id of an event, this shard's place first.
@@ -159,11 +160,13 @@ mod tests {
 
     #[test]
     fn a_shard_that_is_not_named_begins_where_nothing_is_left_out() {
-        let (places, _) = Places::read("1:9:0:4,2:7:1:4").unwrap();
-        assert_eq!(places.of_all(3)[0], (0, FiringPlace::behind(6)));
-        let (places, _) = Places::read("1:9:4,2:7:1").unwrap();
-        assert_eq!(places.of_all(3)[0], (0, TailPlace::behind(6)));
-        assert_eq!(Places::read("1:9:4,2:7").unwrap().0.of_all(1), [(0, TailPlace::behind(7))]);
-        assert_eq!(Places::<TailPlace>::default().of_all(3), []);
+        let (mut places, _) = Places::read("1:9:0:4,2:7:1:4").unwrap();
+        assert_eq!(places.begin_all(3)[0], (0, FiringPlace::behind(6)));
+        places.note_first(0, FiringPlace::behind(100));
+        assert_eq!(places.id(None), "0:6,1:9:0:4,2:7:1:4", "what is begun there is not seen further on");
+        let (mut places, _) = Places::read("1:9:4,2:7:1").unwrap();
+        assert_eq!(places.begin_all(3)[0], (0, TailPlace::behind(6)));
+        assert_eq!(Places::read("1:9:4,2:7").unwrap().0.begin_all(1), [(0, TailPlace::behind(7))]);
+        assert_eq!(Places::<TailPlace>::default().begin_all(3), []);
     }
 }

@@ -93,7 +93,7 @@ async fn begin(
     };
     let (kinds, idents) = wanted(asked.attribute.as_deref())?;
     let mut places = last.map(|(places, _)| places).unwrap_or_default();
-    let after = places.of_all(client.shards());
+    let after = places.begin_all(client.shards());
     let (after, kinds, attributes) = (&after[..], &kinds[..], &idents[..]);
     let wanted = TailWanted { since, after, kinds, entity, named, attributes };
     let tail = client.tail(wanted).await.map_err(|error| Failure::error(&error))?;

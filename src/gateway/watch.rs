@@ -65,11 +65,12 @@ pub async fn watch(
     let late = || Failure::http(HttpCode::NotServing, "the node did not answer in time");
     let Beginning { reflex, since, mut places, visit } =
         timeout(limits::ANSWER_WITHIN, beginning).await.unwrap_or_else(|_| Err(late()))?;
+    let after = places.begin_all(client.shards());
     let subscribing = async {
         match (reflex, since) {
             // It depends on where it begins, so it begins there again, and what was seen is passed over.
             (Some(reflex), Some(since)) => client.back_test(reflex, since).await,
-            _ => client.subscribe(reflex, &places.of_all(client.shards())).await,
+            _ => client.subscribe(reflex, &after).await,
         }
     };
     let subscription = timeout(limits::ANSWER_WITHIN, subscribing).await.map_err(|_| late())?;
