@@ -45,6 +45,11 @@ impl Signals {
 
 /// Asks every core to come to an end; true when all did in time.
 pub async fn stop(health: &Health, signals: &mut Signals) -> bool {
+    come_to_an_end(health, PATIENCE, signals.any()).await
+}
+
+/// The same within so long, or until somebody wants it at once.
+async fn come_to_an_end(health: &Health, patience: Duration, at_once: impl Future<Output = &'static str>) -> bool {
     health.cores.iter().for_each(|core| core.ask_to_stop());
     let quiet = async {
         while !health.cores.iter().all(|core| core.has_stopped()) {
@@ -53,8 +58,8 @@ pub async fn stop(health: &Health, signals: &mut Signals) -> bool {
     };
     tokio::select! {
         () = quiet => true,
-        () = tokio::time::sleep(PATIENCE) => false,
-        _ = signals.any() => false,
+        () = tokio::time::sleep(patience) => false,
+        _ = at_once => false,
     }
 }
 
@@ -84,5 +89,38 @@ impl Bell {
             Poll::Pending
         })
         .await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::{pending, ready};
+    use std::sync::Arc;
+
+    /// A core that ends its work when it is asked to, and one that may not.
+    fn check(both_end: bool, patience: Duration, at_once: impl Future<Output = &'static str>) -> bool {
+        let health = Health { cores: vec![Arc::default(), Arc::default()], degraded: Vec::new() };
+        health.cores.iter().for_each(|core| core.set_ready());
+        health.cores[0].set_stopped();
+        let said = async {
+            while health.cores.iter().any(|core| core.serves()) {
+                tokio::task::yield_now().await;
+            }
+            assert!(health.cores.iter().all(|core| core.reasons() == ["stopping"]), "as `/readyz` says it");
+            if both_end {
+                health.cores[1].set_stopped();
+            }
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(async { tokio::join!(come_to_an_end(&health, patience, at_once), said).0 })
+    }
+
+    #[test]
+    fn a_stop_ends_with_the_last_core_or_when_its_time_is_over_or_at_a_second_signal() {
+        const LONG: Duration = Duration::from_secs(3600);
+        assert!(check(true, LONG, pending()));
+        assert!(!check(false, Duration::from_millis(20), pending()), "a request is held past its time");
+        assert!(!check(false, LONG, ready("SIGTERM")));
     }
 }

@@ -2,10 +2,13 @@
 
 use crate::node::{Setup, done, markets, run, tick, wait_for};
 use myelin_client::Mode;
-use myelin_wire::Code;
+use myelin_wire::{Code, Header, Hello, Kind, write_frame};
 use serde_json::Value;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 /// Runs the binary; gives exit code, standard output, and what it said.
 fn myelin(arguments: &[&str]) -> (Option<i32>, String, String) {
@@ -232,6 +235,42 @@ fn a_planned_stop_answers_what_is_under_way_marks_the_log_and_says_so() {
     assert_eq!(code, Some(0), "{said}");
     let report: Value = serde_json::from_str(&report).unwrap();
     assert!(report["shards"][0]["ticks"].as_u64().unwrap() >= sent && sent > 0, "{report}");
+}
+
+/// Who asks and does not read holds a stop; meanwhile `/readyz` says so, and a second signal ends it.
+#[test]
+fn a_stop_that_waits_for_who_does_not_read_is_told_as_stopping_and_ends_at_a_second_signal() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut child, log) = logged(&Setup::new(dir.path()));
+    let listening: Value = serde_json::from_slice(&std::fs::read(dir.path().join("listening")).unwrap()).unwrap();
+    let mut stream = TcpStream::connect(listening["listen"][0].as_str().unwrap()).unwrap();
+    let mut frames = Vec::new();
+    let mut hello = Vec::new();
+    Hello { client: "deaf", capabilities: 0, credential_kind: 0, credential: "" }.write(&mut hello);
+    write_frame(&mut frames, Header::new(Kind::Hello), &hello);
+    stream.write_all(&frames).unwrap();
+    let mut ping = Vec::new();
+    write_frame(&mut ping, Header::new(Kind::Ping), &vec![0; 1 << 19]);
+    // Until the node takes no more: its outbox is full, and both sockets are.
+    stream.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
+    while stream.write_all(&ping).is_ok() {}
+    let readyz = || {
+        let mut http = TcpStream::connect(listening["admin"].as_str().unwrap()).unwrap();
+        http.write_all(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+        let mut said = String::new();
+        http.read_to_string(&mut said).unwrap();
+        said
+    };
+    assert!(readyz().starts_with("HTTP/1.1 200"));
+    signal(&child, "TERM");
+    let said = wait_for("the stop", || Some(readyz()).filter(|said| said.starts_with("HTTP/1.1 503")));
+    assert!(said.contains("\"reasons\":[\"stopping\"]"), "{said}");
+    assert!(child.try_wait().unwrap().is_none(), "it waits for the reader");
+    signal(&child, "TERM");
+    let status = wait_for("the node to stop", || child.try_wait().unwrap());
+    assert_eq!(status.code(), Some(0));
+    let log = std::fs::read_to_string(log).unwrap();
+    assert!(log.contains("stopped with requests under way"), "{log}");
 }
 
 /// A demo that was stopped left its folder of 75 MB, and no word.
