@@ -28,6 +28,8 @@ use std::collections::BTreeSet;
 
 /// A pass over all markets, or attributes, begins this long after the one before at the earliest. **Units:** microseconds.
 const PACE_US: u64 = 1_000_000;
+/// A pass that is due waits for long reads this long at most. **Units:** microseconds.
+const READS_WAIT_US: u64 = 5_000_000;
 /// Markets and kinds that a turn looks at.
 const LOOKS: usize = 4096;
 /// What a turn of a core may spend on searches: one in memory costs 1, one in runs all of it.
@@ -103,7 +105,7 @@ impl Shard {
             return Ok(());
         }
         if self.pruner.at.is_none() {
-            if now.mono_us < self.pruner.again_us || !self.retention.drop_anything() {
+            if !self.is_pass_due(now) {
                 return Ok(());
             }
             self.pruner.again_us = now.mono_us + PACE_US;
@@ -122,6 +124,12 @@ impl Shard {
             self.pruner.looked.clear();
         }
         Ok(())
+    }
+
+    /// A pass may begin. It waits for long reads, which would end where it drops what they have not come to, but not for ever.
+    fn is_pass_due(&self, now: Now) -> bool {
+        let waits_us = if self.readings.are_long_under_way() { READS_WAIT_US } else { 0 };
+        now.mono_us >= self.pruner.again_us + waits_us && self.retention.drop_anything()
     }
 
     /// A pass has begun and goes on.

@@ -129,6 +129,25 @@ fn a_turn_looks_into_one_sealed_market_and_the_next_one_goes_on() {
     assert_eq!((log.kept("rising").0, log.kept("any").0), (100, 100));
 }
 
+/// A pass a second ended every read that took longer, and each further try of it.
+#[test]
+fn a_pass_waits_for_long_reads_but_not_for_ever() {
+    let mut log = Log::new();
+    log.ticks("any", MARKET_MS + 1, 1..10_001);
+    log.retain("any", MARKET_MS + 2, Keep::Last(100));
+    log.shard.pruner.again_us = 1_000_000;
+    let due = |log: &Log, us: u64| log.shard.is_pass_due(Now { mono_us: us, unix_ns: 0 });
+    assert!(!due(&log, 999_999) && due(&log, 1_000_000));
+    let conn = crate::shard::ConnId { station: 0, generation: 1, index: 7 };
+    let header = myelin_wire::Header { session: 1, request: 1, ..myelin_wire::Header::new(myelin_wire::Kind::Vwap) };
+    let basis = Tx::at_millis(MARKET_MS + 2);
+    let read = crate::shard::ask::Read::of(conn, header, myelin_wire::Kind::Vwap, vec![0; 8], basis);
+    assert!(log.shard.begin_reading(&read).is_ok());
+    assert!(!due(&log, 1_000_000 + READS_WAIT_US - 1) && due(&log, 1_000_000 + READS_WAIT_US));
+    log.shard.closed(conn);
+    assert!(due(&log, 1_000_000));
+}
+
 #[test]
 fn what_was_worked_out_under_an_older_policy_changes_nothing() {
     let mut log = Log::new();

@@ -162,6 +162,11 @@ impl Readings {
         who
     }
 
+    /// A long read has begun and is not answered.
+    pub fn are_long_under_way(&self) -> bool {
+        !(self.long.waiting.is_empty() && self.long.here.is_empty() && self.long.away.is_empty())
+    }
+
     /// The most rows of the newest part that one turn looked at.
     #[must_use]
     pub const fn turn_rows_max(&self) -> u64 {
