@@ -28,6 +28,7 @@ mod under_way;
 pub use reader::{Reader, Trip};
 
 use super::ask::{Read, Unanswered, bad};
+use super::reply::Said;
 use super::{ConnId, Refusal, Shard, ShardError};
 use counts::{Counted, Counts};
 use myelin_datom::{EntityId, Tx};
@@ -42,7 +43,7 @@ use under_way::{Here, MARKET_ROWS, Reading, Step, ToCome, Walk};
 
 /// Rows of the newest part that one turn looks at: at 10 ns a row 80 µs, less than a sync takes.
 pub const ROWS_PER_TURN: u64 = 8192;
-/// Bytes of an answer without a walk that cost as much as a row: a policy has 48 and is two look-ups, 60 ns.
+/// Bytes of an answer that cost as much as a row: a policy has 48 and is two look-ups, 60 ns.
 const ANSWER_BYTES_PER_ROW: u64 = 8;
 /// Long reads of a shard under way at once. Each holds up to 64 Ki bars, some 20 MiB; a trip of each comes in turn.
 const LONG_MAX: usize = 8;
@@ -215,7 +216,7 @@ impl Shard {
             && queue.here.is_empty()
             && let Step::Answer(said) = self.slice(&mut reading)?
         {
-            self.say(read.from, read.header.session, read.header.request, read.basis, said);
+            self.tell_reader(&reading, said);
             return Ok(());
         }
         let queue = self.readings.queue(long);
@@ -398,8 +399,7 @@ impl Shard {
             Ok(Step::More) => self.readings.queue(long).here.push_back(reading),
             Ok(Step::Away) => self.leave(reading),
             Ok(Step::Answer(said)) => {
-                let (from, header) = (reading.from(), reading.header());
-                self.say(from, header.session, header.request, reading.basis(), said);
+                self.tell_reader(&reading, said);
                 self.let_go(reading);
             }
             Err(Unanswered::Refused(refusal)) => {
@@ -414,6 +414,15 @@ impl Shard {
         }
         self.readings.queue(long).let_in();
         Ok(true)
+    }
+
+    /// A large answer ends the turn: whether who asked has room for another shows when this one stands in its outbox.
+    fn tell_reader(&mut self, reading: &Reading, said: Said) {
+        if let Said::Answer { body, .. } = &said {
+            self.readings.charge(body.len() as u64 / ANSWER_BYTES_PER_ROW);
+        }
+        let (from, header) = (reading.from(), reading.header());
+        self.say(from, header.session, header.request, reading.basis(), said);
     }
 
     fn slice(&mut self, reading: &mut Reading) -> Result<Step, Unanswered> {
