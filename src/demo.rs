@@ -6,7 +6,7 @@
 //! ```
 //!
 //! The summary's figures are measured by the client, from the outside, and asked back from the node. Who stops it in the middle
-//! (Ctrl-C, SIGTERM) is told how far it came, and the folder goes all the same.
+//! (Ctrl-C, SIGTERM) is told how far it came; who stops reading ends it, too. The folder goes all the same.
 
 use crate::config::{Config, Limits};
 use crate::node::Node;
@@ -20,6 +20,8 @@ use myelin_feed::{Batch, Reader, RowKind, Tape};
 use myelin_wire::{Attribute, FiringRow, MarketFlags, MarketSpec};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 /// What the demo is told.
@@ -86,25 +88,45 @@ struct Summary {
     wanted: usize,
 }
 
+/// The screen that what happens is said on cannot be written.
+#[derive(Debug, thiserror::Error)]
+#[error("standard output cannot be written")]
+struct Unsaid(#[from] io::Error);
+
+/// Says a line. **Errors:** it cannot be written, or nobody reads on.
+fn say(line: fmt::Arguments<'_>) -> Result<(), Unsaid> {
+    Ok(writeln!(io::stdout(), "{line}")?)
+}
+
 impl Summary {
-    fn tell(&self) {
+    fn tell(&self) -> Result<(), Unsaid> {
         let seconds = self.acked_ns.saturating_sub(self.begun_ns) as f64 / 1e9;
         let rate = if seconds > 0.0 { self.accepted as f64 / seconds } else { 0.0 };
-        println!();
-        println!("durable     {} ticks in {seconds:.3} s ({rate:.0} a second)", self.accepted);
+        say(format_args!("\ndurable     {} ticks in {seconds:.3} s ({rate:.0} a second)", self.accepted))?;
         if let Some(counted) = self.counted {
-            println!("counted     tick/id = {counted}");
+            say(format_args!("counted     tick/id = {counted}"))?;
         }
         let last = self.firings.iter().max().map_or(0.0, |at| at.saturating_sub(self.acked_ns) as f64 / 1e6);
-        println!(
+        say(format_args!(
             "fired       {} firings, the last one {last:.2} ms after the last tick was acknowledged",
             self.firings.len()
-        );
+        ))
     }
 }
 
-/// Runs the demo. **Errors:** whatever kept it from its end.
+/// Runs the demo. **Errors:** whatever kept it from its end; a reader who left is nothing of that kind.
 pub fn run(demo: &Demo) -> anyhow::Result<()> {
+    let left = |error: &anyhow::Error| {
+        error.downcast_ref().is_some_and(|Unsaid(cause)| cause.kind() == io::ErrorKind::BrokenPipe)
+    };
+    match show(demo) {
+        // `myelin demo | head`: who stopped reading got what was wanted.
+        Err(error) if left(&error) => Ok(()),
+        shown => shown,
+    }
+}
+
+fn show(demo: &Demo) -> anyhow::Result<()> {
     let begun = clock::monotonic_ns();
     let input = match &demo.file {
         Some(file) => read_file(file)?,
@@ -136,8 +158,8 @@ pub fn run(demo: &Demo) -> anyhow::Result<()> {
     };
     let node = Node::start(&config)?;
     let source = demo.file.as_ref().map_or("a generated tape".to_owned(), |file| file.display().to_string());
-    println!("a node of one shard on the {} executor, in {}", node.executor, folder.0.display());
-    println!("{} ticks of {} markets from {source}", input.ticks.len(), input.names.len());
+    say(format_args!("a node of one shard on the {} executor, in {}", node.executor, folder.0.display()))?;
+    say(format_args!("{} ticks of {} markets from {source}", input.ticks.len(), input.names.len()))?;
     let address = node.listen.first().context("the node listens nowhere")?.to_string();
     let summary = RefCell::new(Summary::default());
     let stopped = runtime.block_on(async {
@@ -147,10 +169,10 @@ pub fn run(demo: &Demo) -> anyhow::Result<()> {
         }
     })?;
     let summary = summary.into_inner();
-    summary.tell();
-    println!("ran         {:.2} s from start to here", (clock::monotonic_ns() - begun) as f64 / 1e9);
+    summary.tell()?;
+    say(format_args!("ran         {:.2} s from start to here", (clock::monotonic_ns() - begun) as f64 / 1e9))?;
     if let Some(signal) = stopped {
-        println!("stopped     by {signal}, before the end of the tape");
+        say(format_args!("stopped     by {signal}, before the end of the tape"))?;
         return Ok(());
     }
     let missing = summary.wanted - summary.firings.len();
@@ -220,7 +242,7 @@ async fn play(demo: &Demo, address: &str, mut input: Input, summary: &RefCell<Su
     let (body, count) = bands(&input);
     client.register(&body, count).await?;
     let wanted = expected(&input);
-    println!("{count} standing bands: each market above its first price; {wanted} firings are due");
+    say(format_args!("{count} standing bands: each market above its first price; {wanted} firings are due"))?;
     let mut subscription = client.subscribe(None, &[]).await?;
     let names: BTreeMap<EntityId, String> = ids.iter().copied().zip(input.names.iter().cloned()).collect();
     {
@@ -254,7 +276,7 @@ async fn play(demo: &Demo, address: &str, mut input: Input, summary: &RefCell<Su
             match news? {
                 Some(News::Firing(firing)) => {
                     if seen < demo.show {
-                        print_firing(&firing.row, &names);
+                        print_firing(&firing.row, &names)?;
                     }
                     seen += 1;
                     summary.borrow_mut().firings.push(clock::monotonic_ns());
@@ -265,19 +287,18 @@ async fn play(demo: &Demo, address: &str, mut input: Input, summary: &RefCell<Su
         }
         Ok(())
     };
-    let (sent, seen) = tokio::join!(send, listen);
-    sent.and(seen)?;
+    tokio::try_join!(send, listen)?;
     let counted = client.count(Attribute::Tick, None, At::default()).await?.value;
     summary.borrow_mut().counted = Some(counted);
     Ok(())
 }
 
-fn print_firing(row: &FiringRow, names: &BTreeMap<EntityId, String>) {
+fn print_firing(row: &FiringRow, names: &BTreeMap<EntityId, String>) -> Result<(), Unsaid> {
     let market = names.get(&row.tick.market).map_or("?", String::as_str);
     let kind = Kind::from_number(row.kind).map_or("?", Kind::as_str);
     let micros = (row.fired_ns - row.received_ns) / 1000;
-    println!(
+    say(format_args!(
         "  fired  {market}  {kind}  price {}  tx {}.{}  {micros} µs after it came in",
         row.tick.price, row.tx, row.n
-    );
+    ))
 }

@@ -51,6 +51,8 @@ fn exit_code(error: &anyhow::Error) -> u8 {
 fn main() -> ExitCode {
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
+        // It would say on stderr that stderr cannot be written, and panic there: a disk that is full or a reader who left ends no node.
+        .log_internal_errors(false)
         .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
         .with_env_filter(tracing_subscriber::EnvFilter::try_from_env("MYELIN_LOG").unwrap_or_else(|_| "info".into()))
         .init();
@@ -69,7 +71,7 @@ fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("myelin: {error:#}");
+            myelin_cli::complain(format_args!("{error:#}"));
             ExitCode::from(exit_code(&error))
         }
     }

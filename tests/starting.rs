@@ -293,6 +293,44 @@ fn a_demo_that_is_stopped_takes_its_folder_along_and_tells_how_far_it_came() {
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "it left its folder behind");
 }
 
+/// Nobody read what it said, and it went on: the demo and the node ended with a panic, and the demo's folder stayed.
+#[test]
+fn what_cannot_be_said_ends_no_node_and_leaves_no_folder() {
+    let dir = tempfile::tempdir().unwrap();
+    let demo = |stdout: Stdio| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_myelin"));
+        command.args(["demo", "--ticks", "2000", "--dir", dir.path().to_str().unwrap()]).stdin(Stdio::null());
+        let mut child = command.stdout(stdout).stderr(Stdio::piped()).spawn().unwrap();
+        drop(child.stdout.take());
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "it left its folder behind");
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (code, said) = demo(Stdio::piped());
+    assert_eq!((code, said.contains("panicked")), (Some(0), false), "{said}");
+    let full = || std::fs::OpenOptions::new().write(true).open("/dev/full").map(Stdio::from);
+    if let Ok(full) = full() {
+        let (code, said) = demo(full);
+        assert_eq!((code, said.contains("panicked")), (Some(7), false), "{said}");
+    }
+    for log in [Some(Stdio::piped()), full().ok()].into_iter().flatten() {
+        let setup = Setup::new(dir.path());
+        let _old = std::fs::remove_file(dir.path().join("listening"));
+        let mut child = setup.command().env("MYELIN_LOG", "trace").stderr(log).spawn().unwrap();
+        drop(child.stderr.take());
+        let listening = wait_for("the node to serve", || {
+            assert!(child.try_wait().unwrap().is_none(), "it ended");
+            serde_json::from_slice::<Value>(&std::fs::read(dir.path().join("listening")).ok()?).ok()
+        });
+        run(async {
+            let address = listening["listen"][0].as_str().unwrap().parse().unwrap();
+            let client = crate::node::hasty_client(address).await.unwrap();
+            assert_eq!(markets(&client, &["said:A"]).await.len(), 1);
+        });
+        stop(&mut child);
+    }
+}
+
 /// A node whose log lies in the file given, at the level of what a person should see.
 fn logged(setup: &Setup) -> (Child, std::path::PathBuf) {
     let log = setup.dir.join("node.log");

@@ -23,7 +23,7 @@ mod verify;
 
 use clap::{Subcommand, ValueEnum};
 pub use inspect::InspectArgs;
-pub use myelin_cli::Exit;
+pub use myelin_cli::{Exit, complain};
 use serde::Serialize;
 use std::fmt;
 use std::io::{self, Write as _};
@@ -142,7 +142,7 @@ pub fn run(command: &Command) -> Exit {
         // `myelin inspect .. | head`: who stopped reading got what was wanted.
         Fault::Out(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Ok,
         fault => {
-            eprintln!("myelin: {fault}");
+            complain(&fault);
             fault.exit()
         }
     })
@@ -152,7 +152,7 @@ pub fn run(command: &Command) -> Exit {
 fn conclude(form: Form, report: &impl Printed, damage: &[Damage]) -> Result<Exit, Fault> {
     print(form, report)?;
     for damage in damage {
-        eprintln!("myelin: damaged: {damage}");
+        complain(format_args!("damaged: {damage}"));
     }
     Ok(if damage.is_empty() { Exit::Ok } else { Exit::Integrity })
 }

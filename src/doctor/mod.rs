@@ -15,7 +15,7 @@ mod bench;
 mod disk;
 mod host;
 
-use crate::at_rest::{Exit, Form, Printed, Table, print};
+use crate::at_rest::{Exit, Form, Printed, Table, complain, print};
 use crate::runtime::clock;
 use bench::Bench;
 use serde::Serialize;
@@ -121,7 +121,7 @@ pub fn run(args: &Doctor) -> Exit {
     let fit = checks.iter().all(|check| check.state != State::Bad);
     match print(args.output, &Report { fit, checks, bench }) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            eprintln!("myelin: {error}");
+            complain(error);
             Exit::Unfit
         }
         _ if fit => Exit::Ok,

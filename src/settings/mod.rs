@@ -10,7 +10,7 @@
 mod layers;
 mod serve;
 
-use crate::at_rest::{Exit, Form, Printed, Table, print};
+use crate::at_rest::{Exit, Form, Printed, Table, complain, print};
 use crate::config::{FOR_LIFE, Limits};
 use clap::Subcommand;
 pub use layers::{Layers, SettingsError};
@@ -158,7 +158,7 @@ pub fn run(command: &Command) -> Exit {
             match told {
                 Ok(told) => told.map_or(Ok(()), |told| print(*output, &told)),
                 Err(error) => {
-                    eprintln!("myelin: {error}");
+                    complain(error);
                     return Exit::Usage;
                 }
             }
@@ -166,7 +166,7 @@ pub fn run(command: &Command) -> Exit {
     };
     match done {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            eprintln!("myelin: {error}");
+            complain(error);
             Exit::Unfit
         }
         _ => Exit::Ok,

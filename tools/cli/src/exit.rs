@@ -9,6 +9,7 @@ use crate::output::Io;
 use myelin_client::wire::Code;
 use myelin_client::{Error, Lost, Refusal};
 use myelin_feed::FeedError;
+use std::fmt;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
@@ -131,6 +132,11 @@ impl Failure {
             let _ = writeln!(io.err, "  {fix}");
         }
     }
+}
+
+/// Says to people what went wrong, where a verb has no streams of its own. Nobody left to hear it is no reason to fail otherwise.
+pub fn complain(what: impl fmt::Display) {
+    let _ = writeln!(io::stderr(), "myelin: {what}");
 }
 
 /// A stream of one shard ended: why, and from where it can be had again.

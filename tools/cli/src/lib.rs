@@ -31,7 +31,7 @@ mod totals;
 mod watch;
 
 pub use args::{Common, Format};
-pub use exit::{Exit, Failure};
+pub use exit::{Exit, Failure, complain};
 pub use output::{Io, csv};
 
 use clap::Subcommand;
@@ -103,7 +103,7 @@ pub fn run(command: Command, house: &House) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("myelin: no runtime: {error}");
+            complain(format_args!("no runtime: {error}"));
             return Exit::Unfit.into();
         }
     };

@@ -52,7 +52,7 @@ pub(crate) fn settle(realtime: bool) {
         let _ = rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1));
     }
     if realtime && !make_realtime() {
-        eprintln!("myelin-load: real-time priority was not granted");
+        crate::say::words("real-time priority was not granted");
     }
 }
 

@@ -4,6 +4,7 @@ use crate::args::{CostArgs, Output};
 use crate::clock;
 use crate::lane::{Lane, LaneSpec, frame_bytes};
 use crate::recipe::Recipe;
+use crate::say;
 use crate::schedule::Schedule;
 use anyhow::Result;
 use myelin_datom::{EntityId, Slot};
@@ -31,9 +32,10 @@ pub(crate) fn run(args: &CostArgs, output: Output) -> Result<u8> {
         lane.make();
     }
     let per_tick = (clock::cpu_ns() - start_ns) as f64 / (frames * u64::from(args.batch.max(1))) as f64;
-    match output {
-        Output::Json => println!("{{\"ns_per_tick\":{per_tick:.2},\"batch\":{}}}", args.batch),
-        Output::Table => println!("{per_tick:.2} ns a tick to generate, encode and checksum frames of {}", args.batch),
-    }
+    let batch = args.batch;
+    say::figures(match output {
+        Output::Json => format!("{{\"ns_per_tick\":{per_tick:.2},\"batch\":{batch}}}"),
+        Output::Table => format!("{per_tick:.2} ns a tick to generate, encode and checksum frames of {batch}"),
+    })?;
     Ok(0)
 }

@@ -8,6 +8,7 @@ use crate::drive::histogram;
 use crate::host;
 use crate::recipe::{self, Recipe};
 use crate::report::Percentiles;
+use crate::say;
 use crate::wal::{Device, Way};
 use anyhow::{Context, Result};
 use hdrhistogram::Histogram;
@@ -99,19 +100,18 @@ pub(crate) fn time(into: &mut Histogram<u64>, measured: bool, thing: impl FnOnce
 impl Report {
     fn print(&self, output: Output) -> Result<()> {
         if output == Output::Json {
-            println!("{}", serde_json::to_string(self)?);
-            return Ok(());
+            return say::figures(serde_json::to_string(self)?);
         }
-        println!("ack        {}", self.ack_us.line());
-        println!("ping       {}", self.ping_us.line());
+        let mut lines =
+            vec![format!("ack        {}", self.ack_us.line()), format!("ping       {}", self.ping_us.line())];
         if let (Some(direct), Some(fdatasync), Some(name)) = (&self.sync_us, &self.fdatasync_us, &self.file_system) {
-            println!("direct     {}   O_DIRECT|O_DSYNC, 4 KiB, {name}", direct.line());
-            println!("fdatasync  {}   4 KiB, {name}", fdatasync.line());
+            lines.push(format!("direct     {}   O_DIRECT|O_DSYNC, 4 KiB, {name}", direct.line()));
+            lines.push(format!("fdatasync  {}   4 KiB, {name}", fdatasync.line()));
         }
         if let Some(ratio) = self.ratio {
-            println!("ratio      {ratio:.3}   median ack / (median ping + the faster median sync)");
+            lines.push(format!("ratio      {ratio:.3}   median ack / (median ping + the faster median sync)"));
         }
-        println!("harness    {} answers, {} cores, {}", self.waiting, self.cores, self.scheduling);
-        Ok(())
+        lines.push(format!("harness    {} answers, {} cores, {}", self.waiting, self.cores, self.scheduling));
+        say::figures(lines.join("\n"))
     }
 }

@@ -28,6 +28,7 @@ mod processes;
 mod recipe;
 mod replay;
 pub mod report;
+pub mod say;
 mod schedule;
 mod wal;
 
@@ -58,12 +59,12 @@ pub fn ingest(args: &args::IngestArgs) -> Result<report::Report> {
     Ok(report::Report::new(args, &partial))
 }
 
-/// The exit code of an error: 3 cannot connect, 7 the host is unfit, else 2.
+/// The exit code of an error: 3 cannot connect, 7 the host is unfit or takes no figures, else 2.
 #[must_use]
 pub fn exit_code(error: &anyhow::Error) -> u8 {
     if error.downcast_ref::<client::CannotConnect>().is_some() {
         3
-    } else if error.downcast_ref::<wal::Unfit>().is_some() {
+    } else if error.is::<wal::Unfit>() || error.is::<say::Unsaid>() {
         7
     } else {
         2

@@ -8,7 +8,7 @@ fn main() -> ExitCode {
     match myelin_load::run(&cli) {
         Ok(code) => code.into(),
         Err(error) => {
-            eprintln!("myelin-load: {error:#}");
+            myelin_load::say::words(format_args!("{error:#}"));
             myelin_load::exit_code(&error).into()
         }
     }

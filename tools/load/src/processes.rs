@@ -8,6 +8,7 @@
 use crate::args::{IngestArgs, Part};
 use crate::ingest::Prepared;
 use crate::report::Partial;
+use crate::say;
 use anyhow::{Context, Result, ensure};
 use std::io::{BufRead, BufReader, Lines, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -63,10 +64,10 @@ pub(crate) fn parent(args: &IngestArgs) -> Result<Partial> {
 pub(crate) fn child(args: &IngestArgs, _part: Part) -> Result<u8> {
     args.check()?;
     let prepared = Prepared::new(args)?;
-    println!("ready");
+    say::figures("ready")?;
     let mut word = String::new();
     std::io::stdin().read_line(&mut word)?;
     ensure!(word == "go\n", "the starting process is gone");
-    println!("{}", serde_json::to_string(&prepared.run()?)?);
+    say::figures(serde_json::to_string(&prepared.run()?)?)?;
     Ok(0)
 }

@@ -1,6 +1,7 @@
 //! What a run says: parts of it that can be merged, and the whole as JSON with stable keys or as a table.
 
 use crate::args::{IngestArgs, Output, Rate};
+use crate::say;
 use anyhow::Result;
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
@@ -212,31 +213,30 @@ impl Report {
     }
 
     pub(crate) fn print(&self, output: Output) -> Result<()> {
-        for error in &self.errors {
-            eprintln!("myelin-load: {error}");
-        }
+        self.errors.iter().for_each(say::words);
         if output == Output::Json {
-            println!("{}", serde_json::to_string(self)?);
-            return Ok(());
+            return say::figures(serde_json::to_string(self)?);
         }
-        println!("ticks       {} offered, {} acked, {} unsent", self.offered, self.acked, self.unsent);
         let (rate, mb, seconds) = (self.ticks_per_second, self.mb_per_second, self.seconds);
-        println!("throughput  {rate:.0} ticks/s, {mb:.1} MB/s over {seconds:.1} s");
-        println!("ack         {}   from the {} send", self.ack_us.line(), self.latency_from);
-        println!("reflex      {}", self.reflex_us.line());
-        println!(
-            "firings     {} expected, {} received, {} unexpected, {} repeated",
-            self.firings_expected, self.firings_received, self.firings_unexpected, self.firings_repeated
-        );
-        println!(
-            "refusals    {} frames busy ({} times), {} ticks refused, {} duplicates, {} unanswered",
-            self.busy, self.busy_stalls, self.refused, self.duplicates, self.unanswered
-        );
         let (cores, class, cost) = (self.cores, &self.scheduling, self.load_cpu_ns_per_tick);
-        println!("harness     {cost:.1} ns of CPU per tick, {cores} cores, {class}");
         let (ticks, firings, surplus) = (self.lost_ticks, self.lost_firings, self.surplus_ticks);
-        println!("lost        {} ({ticks} ticks, {firings} firings), {surplus} ticks stored too often", self.lost);
-        Ok(())
+        let lines = [
+            format!("ticks       {} offered, {} acked, {} unsent", self.offered, self.acked, self.unsent),
+            format!("throughput  {rate:.0} ticks/s, {mb:.1} MB/s over {seconds:.1} s"),
+            format!("ack         {}   from the {} send", self.ack_us.line(), self.latency_from),
+            format!("reflex      {}", self.reflex_us.line()),
+            format!(
+                "firings     {} expected, {} received, {} unexpected, {} repeated",
+                self.firings_expected, self.firings_received, self.firings_unexpected, self.firings_repeated
+            ),
+            format!(
+                "refusals    {} frames busy ({} times), {} ticks refused, {} duplicates, {} unanswered",
+                self.busy, self.busy_stalls, self.refused, self.duplicates, self.unanswered
+            ),
+            format!("harness     {cost:.1} ns of CPU per tick, {cores} cores, {class}"),
+            format!("lost        {} ({ticks} ticks, {firings} firings), {surplus} ticks stored too often", self.lost),
+        ];
+        say::figures(lines.join("\n"))
     }
 }
 

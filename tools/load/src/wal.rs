@@ -6,6 +6,7 @@ use crate::drive::histogram;
 use crate::host;
 use crate::latency::time;
 use crate::report::Percentiles;
+use crate::say;
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
 use std::fs::{File, OpenOptions};
@@ -151,20 +152,21 @@ pub(crate) fn run(args: &WalArgs, output: Output) -> Result<u8> {
     let file_system = host::file_system(&args.dir)?.name;
     let report = Report { file_system, figures, cores: host::cores(), scheduling: host::scheduling() };
     if output == Output::Json {
-        println!("{}", serde_json::to_string(&report)?);
+        say::figures(serde_json::to_string(&report)?)?;
         return Ok(0);
     }
-    println!(
+    let mut lines = vec![format!(
         "{}, zeroed file of {} MiB, {} cores, {}",
         report.file_system,
         FILE_BYTES >> 20,
         report.cores,
         report.scheduling
-    );
+    )];
     for figure in &report.figures {
         let way = if figure.way == Way::Direct { "O_DIRECT|O_DSYNC" } else { "pwrite+fdatasync" };
-        println!("{way}  {:>5} KiB   {}", figure.bytes >> 10, figure.sync_us.line());
+        lines.push(format!("{way}  {:>5} KiB   {}", figure.bytes >> 10, figure.sync_us.line()));
     }
+    say::figures(lines.join("\n"))?;
     Ok(0)
 }
 
