@@ -14,7 +14,7 @@ use crate::config::Limits;
 use crate::endpoint;
 use crate::guard::Guard;
 use crate::health::{CoreHealth, Stage};
-use crate::identity::{Identity, IdentityError, birth, make_folder};
+use crate::identity::{Identity, IdentityError, birth, hold_folder, io_error, make_folder};
 use crate::line;
 use crate::recovery;
 use crate::runtime::awake::Keeper;
@@ -30,8 +30,9 @@ use crate::shard::reading::{Reader, Trip, UNDER_WAY_MAX};
 use crate::shard::seal::{OpenRuns, Sealed, Sealer};
 use crate::stop::Bell;
 use crate::upkeep::{Chore, Kept, Upkeep};
+use anyhow::Context as _;
 use futures_lite::future;
-use myelin_wal::{Directory, Disk, HardState, HardStateFile, Recovered, Start, WalError};
+use myelin_wal::{Disk, HardState, HardStateFile, Recovered, Start, WalError};
 use myelin_wire::Welcome;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -99,10 +100,13 @@ impl CorePlan {
 
     fn restore(&self) -> anyhow::Result<Restored> {
         // The folder itself was made at the directory's birth; one that is gone since is not made again.
-        make_folder(&runs_dir(&self.dir))?;
-        let disk: Arc<dyn Disk> = Arc::new(Directory::open(&self.dir)?);
+        let runs = runs_dir(&self.dir);
+        make_folder(&runs).map_err(io_error(&runs))?;
+        let disk: Arc<dyn Disk> = Arc::new(hold_folder(&self.dir)?);
+        // The log names its files as seen from here.
+        let here = || self.dir.display().to_string();
         let wal = self.identity.wal_config(self.number, &self.limits);
-        let (mut hard_state_file, mut hard_state) = HardStateFile::open(&*disk, &wal)?;
+        let (mut hard_state_file, mut hard_state) = HardStateFile::open(&*disk, &wal).with_context(here)?;
         // The directory's birth stored one, so a core that holds none has lost its term and its watermark.
         if hard_state.groups.is_empty() {
             return Err(IdentityError::Gone { path: self.dir.join("hard-state"), what: birth::HARD_STATE_HOLDS }.into());
@@ -131,7 +135,7 @@ impl CorePlan {
         }
         let start =
             Start { from: manifest.as_ref().map_or_else(Default::default, Manifest::lsn), synced: hard_state.synced };
-        let recovered = recovery::replay_tail(&disk, &wal, start, &mut shards)?;
+        let recovered = recovery::replay_tail(&disk, &wal, start, &mut shards).with_context(here)?;
         tracing::info!(
             core = self.number,
             records = recovered.report.records,
@@ -149,7 +153,7 @@ impl CorePlan {
                 ..Default::default()
             })
             .collect();
-        hard_state_file.store(&hard_state)?;
+        hard_state_file.store(&hard_state).with_context(here)?;
         Ok(Restored { shards, recovered, manifest, open, hard_state_file, hard_state })
     }
 

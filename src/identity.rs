@@ -13,6 +13,7 @@ pub mod birth;
 use crate::config::{Config, Limits};
 use crate::runtime::{entropy, threads};
 use myelin_datom::SLOTS;
+use myelin_wal::Directory;
 use myelin_wire::SlotRange;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
@@ -62,6 +63,12 @@ pub enum IdentityError {
         path: PathBuf,
         /// What it said.
         source: io::Error,
+    },
+    /// Another process uses it.
+    #[error("{} is held by another process: a node that runs on this directory, or a look at it", path.display())]
+    Held {
+        /// A core's folder.
+        path: PathBuf,
     },
     /// It is not what was written there.
     #[error("{} is damaged at byte {offset}: {what}", path.display())]
@@ -164,10 +171,22 @@ impl Identity {
         Err(IdentityError::Damaged { path, offset: 0, what: what.to_owned() })
     }
 
-    fn make(config: &Config) -> Result<Self, IdentityError> {
+    /// The data cores that the directory has, or will have. Never writes; what cannot be read is left to [`Identity::open`].
+    #[must_use]
+    pub fn cores(config: &Config) -> u16 {
+        Self::read(&config.data_dir).map_or_else(|_| Self::planned(config).1, |identity| identity.cores)
+    }
+
+    /// Shards and cores of a new directory.
+    fn planned(config: &Config) -> (u16, u16) {
         let cpus = if config.lean { 1 } else { threads::cpus() };
         let shards = config.shards.unwrap_or(cpus.min(usize::from(SHARDS_MAX)) as u16);
-        let identity = Self::drawn(shards, usize::from(shards).min(cpus) as u16, &config.limits);
+        (shards, usize::from(shards).min(cpus) as u16)
+    }
+
+    fn make(config: &Config) -> Result<Self, IdentityError> {
+        let (shards, cores) = Self::planned(config);
+        let identity = Self::drawn(shards, cores, &config.limits);
         identity.write(&config.data_dir)?;
         Ok(identity)
     }
@@ -291,7 +310,16 @@ pub fn core_dir(data_dir: &Path, core: u16) -> PathBuf {
     data_dir.join(format!("core-{core:04}"))
 }
 
-fn io_error(path: &Path) -> impl FnOnce(io::Error) -> IdentityError + '_ {
+/// Takes a folder for this process alone. **Errors:** another one has it, or the operating system's.
+pub fn hold_folder(path: &Path) -> Result<Directory, IdentityError> {
+    Directory::open(path).map_err(|error| match error.kind() {
+        io::ErrorKind::ResourceBusy => IdentityError::Held { path: path.to_owned() },
+        _ => io_error(path)(error),
+    })
+}
+
+/// Names the file or folder of an operating system's refusal.
+pub fn io_error(path: &Path) -> impl FnOnce(io::Error) -> IdentityError + '_ {
     move |source| IdentityError::Io { path: path.to_owned(), source }
 }
 

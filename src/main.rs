@@ -39,8 +39,8 @@ enum Verb {
     Client(myelin_cli::Command),
 }
 
-/// The exit codes of the conventions that end a node: 2 when what was said will not do, 6 when data is damaged, 7 when the host
-/// does not do.
+/// The exit codes of the conventions that end a node: 2 when what was said will not do, a port or directory that another has among
+/// it, 6 when data is damaged, 7 when the host does not do.
 fn exit_code(error: &anyhow::Error) -> u8 {
     if error.chain().any(myelin::node::is_damage) {
         return 6;

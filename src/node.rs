@@ -61,17 +61,17 @@ impl Node {
         let first = open_or_next(config.listen, config.listen_moves, open_listener)?;
         let http = open_or_next(config.http, config.http_moves, TcpListener::bind)?;
         let admin = open_or_next(config.admin, config.admin_moves, TcpListener::bind)?;
+        let cores = usize::from(Identity::cores(config));
+        let listeners = open_listeners(first, cores, config.listen_moves || config.listen.port() == 0)?;
         let identity = Identity::open(config)?;
         for kept in identity.keeps(&config.said) {
             tracing::warn!("{kept}");
         }
         let limits = identity.limits(&config.limits);
-        let cores = usize::from(identity.cores);
         let Chosen { executor, degraded } = runtime::choose(config.executor, cores).map_err(anyhow::Error::msg)?;
         if let Some(reason) = &degraded {
             tracing::warn!("{reason}; the portable executor takes over");
         }
-        let listeners = open_listeners(first, cores)?;
         let listen: Vec<_> = listeners.iter().map(TcpListener::local_addr).collect::<Result<_, _>>()?;
         let (http_address, admin_address) = (http.local_addr()?, admin.local_addr()?);
         let health = Arc::new(Health {
@@ -183,19 +183,49 @@ fn announce(dir: &Path, listen: &[SocketAddr], http: SocketAddr, admin: SocketAd
 #[must_use]
 pub fn is_damage(error: &(dyn std::error::Error + 'static)) -> bool {
     matches!(error.downcast_ref(), Some(IdentityError::Damaged { .. } | IdentityError::Gone { .. }))
-        || matches!(error.downcast_ref(), Some(WalError::Corrupt { .. } | WalError::Missing { .. }))
-        || matches!(error.downcast_ref(), Some(ManifestError::Corrupt { .. } | ManifestError::WrongRun { .. }))
-        || matches!(error.downcast_ref(), Some(IndexError::Corrupt { .. }))
+        || match error.downcast_ref() {
+            Some(WalError::Corrupt { .. } | WalError::Missing { .. }) => true,
+            // The folder of another core, or of another node.
+            Some(WalError::Mismatch { subject, .. }) => subject != "config",
+            _ => false,
+        }
+        || match error.downcast_ref() {
+            Some(ManifestError::Corrupt { .. } | ManifestError::WrongRun { .. }) => true,
+            Some(ManifestError::Io { source, .. }) => source.kind() == ErrorKind::NotFound,
+            _ => false,
+        }
+        || match error.downcast_ref() {
+            Some(IndexError::Corrupt { .. }) => true,
+            // A manifest names it, so it was there.
+            Some(IndexError::Io { source, .. }) => source.kind() == ErrorKind::NotFound,
+            _ => false,
+        }
         || matches!(error.downcast_ref(), Some(FeedError::Corrupt { .. }))
         || matches!(error.downcast_ref(), Some(ShardError::Senseless(_) | ShardError::Checkpoint(_)))
 }
 
-/// True for an error that says: what was asked for will not do, on any host.
+/// True for an error that says: what was asked for will not do, and something else would.
 #[must_use]
 pub fn is_usage(error: &(dyn std::error::Error + 'static)) -> bool {
     error.is::<SettingsError>()
-        || matches!(error.downcast_ref(), Some(IdentityError::Shards { .. }))
+        || error.is::<CannotListen>()
+        || match error.downcast_ref() {
+            Some(IdentityError::Shards { .. } | IdentityError::Held { .. }) => true,
+            // A file where a folder is due.
+            Some(IdentityError::Io { source, .. }) => {
+                matches!(source.kind(), ErrorKind::AlreadyExists | ErrorKind::NotADirectory)
+            }
+            _ => false,
+        }
         || error.downcast_ref().is_some_and(|error| !matches!(error, FeedError::Corrupt { .. }))
+}
+
+/// An address that a node was to listen on.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address}")]
+struct CannotListen {
+    address: SocketAddr,
+    source: io::Error,
 }
 
 /// Ports that are tried behind a default that is taken.
@@ -230,20 +260,31 @@ fn open_or_next(
         let next = address.port().checked_add(1).filter(|next| next - wanted.port() <= PORTS_TRIED);
         match next.filter(|_| moves && taken.kind() == std::io::ErrorKind::AddrInUse) {
             Some(next) => address.set_port(next),
-            None => return Err(taken).with_context(|| format!("cannot listen on {address}")),
+            None => return Err(CannotListen { address, source: taken }.into()),
         }
     }
 }
 
-/// Core 0 where it was told; core k at k ports higher, or wherever there is room.
-fn open_listeners(opened: TcpListener, cores: usize) -> anyhow::Result<Vec<TcpListener>> {
+/// Core 0 where it was told; core k at k ports higher, or, where nobody asked for a port, wherever there is room.
+///
+/// **Errors:** a port that was asked for is taken, or there is none of that number.
+fn open_listeners(opened: TcpListener, cores: usize, moves: bool) -> anyhow::Result<Vec<TcpListener>> {
     let first = opened.local_addr()?;
     let mut listeners = vec![opened];
     for core in 1..cores {
         let near = first.port().checked_add(core as u16).map(|port| SocketAddr::new(first.ip(), port));
-        let listener = match near.map(open_listener) {
-            Some(Ok(listener)) => listener,
-            _ => open_listener(SocketAddr::new(first.ip(), 0))?,
+        let listener = match near {
+            Some(near) if !moves => open_or_next(near, false, open_listener)?,
+            None if !moves => {
+                let what = format!("core {core} would listen {core} ports above, and there is none");
+                return Err(
+                    CannotListen { address: first, source: io::Error::new(ErrorKind::AddrNotAvailable, what) }.into()
+                );
+            }
+            near => match near.map(open_listener) {
+                Some(Ok(listener)) => listener,
+                _ => open_listener(SocketAddr::new(first.ip(), 0))?,
+            },
         };
         listeners.push(listener);
     }
@@ -277,5 +318,34 @@ mod tests {
         assert!(open_or_next(address, false, open_listener).is_err());
         let moved = open_or_next(address, true, open_listener).unwrap().local_addr().unwrap();
         assert!(moved.port() > address.port() && moved.port() - address.port() <= PORTS_TRIED);
+    }
+
+    /// With the port above it taken a node listened on its own port and on any other.
+    #[test]
+    fn every_core_listens_at_its_port_or_none_does() {
+        let any = || open_listener(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        let below = |taken: &TcpListener| {
+            let address = taken.local_addr().unwrap();
+            open_listener(SocketAddr::new(address.ip(), address.port() - 1)).ok()
+        };
+        // The port below may be somebody's.
+        let (taken, first) = (0..100)
+            .find_map(|_| {
+                let taken = any();
+                below(&taken).map(|first| (taken, first))
+            })
+            .unwrap();
+        let second = taken.local_addr().unwrap().port();
+        let moved = open_listeners(first.try_clone().unwrap(), 2, true).unwrap();
+        assert_ne!(moved[1].local_addr().unwrap().port(), second);
+        let error = open_listeners(first.try_clone().unwrap(), 2, false).unwrap_err();
+        assert!(format!("{error:#}").contains(&format!(":{second}")) && error.chain().any(is_usage), "{error:#}");
+        drop(taken);
+        let both = open_listeners(first, 2, false).unwrap();
+        assert_eq!(both[1].local_addr().unwrap().port(), second);
+        if let Ok(last) = open_listener(SocketAddr::from(([127, 0, 0, 1], u16::MAX))) {
+            let error = open_listeners(last, 2, false).unwrap_err();
+            assert!(format!("{error:#}").contains(":65535") && error.chain().any(is_usage), "{error:#}");
+        }
     }
 }

@@ -255,7 +255,8 @@ fn a_second_process_on_the_same_directory_is_refused() {
     let setup = Setup::fresh();
     let _node = setup.start();
     let (code, said) = setup.refuses_to_start();
-    assert_eq!(code, Some(7), "{said}");
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains(&setup.dir.join("core-0000").display().to_string()), "{said}");
 }
 
 #[test]

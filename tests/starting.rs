@@ -331,6 +331,60 @@ fn what_cannot_be_said_ends_no_node_and_leaves_no_folder() {
     }
 }
 
+/// The path was not said, or was said with the code of a host that is unfit.
+#[test]
+fn what_stands_in_the_way_of_a_directory_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    for data in [file.clone(), file.join("below")] {
+        let (code, said) = Setup::new(&data).refuses_to_start();
+        assert_eq!((code, said.contains(file.to_str().unwrap())), (Some(2), true), "{said}");
+        let (code, told, _) = myelin(&["doctor", "--dir", data.to_str().unwrap()]);
+        assert_eq!((code, told.contains(&format!("{} is no folder", file.display()))), (Some(7), true), "{told}");
+    }
+}
+
+/// `verify` called both damage, and a start the host's fault.
+#[test]
+fn a_run_that_is_gone_and_folders_that_were_swapped_are_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    let setup = written(dir.path());
+    let folders = ["core-0000", "core-0001"].map(|core| dir.path().join(core));
+    if folders[1].is_dir() {
+        let swap = || {
+            let aside = dir.path().join("aside");
+            for (from, to) in [(&folders[0], &aside), (&folders[1], &folders[0]), (&aside, &folders[1])] {
+                std::fs::rename(from, to).unwrap();
+            }
+        };
+        swap();
+        let (code, said) = setup.refuses_to_start();
+        assert_eq!(code, Some(6), "{said}");
+        assert!(folders.iter().any(|folder| said.contains(folder.to_str().unwrap())), "{said}");
+        assert_eq!(verify(dir.path()).0, Some(6));
+        swap();
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let setup = Setup::new(dir.path());
+    let mut node = setup.start();
+    run(async {
+        let client = node.client().await;
+        let ids = markets(&client, &["start:A"]).await;
+        let ticks: Vec<_> = (1..=6_000).map(|id| tick(ids[0], id, 1.0)).collect();
+        done(&client.ticks(&ticks, Mode::Whole).await.unwrap());
+    });
+    node.wait_for_checkpoints(1);
+    node.kill();
+    let runs: Vec<_> = std::fs::read_dir(dir.path().join("core-0000/runs")).unwrap().flatten().collect();
+    assert!(!runs.is_empty());
+    runs.iter().for_each(|run| std::fs::remove_file(run.path()).unwrap());
+    let (code, said) = setup.refuses_to_start();
+    assert_eq!(code, Some(6), "{said}");
+    assert!(said.contains("core-0000/runs/") && said.matches("os error").count() == 1, "{said}");
+    assert_eq!(verify(dir.path()).0, Some(6));
+}
+
 /// A node whose log lies in the file given, at the level of what a person should see.
 fn logged(setup: &Setup) -> (Child, std::path::PathBuf) {
     let log = setup.dir.join("node.log");

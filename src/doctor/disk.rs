@@ -20,6 +20,13 @@ const FORGETFUL: [&str; 3] = ["tmpfs", "ramfs", "devtmpfs"];
 const KNOWN: [&str; 2] = ["ext4", "xfs"];
 
 pub(super) fn checks(dir: &Path) -> Vec<Check> {
+    if let Some(file) = in_the_way(dir) {
+        return vec![Check::bad(
+            "folder",
+            format!("{} is no folder", file.display()),
+            "--dir names one, or one to be made",
+        )];
+    }
     let folder = nearest(dir);
     let mut checks = vec![file_system(&folder), room(&folder)];
     match Bed::make(&folder, BLOCK_BYTES) {
@@ -41,6 +48,13 @@ pub(super) fn checks(dir: &Path) -> Vec<Check> {
         }
     }
     checks
+}
+
+/// What stands where the folder, or one above it, would be made.
+fn in_the_way(dir: &Path) -> Option<PathBuf> {
+    let whole = std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned());
+    let there = whole.ancestors().find(|path| path.exists())?;
+    (!there.is_dir()).then(|| there.to_owned())
 }
 
 /// The folder itself, or the nearest above it that exists.

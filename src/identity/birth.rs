@@ -10,10 +10,10 @@
 //! done again holds nothing. A hard state with a term was led from, so it is a mark, too: it stands for directories whose
 //! `node` was written before there was one. Deliberately absent: looking into the log (`recovery.rs` does).
 
-use super::{Identity, IdentityError, core_dir, io_error, make_folder};
+use super::{Identity, IdentityError, core_dir, hold_folder, io_error, make_folder};
 use crate::config::Limits;
 use crate::shard::manifest::runs_dir;
-use myelin_wal::{Directory, GroupState, HardState, HardStateFile, WalError};
+use myelin_wal::{GroupState, HardState, HardStateFile, WalError};
 use std::io::{self, ErrorKind};
 use std::path::Path;
 
@@ -88,7 +88,7 @@ fn bear(folder: &Path, core: u16, identity: &Identity, limits: &Limits) -> Resul
     make_folder(folder).map_err(io_error(folder))?;
     let runs = runs_dir(folder);
     make_folder(&runs).map_err(io_error(&runs))?;
-    let disk = Directory::open(folder).map_err(io_error(folder))?;
+    let disk = hold_folder(folder)?;
     let path = folder.join(HARD_STATE);
     let failed = |error: WalError| match error {
         WalError::Io { source, .. } => IdentityError::Io { path: path.clone(), source },
@@ -107,6 +107,7 @@ fn bear(folder: &Path, core: u16, identity: &Identity, limits: &Limits) -> Resul
 #[cfg(test)]
 mod tests {
     use super::*;
+    use myelin_wal::Directory;
     use std::fs;
 
     fn identity() -> Identity {

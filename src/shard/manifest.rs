@@ -99,7 +99,7 @@ pub enum ManifestError {
         at: usize,
     },
     /// The operating system.
-    #[error("{file}: {source}")]
+    #[error("{file} cannot be used")]
     Io {
         /// The file.
         file: String,

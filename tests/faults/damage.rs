@@ -184,7 +184,7 @@ fn a_run_that_is_missing_or_another_one_is_refused_by_name() {
     let aside = place("aside");
     let rename = |from, to| std::fs::rename::<&std::path::Path, &std::path::Path>(from, to).expect("renamed");
     rename(&first, &aside);
-    let missing = rig.refusal(7);
+    let missing = rig.refusal(6);
     let name = runs[0].rsplit('/').next().unwrap_or_default();
     assert!(missing.contains(name), "{missing}");
     rename(&second, &first);

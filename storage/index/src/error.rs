@@ -64,7 +64,7 @@ pub enum IndexError {
         found: u64,
     },
     /// The operating system refused.
-    #[error("{} at byte {offset}: {source}", file.display())]
+    #[error("{} at byte {offset} cannot be reached", file.display())]
     Io {
         /// Which file.
         file: PathBuf,

@@ -143,9 +143,9 @@ pub(crate) async fn transact(args: TransactArgs, io: &mut Io<'_>) -> Result<Exit
     if args.file.as_os_str() == "-" {
         std::io::stdin().take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
     } else {
-        let file = std::fs::File::open(&args.file)
-            .map_err(|error| Failure::usage(format!("{}: {error}", args.file.display())))?;
-        file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+        let file = std::fs::File::open(&args.file);
+        let read = file.and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes));
+        read.map_err(|error| Failure::usage(format!("{}: {error}", args.file.display())))?;
     }
     if bytes.len() as u64 > FILE_BYTES_MAX {
         return Err(Failure::usage(format!("a transaction is at most {FILE_BYTES_MAX} bytes of JSON")));
