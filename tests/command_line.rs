@@ -251,6 +251,7 @@ fn what_can_never_come_is_refused_and_not_waited_for() {
     ingest(&node, TICKS);
     for (arguments, code, why) in [
         (&["tail", "--attribute", "foo/bar"][..], 2, "foo/bar"),
+        (&["tail", "--attribute", "foo bar"], 2, "foo bar"),
         (&["tail", "--since", "2100-01-01T00:00:00Z"], 1, "future"),
         (&["watch", "spread", "a", "nowhere", "5"], 1, "nowhere"),
         (&["watch", "spread", "nobody", "over", "a", "5"], 1, "nobody"),
@@ -267,6 +268,10 @@ fn what_can_never_come_is_refused_and_not_waited_for() {
     }
     let (code, _, said) = given(&node, &["transact", "-"], r#"[{"op":"assert","e":"?x","a":"foo/bar","v":1}]"#);
     assert_eq!((code, said.contains("'foo/bar'")), (Some(2), true), "{said}");
+    for verb in ["transact", "ingest"] {
+        let (code, _, said) = given(&node, &[verb, dir.path().to_str().unwrap()], "");
+        assert_eq!((code, said.contains(dir.path().to_str().unwrap())), (Some(2), true), "{verb}: {said}");
+    }
     assert_eq!(standing(&node), 0);
     // What stands in the log is given for any of its attributes, and from a time on.
     let all = ["tail", "--since", "2020-01-01T00:00:00Z", "--count", "3", "-o", "csv"];

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use std::io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _};
 use std::net::TcpStream;
 
+mod kept;
 mod totals;
 
 /// A response: status, head, body.
@@ -145,6 +146,8 @@ fn bad_rows_are_named_and_nothing_is_stored_unless_partial_is_asked_for() {
     assert_eq!((said.status, &told["first_bad"], &told["accepted"]), (422, &json!(2), &json!(0)), "{told}");
     let named: Vec<_> = told["bad"].as_array().unwrap().iter().map(|bad| bad["row"].as_u64().unwrap()).collect();
     assert_eq!(named, [2, 4], "all that the body alone tells");
+    let counted = "myelin_refusals_total{core=\"gateway\",code=\"price_not_finite\"} 1";
+    assert!(get(&node, "/metrics").body.contains(counted), "it is counted as a core would");
     assert_eq!(count(&node, "0"), 8);
     let said = post(&node, "partial=true", NDJSON, &body);
     assert_eq!((said.status, counts(&said)), (202, (4, 0, 4)), "{}", said.body);
@@ -198,6 +201,9 @@ fn what_the_sender_did_wrong_has_a_code_and_no_time_to_come_back() {
     }
     for (path, status, code) in [
         ("/v2/query/as_of/now?attribute=tick/colour", 422, "unknown_attribute"),
+        ("/v2/query/as_of/now?attribute=", 422, "unknown_attribute"),
+        ("/v2/query/as_of/now?attribute=a%20b", 422, "unknown_attribute"),
+        ("/v2/query/as_of/%ff?attribute=tick/id", 400, "bad_query"),
         ("/v2/query/as_of/now?market=nowhere", 422, "unknown_market"),
         ("/v2/query/as_of/now?entity=5", 422, "market_kind"),
         ("/v2/query/as_of/18446744073709551615?attribute=tick/id", 422, "future"),
@@ -206,6 +212,7 @@ fn what_the_sender_did_wrong_has_a_code_and_no_time_to_come_back() {
         ("/v2/query/as_of/now?vwap=true&attribute=tick/id", 400, "bad_query"),
         ("/v2/watch?spec=beside%205", 422, "bad_reflex"),
         ("/v2/watch?spec=above%205&scope=market:nowhere", 422, "unknown_market"),
+        ("/v2/watch?spec=spread%20nowhere%20nobody%205", 422, "unknown_market"),
         ("/v2/watch?reflex=77", 422, "unknown_reflex"),
         ("/v2/watch", 400, "bad_query"),
         ("/v2/ingest", 405, "wrong_method"),
@@ -339,6 +346,10 @@ fn a_watcher_hears_what_fires_and_goes_on_behind_the_last_event_it_saw() {
     for _ in 0..8 {
         heard.push(tick_of(&events.next().2));
     }
+    // Another question's event is nothing to go on behind.
+    for query in ["spec=above%20101&scope=all", "spec=above%20100&scope=market:a", "spec=above%20100&id=77"] {
+        assert_eq!(Events::open(&node, query, Some(&last)).status(), 400, "{query}");
+    }
     heard.sort();
     let due = |market: &str| (1..7).map(|id| (market.to_owned(), (10 * id + 1).to_string())).collect::<Vec<_>>();
     assert_eq!(heard, [due("a"), due("b")].concat(), "each once, none left out");
@@ -421,53 +432,6 @@ fn a_watcher_that_does_not_read_is_ended_and_told() {
     assert_eq!(again.next().0, "begun");
     let number = |id: &str| id.parse::<u64>().unwrap();
     assert_eq!(number(again.next().2["tick"]["id"].as_str().unwrap()), 2 * firings + 3, "the one behind the last");
-}
-
-#[test]
-fn what_is_kept_is_said_and_asked_over_http_as_at_the_command_line() {
-    let node = Setup::fresh().shards(2).start();
-    let rows: Vec<_> = (1..=500).map(|id| row(["keep:a", "keep:b/c"][id as usize % 2], id, 1.5)).collect();
-    assert_eq!(post(&node, "create_markets=true", NDJSON, &lines(&rows)).status, 202);
-    let ask = |method: &str, path: &str, body: &str| {
-        let mut stream = open(&node);
-        let head = format!("{method} /v2/retention{path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{JSON}");
-        write!(stream, "{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len()).expect("a request is sent");
-        hear(stream)
-    };
-    let listed = |said: &Said| said.json()["retention"].as_array().cloned().expect(&said.body);
-    let all = listed(&get(&node, "/v2/retention"));
-    assert_eq!(all.len(), 2 + 2, "the policy of all, and the ticks of two markets: {all:?}");
-    assert!(all[..2].iter().all(|line| line["market"] == "*" && line["policy"] == "all"), "{all:?}");
-    // A name is a part of the path, whatever stands in it.
-    let said = ask("PUT", "/keep%3Ab%2Fc?kind=tick", r#"{"policy":"last 100"}"#);
-    assert_eq!(said.status, 200, "{}", said.body);
-    assert_eq!(
-        (listed(&said)[0]["policy"].as_str(), listed(&said)[0]["own"].as_bool()),
-        (Some("last 100"), Some(true))
-    );
-    wait_for("rows to be dropped", || {
-        let line = listed(&get(&node, "/v2/retention?market=keep%3Ab%2Fc"))[0].clone();
-        (line["kept"] == 100 && line["dropped"] == 150).then_some(())
-    });
-    let (code, out) = node.myelin(&["retention", "list", "-o", "json"]);
-    assert_eq!(
-        (code, serde_json::from_str::<Value>(&out).unwrap()),
-        (Some(0), get(&node, "/v2/retention").json()["retention"].clone())
-    );
-    assert_eq!(listed(&ask("PUT", "/*", r#"{"policy":"window 7d"}"#))[0]["policy"], "window 7d");
-    let back = listed(&ask("DELETE", "/keep%3Ab%2Fc", ""));
-    assert_eq!((back[0]["policy"].as_str(), back[0]["own"].as_bool()), (Some("window 7d"), Some(false)));
-    for (method, path, body, due) in [
-        ("PUT", "/keep:a", r#"{"policy":"some"}"#, (400, "bad_query")),
-        ("PUT", "/keep:a", r#"{"policy":"default"}"#, (400, "bad_query")),
-        ("PUT", "/keep:a", "all", (400, "bad_query")),
-        ("PUT", "/keep:a?kind=bar", r#"{"policy":"all"}"#, (400, "bad_query")),
-        ("PUT", "/keep:none", r#"{"policy":"all"}"#, (422, "unknown_market")),
-        ("DELETE", "/*", "", (400, "bad_query")),
-        ("POST", "/keep:a", "", (405, "wrong_method")),
-    ] {
-        assert_eq!(ask(method, path, body).code(), (due.0, due.1.to_owned()), "{method} {path} {body}");
-    }
 }
 
 #[test]
@@ -573,6 +537,14 @@ fn the_log_is_told_from_any_transaction_and_goes_on_behind_the_last_entry_that_w
         let mut events = Events::of(&node, &format!("/v2/tail?since={since}&market=b&attribute=tick/id"), None);
         assert_eq!(events.next().0, "begun");
         assert_eq!(tick_of(&events.next().2), ("b".to_owned(), id), "{since}");
+    }
+    // Any attribute of a kind of rows means the rows, and one that nobody installed nothing.
+    let mut of_price = Events::of(&node, "/v2/tail?since=0&attribute=tick/price&market=a", None);
+    assert_eq!(of_price.next().0, "begun");
+    assert_eq!(tick_of(&of_price.next().2), ("a".to_owned(), 1));
+    for attribute in ["foo/bar", "", "tick/id,", "a%20b", "tick/colour"] {
+        let (status, code) = get(&node, &format!("/v2/tail?attribute={attribute}")).code();
+        assert_eq!((status, code.as_str()), (422, "unknown_attribute"), "{attribute}");
     }
     let told = get(&node, "/v2/tail?from=0");
     assert!(told.status == 400 && told.body.contains("say since=TX"), "{}", told.body);
@@ -682,6 +654,16 @@ fn rows_and_quotes_of_a_market_are_read_a_page_at_a_time() {
         assert_eq!(get(&node, &format!("/v2/query/as_of/now?rows=true&market=a&{query}")).code().0, 400, "{query}");
     }
     assert_eq!(get(&node, "/v2/query/as_of/now?rows=true").code().0, 400, "of which market?");
+    // A stretch that ends before it begins was answered with nothing.
+    for query in ["rows=true&market=a", "bars=1m&market=a", "top=volume", "totals=true"] {
+        let backwards = "from=2024-08-09T00:00:00Z&to=2024-08-08T00:00:00Z";
+        let said = get(&node, &format!("/v2/query/as_of/now?{query}&{backwards}"));
+        assert_eq!((said.code().0, said.body.contains("is later than")), (400, true), "{query}: {}", said.body);
+    }
+    for limit in [0, 4097] {
+        let said = get(&node, &format!("/v2/query/as_of/now?top=count&limit={limit}"));
+        assert_eq!((said.code().0, said.body.contains("limit is 1 to 4096")), (400, true), "{}", said.body);
+    }
 }
 
 #[test]
@@ -700,6 +682,8 @@ fn standing_questions_are_listed_and_removed() {
         json!(["9", "above 100", "market:a", false])
     );
     assert_eq!(json!([two["spec"], two["scope"], two["guest"]]), json!(["below 5", "all", true]));
+    let said = get(&node, "/v2/watch?spec=above%205&id=9");
+    assert_eq!((said.code().1.as_str(), said.body.contains("another question already")), ("bad_reflex", true));
     assert_eq!(get(&node, "/v2/reflexes?after=9").json()["reflexes"].as_array().unwrap().len(), 1);
     let remove = |id: &str| {
         let mut stream = open(&node);
@@ -710,6 +694,7 @@ fn standing_questions_are_listed_and_removed() {
     assert_eq!((remove("9").status, listed().len()), (200, 1));
     assert_eq!(remove("9").code(), (422, "unknown_reflex".to_owned()));
     assert_eq!(remove("x").code(), (400, "bad_query".to_owned()));
+    assert_eq!(remove("%ff").code(), (400, "bad_query".to_owned()));
     assert_eq!(remove(two["id"].as_str().unwrap()).status, 200);
     assert_eq!(listed(), [] as [Value; 0]);
 }
@@ -763,6 +748,20 @@ fn every_stage_has_a_histogram_and_the_admin_port_shows_it_without_the_token() {
     let listening = std::fs::read(dir.path().join("data/listening")).unwrap();
     let admin = serde_json::from_slice::<Value>(&listening).unwrap()["admin"].as_str().unwrap().parse().unwrap();
     assert_eq!(get(&node, "/metrics").status, 401, "the gateway wants the token");
+    for (shown, status) in [
+        ("Bearer a-token-of-the-tests-4711", 200),
+        ("bearer a-token-of-the-tests-4711", 200),
+        ("BEARER  a-token-of-the-tests-4711", 200),
+        ("Bearer a-token-of-the-tests-4712", 401),
+        ("Basic a-token-of-the-tests-4711", 401),
+        ("a-token-of-the-tests-4711", 401),
+    ] {
+        let mut stream = open(&node);
+        let head =
+            format!("GET /v2/markets HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nAuthorization: {shown}");
+        write!(stream, "{head}\r\n\r\n").expect("a request is sent");
+        assert_eq!(hear(stream).status, status, "{shown}");
+    }
     run(async {
         let options = myelin_client::Options { token: Some("a-token-of-the-tests-4711".into()), ..Default::default() };
         let client = myelin_client::Client::connect(&node.listen.to_string(), options).await.unwrap();

@@ -13,15 +13,20 @@ use super::failure::Failure;
 use super::query::{failed, market_id, tx};
 use super::{Shared, limits};
 use myelin_client::{At, Client, Facts, Place};
-use myelin_datom::{AttributeName, Entity, EntityId, Value};
+use myelin_datom::{AttributeName, Entity, EntityId, Value, keyword_flaw};
 use myelin_feed::facts::{attribute, say};
-use myelin_wire::DatomsAsked;
+use myelin_wire::{Code, DatomsAsked};
 use serde_json::{Value as Json, json};
 
 /// The answer.
 pub async fn facts(shared: &Shared, client: &Client, asked: &Parameters, at: At) -> Result<Json, Failure> {
     let since = asked.since.as_deref().map(tx).transpose()?.unwrap_or_default();
     let attribute = asked.attribute.as_deref().map(attribute).transpose().map_err(|error| bad(error.to_string()))?;
+    if let Some(AttributeName::Ident(ident)) = &attribute
+        && keyword_flaw(ident).is_some()
+    {
+        return Err(unknown(ident));
+    }
     let mut question = DatomsAsked { history: asked.history, since, a: attribute, ..DatomsAsked::all(0) };
     let named = asked.partition.as_deref().unwrap_or("main");
     let place = match (&asked.entity, &asked.market) {
@@ -61,4 +66,19 @@ pub async fn facts(shared: &Shared, client: &Client, asked: &Parameters, at: At)
     };
     let datoms: Vec<_> = datoms.iter().map(said).collect();
     Ok(json!({ "tx": answer.basis.to_string(), "datoms": datoms, "more": more }))
+}
+
+fn unknown(ident: &str) -> Failure {
+    Failure::wire(Code::UnknownAttribute, format!("there is no attribute '{ident}'"))
+}
+
+/// **Errors:** nobody installed an attribute of this name: its facts would be waited for in silence.
+pub async fn known(client: &Client, ident: &str) -> Result<(), Failure> {
+    if keyword_flaw(ident).is_some() {
+        return Err(unknown(ident));
+    }
+    let (a, v) = (Some(AttributeName::ident("db/ident")), Some(Value::keyword(ident)));
+    let asked = DatomsAsked { order: 2, a, v, ..DatomsAsked::all(0) };
+    let found = client.datoms(Place::Everywhere, &asked, At::NOW, 1).await.map_err(failed)?;
+    if found.value.datoms.is_empty() { Err(unknown(ident)) } else { Ok(()) }
 }

@@ -1,8 +1,8 @@
 //! Reflexes that a watcher brought along without a name of their own: they stand while somebody watches, and a little
 //! longer, so that a watcher whose line was cut can come back; then they are removed.
 //!
-//! Bounded by [`limits::GUESTS`]. Deliberately absent: memory of them across a restart of the node; who wants a question to
-//! stand gives it an id.
+//! Bounded by [`limits::GUESTS`]. Deliberately absent: memory of them across a restart of the node, after which they stand like
+//! any other; who wants a question to stand gives it an id.
 
 use super::{Shared, limits};
 use hashbrown::HashMap;

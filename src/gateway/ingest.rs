@@ -107,19 +107,27 @@ pub async fn ingest(
         }
         Ok((rows, held))
     })
-    .await?;
+    .await
+    .inspect_err(|failure| shared.requests.refused(failure.words().code))?;
     if rows.refused > 0 && !partial {
-        return Err(Failure::rows(rows.bad));
+        return Err(refuse(&shared, rows.bad));
     }
     let sending = async {
         resolve(&shared, client, &mut rows, create_markets).await?;
         if rows.refused > 0 && !partial {
-            return Err(Failure::rows(std::mem::take(&mut rows.bad)));
+            return Err(refuse(&shared, std::mem::take(&mut rows.bad)));
         }
         send(client, &rows, if partial { Mode::Partial } else { Mode::Whole }).await
     };
     let parts = timeout(limits::ANSWER_WITHIN, sending).await.unwrap_or_else(|_| Err(unknown("no answer in time")))?;
     answer(client, rows, &parts)
+}
+
+/// Refuses rows that no core saw, and counts that as a core would.
+fn refuse(shared: &Shared, bad: Vec<BadRow>) -> Failure {
+    let failure = Failure::rows(bad);
+    shared.requests.refused(failure.words().code);
+    failure
 }
 
 /// Runs what may take more than a millisecond beside the gateway's thread.

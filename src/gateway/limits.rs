@@ -62,6 +62,8 @@ pub const ROWS_PER_FRAME: usize = 16 << 10;
 pub const BAD_ROWS: usize = 100;
 /// Rows in one answer: what a page of the wire's has at most.
 pub const ROWS_PER_PAGE: u32 = 8192;
+/// Markets in one answer of the greatest: what a shard gives.
+pub const TOP: u64 = 4096;
 /// Bars in one answer: what one of the wire's has at most.
 pub const BARS: u64 = BarRow::MAX as u64;
 /// Facts in one answer: each may hold 16 KiB.

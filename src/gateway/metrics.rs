@@ -16,6 +16,8 @@ pub struct Requests {
     /// By route and status: a few dozen.
     answered: Mutex<BTreeMap<(&'static str, u16), u64>>,
     turned_away: Gauge,
+    /// Bodies that no core saw, by code.
+    refused: Mutex<BTreeMap<String, u64>>,
     /// Streams that we ended, by code.
     ended: Mutex<BTreeMap<String, u64>>,
 }
@@ -24,6 +26,11 @@ impl Requests {
     /// A response is on its way.
     pub fn answered(&self, route: &'static str, status: u16) {
         *self.answered.lock().unwrap_or_else(PoisonError::into_inner).entry((route, status)).or_default() += 1;
+    }
+
+    /// A body was refused for what it says, before any core saw it.
+    pub fn refused(&self, code: &str) {
+        *self.refused.lock().unwrap_or_else(PoisonError::into_inner).entry(code.to_owned()).or_default() += 1;
     }
 
     /// A stream of events was ended, and its watcher told.
@@ -93,7 +100,7 @@ pub async fn scrape(
             let _ = writeln!(page, "{name}{{core=\"{number}\"}} {}", read(core));
         }
     }
-    refusals(&mut page, &health.cores);
+    refusals(&mut page, &health.cores, &shared.requests);
     let name = "myelin_stage_seconds";
     let _ = writeln!(page, "# HELP {name} How long a stage of a tick's journey takes.\n# TYPE {name} histogram");
     for (number, core) in health.cores.iter().enumerate() {
@@ -129,14 +136,20 @@ fn histogram(page: &mut String, name: &str, labels: &str, histogram: &Histogram)
     let _ = writeln!(page, "{name}_count{{{labels}}} {total}");
 }
 
-/// Those there were, and `busy`, so that its rate is known before the first.
-fn refusals(page: &mut String, cores: &[CoreHealthRef]) {
+/// Those there were, and `busy`, so that its rate is known before the first; the gateway's own beside those of the cores.
+fn refusals(page: &mut String, cores: &[CoreHealthRef], requests: &Requests) {
     let name = "myelin_refusals_total";
-    let _ = writeln!(page, "# HELP {name} Requests that were refused since the start.\n# TYPE {name} counter");
+    let _ = writeln!(
+        page,
+        "# HELP {name} Requests that were refused since the start, by a core or before any saw them.\n# TYPE {name} counter"
+    );
     for (number, core) in cores.iter().enumerate() {
         for (code, count) in core.refusals.read().filter(|(code, count)| *count > 0 || *code == Code::Busy) {
             let _ = writeln!(page, "{name}{{core=\"{number}\",code=\"{}\"}} {count}", code.name());
         }
+    }
+    for (code, count) in &*requests.refused.lock().unwrap_or_else(PoisonError::into_inner) {
+        let _ = writeln!(page, "{name}{{core=\"gateway\",code=\"{code}\"}} {count}");
     }
 }
 

@@ -46,8 +46,8 @@ mod watch;
 
 use crate::guard::{Guard, Token};
 use crate::health::Health;
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, Request, State};
+use axum::extract::rejection::{PathRejection, QueryRejection};
+use axum::extract::{Path, Query, Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
@@ -220,7 +220,10 @@ fn routes(shared: Arc<Shared>) -> Router {
 /// Lets a request in that shows the token, where one is wanted; probes need none.
 async fn allow(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
     let shown = request.headers().get(header::AUTHORIZATION).and_then(|shown| shown.to_str().ok());
-    let shown = shown.and_then(|shown| shown.strip_prefix("Bearer ")).unwrap_or_default();
+    // A scheme's name is the same in capitals and not (RFC 9110, 11.1), and spaces follow it.
+    let bearer =
+        shown.and_then(|shown| shown.split_once(' ')).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+    let shown = bearer.map_or("", |(_, token)| token.trim_start_matches(' '));
     let probe = matches!(request.uri().path(), "/healthz" | "/readyz");
     match &shared.guard.token {
         Some(token) if !probe && !token.is(shown) => {
@@ -244,6 +247,11 @@ async fn count(State(shared): State<Arc<Shared>>, request: Request, next: Next) 
 /// The parameters of a request. **Errors:** one that cannot be read, or that is not known.
 fn parameters<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, Failure> {
     query.map(|Query(parameters)| parameters).map_err(|error| Failure::http(HttpCode::BadQuery, error.body_text()))
+}
+
+/// What a path says. **Errors:** it is no text.
+fn in_path(path: Result<Path<String>, PathRejection>) -> Result<String, Failure> {
+    path.map(|Path(said)| said).map_err(|error| Failure::http(HttpCode::BadQuery, error.body_text()))
 }
 
 /// The parameters of a route that has none.

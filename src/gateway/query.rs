@@ -19,13 +19,13 @@
 
 use super::asked::{Parameters, Question, bad};
 use super::failure::{Failure, HttpCode};
-use super::{Shared, facts, limits, pages, parameters};
+use super::{Shared, facts, in_path, limits, pages, parameters};
 use axum::Json;
-use axum::extract::rejection::QueryRejection;
+use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use myelin_client::{At, Client, Error};
 use myelin_datom::{EntityId, Kind, Tx};
-use myelin_said::{Averaged, Bar, Listed, Ranked, Totalled, instant, length};
+use myelin_said::{Averaged, Bar, Listed, Ranked, Totalled, instant, length, say_instant};
 use myelin_wire::{Attribute, By, Code, TopAsk};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -44,13 +44,13 @@ pub struct Moment {
 /// The handler of `as_of`.
 pub async fn as_of(
     State(shared): State<Arc<Shared>>,
-    Path(tx): Path<String>,
+    path: Result<Path<String>, PathRejection>,
     query: Result<Query<Parameters>, QueryRejection>,
 ) -> Result<Json<Value>, Failure> {
     let _place = shared.read()?;
     let asked = parameters(query)?;
     let question = asked.question()?;
-    let at = moment(Some(&tx), asked.min_tx.as_deref())?;
+    let at = moment(Some(&in_path(path)?), asked.min_tx.as_deref())?;
     let client = shared.client().await?;
     in_time(async {
         match question {
@@ -193,7 +193,13 @@ async fn vwap(shared: &Shared, client: &Client, market: Option<Market>, at: At) 
 /// The event time that is asked about, where it is bounded. **Units:** Unix nanoseconds.
 pub(super) fn stretch(asked: &Parameters) -> Result<(Option<i64>, Option<i64>), Failure> {
     let read = |text: &Option<String>| text.as_deref().map(instant).transpose().map_err(bad);
-    Ok((read(&asked.from)?, read(&asked.to)?))
+    let (from_ns, to_ns) = (read(&asked.from)?, read(&asked.to)?);
+    match (from_ns, to_ns) {
+        (Some(from), Some(to)) if from > to => {
+            Err(bad(format!("from={} is later than to={}", say_instant(from), say_instant(to))))
+        }
+        stretch => Ok(stretch),
+    }
 }
 
 async fn bars(client: &Client, asked: &Parameters, Market { name, id }: Market, at: At) -> Result<Value, Failure> {
@@ -233,7 +239,11 @@ async fn top(shared: &Shared, client: &Client, asked: &Parameters, at: At) -> Re
         By::from_name(by).ok_or_else(|| bad(format!("'{by}' is none of count, volume, notional, price, move")))?;
     let (from_ns, to_ns) = stretch(asked)?;
     let (from_ns, to_ns) = (from_ns.unwrap_or(i64::MIN), to_ns.unwrap_or(i64::MAX));
-    let ask = TopAsk { by: measure, limit: asked.limit.unwrap_or(10), from_ns, to_ns };
+    let limit = asked.limit.unwrap_or(10);
+    if !(1..=limits::TOP).contains(&limit) {
+        return Err(bad(format!("limit is 1 to {}", limits::TOP)));
+    }
+    let ask = TopAsk { by: measure, limit, from_ns, to_ns };
     let answer = client.top(ask, at).await.map_err(failed)?;
     let mut rows = Vec::with_capacity(answer.value.len());
     for row in &answer.value {

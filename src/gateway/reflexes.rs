@@ -10,11 +10,12 @@
 use super::asked::bad;
 use super::failure::{Failure, HttpCode};
 use super::query::{failed, in_time};
-use super::{Nothing, Shared, parameters};
+use super::{Nothing, Shared, in_path, parameters};
 use crate::reflex::{Scope, Spec};
 use axum::Json;
-use axum::extract::rejection::QueryRejection;
+use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
+use myelin_client::Client;
 use myelin_wire::{Code, Cursor, Header, Kind, Short};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -43,7 +44,6 @@ pub async fn list(
     in_time(async {
         let asked = client.ask(Header::new(Kind::ListReflexes), after.to_le_bytes().to_vec()).await;
         let reply = asked.map_err(failed)?;
-        let senseless = |_| Failure::http(HttpCode::NotServing, "the list of reflexes ends early");
         let mut cursor = Cursor::new(&reply.body);
         let mut reflexes = Vec::new();
         while !cursor.is_done() {
@@ -61,6 +61,22 @@ pub async fn list(
     .map(Json)
 }
 
+/// What a reflex asks, spec and scope as they travel; nothing where it does not stand.
+pub async fn asked(client: &Client, reflex: u64) -> Result<Option<Vec<u8>>, Failure> {
+    // A page begins behind an id.
+    let after = reflex.saturating_sub(1);
+    let reply = client.ask(Header::new(Kind::ListReflexes), after.to_le_bytes().to_vec()).await.map_err(failed)?;
+    if reply.body.is_empty() {
+        return Ok(None);
+    }
+    let (first, _, asked) = one(&mut Cursor::new(&reply.body)).map_err(senseless)?;
+    Ok((first == reflex).then(|| asked.to_vec()))
+}
+
+fn senseless(_: Short) -> Failure {
+    Failure::http(HttpCode::NotServing, "the list of reflexes ends early")
+}
+
 /// An item of the list: id, transaction, question.
 fn one<'a>(cursor: &mut Cursor<'a>) -> Result<(u64, u64, &'a [u8]), Short> {
     let (reflex, registered, len) = (cursor.u64()?, cursor.u64()?, cursor.u32()?);
@@ -70,12 +86,12 @@ fn one<'a>(cursor: &mut Cursor<'a>) -> Result<(u64, u64, &'a [u8]), Short> {
 /// The handler of `DELETE`.
 pub async fn remove(
     State(shared): State<Arc<Shared>>,
-    Path(reflex): Path<String>,
+    path: Result<Path<String>, PathRejection>,
     query: Result<Query<Nothing>, QueryRejection>,
 ) -> Result<Json<Value>, Failure> {
     let _place = shared.read()?;
     let Nothing {} = parameters(query)?;
-    let reflex = id(&reflex)?;
+    let reflex = id(&in_path(path)?)?;
     let client = shared.client().await?;
     in_time(async {
         // Not `failed`: a write whose answer was lost may have been done.

@@ -10,16 +10,17 @@
 //! absent: an answer that waits until rows have gone.
 
 use super::asked::bad;
-use super::failure::{Failure, HttpCode};
+use super::failure::Failure;
 use super::query::{failed, in_time, market_id};
-use super::{Shared, parameters};
+use super::{Shared, in_path, parameters};
 use axum::Json;
-use axum::extract::rejection::{JsonRejection, QueryRejection};
+use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
 use myelin_client::{At, Client};
 use myelin_datom::EntityId;
 use myelin_said::{Kept, read_policy};
-use myelin_wire::{Keep, RetainRow};
+use myelin_wire::{Code, Keep, RetainRow};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::HashMap;
@@ -68,12 +69,16 @@ pub async fn list(
 /// The handler of `PUT`.
 pub async fn set(
     State(shared): State<Arc<Shared>>,
-    Path(market): Path<String>,
+    path: Result<Path<String>, PathRejection>,
     query: Result<Query<Rows>, QueryRejection>,
     body: Result<Json<Wanted>, JsonRejection>,
 ) -> Result<Json<Value>, Failure> {
+    let market = in_path(path)?;
     let Rows { kind } = parameters(query)?;
-    let Json(Wanted { policy }) = body.map_err(|error| Failure::http(HttpCode::BadQuery, error.body_text()))?;
+    let Json(Wanted { policy }) = body.map_err(|error| match error.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => Failure::wire(Code::Oversize, error.body_text()),
+        _ => bad(error.body_text()),
+    })?;
     let words: Vec<&str> = policy.split_ascii_whitespace().collect();
     let keep =
         read_policy(&words).map_err(bad)?.ok_or_else(|| bad("DELETE gives a market back to the policy of all"))?;
@@ -83,9 +88,10 @@ pub async fn set(
 /// The handler of `DELETE`.
 pub async fn unset(
     State(shared): State<Arc<Shared>>,
-    Path(market): Path<String>,
+    path: Result<Path<String>, PathRejection>,
     query: Result<Query<Rows>, QueryRejection>,
 ) -> Result<Json<Value>, Failure> {
+    let market = in_path(path)?;
     let Rows { kind } = parameters(query)?;
     if market == "*" {
         return Err(bad("DELETE is for one market; PUT {\"policy\":\"all\"} keeps everything"));

@@ -117,7 +117,12 @@ pub fn read(form: Form, kind: Option<RowKind>, bytes: &[u8]) -> Result<Rows, Fai
         Form::Ndjson => lines(kind, bytes),
         Form::Json => {
             let document = document(bytes)?;
-            lines(document.kind.or(kind), &document.elements.lines)
+            match (kind, document.kind) {
+                (Some(said), Some(held)) if said != held => {
+                    Err(Failure::http(HttpCode::BadQuery, "the parameter 'kind' says otherwise than the body's key"))
+                }
+                (said, held) => lines(held.or(said), &document.elements.lines),
+            }
         }
     }
 }
@@ -155,7 +160,7 @@ fn lines(kind: Option<RowKind>, text: &[u8]) -> Result<Rows, Failure> {
     let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
     // The reader unpacks what begins like gzip or zstd, without our bounds; nothing packed begins with a new line.
     let input = Cursor::new(b"\n").chain(Cursor::new(text.to_vec()));
-    let mut reader = Reader::from_reader(input, "body", None, &options).map_err(|error| unreadable(&error))?;
+    let mut reader = Reader::from_reader(input, "body", None, &options).map_err(unreadable)?;
     let (mut rows, mut batch, mut next) = (Rows::default(), Batch::default(), 0_u32);
     loop {
         let read = reader.next_batch(BATCH, &mut batch);
@@ -169,12 +174,13 @@ fn lines(kind: Option<RowKind>, text: &[u8]) -> Result<Rows, Failure> {
             Ok(0) => break,
             Ok(_) => {}
             Err(FeedError::Row { bad, .. }) => {
-                let code = bad.flaw.map_or(Code::BadBody, |flaw: Flaw| flaw.into());
+                let unread = if bad.bad_name { Code::BadName } else { Code::BadBody };
+                let code = bad.flaw.map_or(unread, |flaw: Flaw| flaw.into());
                 let message = format!("{}: expected {}, found {}", bad.column, bad.expected, bad.found);
                 rows.refuse(BadRow { row: next, code: code.name().to_owned(), message });
                 next += 1;
             }
-            Err(error) => return Err(unreadable(&error)),
+            Err(error) => return Err(unreadable(error)),
         }
         if next as usize > limits::ROWS {
             return Err(too_many_rows());
@@ -184,7 +190,13 @@ fn lines(kind: Option<RowKind>, text: &[u8]) -> Result<Rows, Failure> {
     Ok(rows)
 }
 
-fn unreadable(error: &FeedError) -> Failure {
+fn unreadable(mut error: FeedError) -> Failure {
+    // The reader counts the line that was put before the body.
+    match &mut error {
+        FeedError::Header { line, .. } | FeedError::TooManyMarkets { line, .. } => *line = line.saturating_sub(1),
+        FeedError::Row { bad, .. } => bad.line = bad.line.saturating_sub(1),
+        FeedError::Options { .. } | FeedError::Corrupt { .. } | FeedError::Io { .. } => {}
+    }
     Failure::wire(Code::BadBody, error.to_string())
 }
 
@@ -287,6 +299,42 @@ mod tests {
         ] {
             assert_eq!(places(form, &text), expected.map_err(str::to_owned), "{text}");
         }
+    }
+
+    #[test]
+    fn what_the_reader_knows_of_a_row_is_its_code() {
+        let line = ONE.replace('\n', "");
+        let with = |key: &str, value: &str| line.replace('}', &format!(",\"{key}\":{value}}}"));
+        for (row, code) in [
+            (with("side", "\"x\""), "side"),
+            (with("side", "\"buy\",\"corrects\":7"), "bad_body"),
+            (line.replace("\"a\"", "\"a b\""), "bad_name"),
+            (line.replace("\"a\"", "\"\""), "bad_name"),
+            (line.replace("\"a\"", "7"), "bad_body"),
+            (line.replace("\"price\":2", "\"price\":\"inf\""), "price_not_finite"),
+            (with("corrects", "true").replace("\"7\"", "\"0\""), "correction_without_id"),
+        ] {
+            let rows = read(Form::Ndjson, None, row.as_bytes()).unwrap();
+            assert_eq!(rows.bad.first().map(|bad| bad.code.as_str()), Some(code), "{row}: {:?}", rows.bad);
+        }
+    }
+
+    /// `{"ticks":[..]}` with kind=quotes stored ticks.
+    #[test]
+    fn a_body_is_of_the_kind_that_was_said() {
+        for (kind, code) in [(None, None), (Some(RowKind::Ticks), None), (Some(RowKind::Quotes), Some("bad_query"))] {
+            let read = read(Form::Json, kind, format!("{{\"ticks\":[{ONE}]}}").as_bytes());
+            assert_eq!(read.err().map(|failure| failure.words().code.to_owned()).as_deref(), code);
+        }
+    }
+
+    #[test]
+    fn a_line_that_is_too_long_has_its_number() {
+        let text = format!("{{\"market\":\"{}\"}}", "a".repeat(limits::HEAD_BYTES));
+        let failure = read(Form::Ndjson, None, text.as_bytes());
+        let told =
+            failure.map_or_else(|failure| failure.words().message.to_owned(), |rows| rows.bad[0].message.clone());
+        assert!(!told.contains("line 2"), "{told}");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! ```text
 //!   since=TX                    what later transactions stored; 0 = all there is; not said: from now on
 //!   market=NAME | PATTERN       only of these markets; * stands for anything
-//!   attribute=NAME,NAME ..      rows by kind (tick/id, quote/id, market/id), facts by the name of their attribute
+//!   attribute=NAME,NAME ..      rows, whole, by any attribute of theirs (tick/id, quote/bid ..), facts by the name of theirs
 //!   entity=ID                   only what is about it: a market, a trader, an entity of facts or what points at it
 //!   Last-Event-ID: ..           behind that event of the same question, nothing left out and nothing twice
 //! ```
@@ -18,6 +18,7 @@
 //! entries all of them. Invariant: each entry once, in the order of its shard. Deliberately absent: one order over shards.
 
 use super::events::{self, Listener, Teller, last_event_id};
+use super::facts::known;
 use super::failure::{Failure, HttpCode};
 use super::place::Places;
 use super::query::{market_id, tx};
@@ -31,7 +32,7 @@ use myelin_client::{Client, Tail, TailNews, TailPlace, TailWanted};
 use myelin_datom::{EntityId, Kind, Tx};
 use myelin_feed::facts::say;
 use myelin_said::{QuoteSaid, TickSaid};
-use myelin_wire::{LogKind, Logged, Named, TAIL_ATTRIBUTES_MAX, TailEntry};
+use myelin_wire::{Attribute, LogKind, Logged, Named, TAIL_ATTRIBUTES_MAX, TailEntry};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -92,6 +93,9 @@ async fn begin(
         }
     };
     let (kinds, idents) = wanted(asked.attribute.as_deref())?;
+    for ident in &idents {
+        known(client, ident).await?;
+    }
     let mut places = last.map(|(places, _)| places).unwrap_or_default();
     let after = places.begin_all(client.shards());
     let (after, kinds, attributes) = (&after[..], &kinds[..], &idents[..]);
@@ -107,16 +111,16 @@ async fn begin(
 fn wanted(attributes: Option<&str>) -> Result<(Vec<LogKind>, Vec<&str>), Failure> {
     let (mut kinds, mut idents) = (Vec::new(), Vec::new());
     for name in attributes.iter().flat_map(|names| names.split(',')) {
-        let kind = match name {
-            "tick/id" => LogKind::Tick,
-            "quote/id" => LogKind::Quote,
-            "market/id" => LogKind::Market,
-            _ => LogKind::Fact,
-        };
-        if kind == LogKind::Fact {
-            idents.push(name);
-        }
-        kinds.push(kind);
+        // A row comes whole, whichever of its attributes is asked for.
+        kinds.push(match Attribute::from_name(name) {
+            Some(Attribute::Tick) => LogKind::Tick,
+            Some(Attribute::Quote) => LogKind::Quote,
+            Some(Attribute::Market) => LogKind::Market,
+            None => {
+                idents.push(name.strip_prefix(':').unwrap_or(name));
+                LogKind::Fact
+            }
+        });
     }
     if idents.len() > TAIL_ATTRIBUTES_MAX {
         return Err(bad(format!("at most {TAIL_ATTRIBUTES_MAX} attributes")));

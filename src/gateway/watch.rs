@@ -23,7 +23,7 @@ use super::failure::{Failure, HttpCode};
 use super::guests::Visit;
 use super::place::Places;
 use super::query::{market_id, tx};
-use super::{Shared, limits, parameters};
+use super::{Shared, limits, parameters, reflexes};
 use crate::reflex::{Kind, Scope, Spec};
 use crate::runtime::{clock, entropy};
 use axum::extract::rejection::QueryRejection;
@@ -31,7 +31,7 @@ use axum::extract::{Query, State};
 use axum::http::HeaderMap;
 use axum::response::Response;
 use axum::response::sse::Event;
-use myelin_client::{Client, Firing, FiringPlace, News, Subscription};
+use myelin_client::{Client, Error, Firing, FiringPlace, News, Subscription};
 use myelin_datom::Tx;
 use myelin_said::TickSaid;
 use myelin_wire::Code;
@@ -128,10 +128,15 @@ async fn begin(
             }
             Beginning::new(shared, reflex, since)
         }
-        (Parameters { spec: Some(_), reflex: None, id, .. }, Some((_, within))) => {
+        (Parameters { spec: Some(spec), reflex: None, id, scope, .. }, Some((_, within))) => {
             // It was registered when the stream began.
             let told = || bad("this Last-Event-ID does not name the reflex: say reflex=ID");
-            let reflex = id.as_ref().map(number).transpose()?.or(within.map(|place| place.reflex)).ok_or_else(told)?;
+            let seen = within.map(|place| place.reflex).filter(|reflex| *reflex > 0);
+            let reflex = id.as_ref().map(number).transpose()?.or(seen).ok_or_else(told)?;
+            let (_, _, own) = question(spec, scope.as_deref())?;
+            if seen.is_some_and(|seen| seen != reflex) || is_another(client, reflex, &own).await? {
+                return Err(bad("this Last-Event-ID is an event's of another question: begin without it"));
+            }
             Beginning::new(shared, Some(reflex), since)
         }
         (Parameters { spec: Some(spec), reflex: None, id, scope, .. }, None) => {
@@ -152,6 +157,22 @@ async fn begin(
     Ok(beginning)
 }
 
+/// A question as it is written, and as it travels.
+fn question(spec: &str, scope: Option<&str>) -> Result<(Spec, Scope, Vec<u8>), Failure> {
+    let unreadable = |error: crate::reflex::TextError| Failure::wire(Code::BadReflex, error.to_string());
+    let (spec, scope): (Spec, Scope) =
+        (spec.parse().map_err(unreadable)?, scope.unwrap_or("all").parse().map_err(unreadable)?);
+    let mut bytes = Vec::new();
+    spec.encode(&mut bytes);
+    scope.encode(&mut bytes);
+    Ok((spec, scope, bytes))
+}
+
+/// Whether a reflex of this id stands and asks something else.
+async fn is_another(client: &Client, reflex: u64, own: &[u8]) -> Result<bool, Failure> {
+    Ok(reflexes::asked(client, reflex).await?.is_some_and(|asked| asked != own))
+}
+
 async fn register(
     shared: &Arc<Shared>,
     client: &Client,
@@ -160,11 +181,16 @@ async fn register(
     id: Option<u64>,
     since: Option<Tx>,
 ) -> Result<Beginning, Failure> {
-    let unreadable = |error: crate::reflex::TextError| Failure::wire(Code::BadReflex, error.to_string());
-    let (spec, scope): (Spec, Scope) =
-        (spec.parse().map_err(unreadable)?, scope.unwrap_or("all").parse().map_err(unreadable)?);
+    let (spec, scope, own) = question(spec, scope)?;
+    let mut named: Vec<&str> = Vec::new();
     if let Scope::Market(name) = &scope {
-        // A question about a market that does not exist would wait for it in silence.
+        named.push(name);
+    }
+    if let Spec::Spread(spread) = &spec {
+        named.extend([&*spread.a, &*spread.b]);
+    }
+    // A question about a market that does not exist would wait for it in silence.
+    for name in named {
         market_id(shared, client, name).await?;
     }
     // A random one fits the numbers of JSON elsewhere.
@@ -174,10 +200,15 @@ async fn register(
     }
     // From here on a guest is seen off, whatever happens.
     let mut beginning = Beginning::new(shared, Some(reflex), since);
-    let mut body = reflex.to_le_bytes().to_vec();
-    spec.encode(&mut body);
-    scope.encode(&mut body);
-    for (shard, tx) in client.register(&body, 1).await.map_err(|error| Failure::error(&error))? {
+    let body = [&reflex.to_le_bytes()[..], &own].concat();
+    let registered = match client.register(&body, 1).await {
+        Err(Error::Refused(why)) if why.code == Some(Code::BadReflex) && is_another(client, reflex, &own).await? => {
+            let message = format!("reflex {reflex} is another question already: see /v2/reflexes, or take another id");
+            return Err(Failure::wire(Code::BadReflex, message));
+        }
+        registered => registered.map_err(|error| Failure::error(&error))?,
+    };
+    for (shard, tx) in registered {
         beginning.places.note(shard, behind(tx, Some(reflex)));
     }
     Ok(beginning)

@@ -5,8 +5,9 @@ use myelin_datom::{Length, read_length};
 /// Reads a length of time: a whole number and its unit. **Units:** gives nanoseconds, above 0. **Errors:** a sentence.
 pub fn length(text: &str) -> Result<i64, String> {
     let ns = read_length(text).and_then(|ns| i64::try_from(ns).ok());
-    ns.filter(|ns| *ns > 0)
-        .ok_or_else(|| format!("'{text}' is no length: write a whole number with ns, us, ms, s, m, h or d, as in 1m"))
+    ns.filter(|ns| *ns > 0).ok_or_else(|| {
+        format!("'{text}' is no length: write a whole number with ns, us, ms, s, m, h or d, as in 1m, up to 106751d")
+    })
 }
 
 /// Writes a length of time as [`length`] reads it, in the largest unit that has it whole. **Units:** nanoseconds.

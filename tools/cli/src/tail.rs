@@ -11,7 +11,7 @@ use crate::args::{self, Common, Names};
 use crate::exit::{Exit, Failure, sends_no_more};
 use crate::output::{Flow, Io, Line, maybe};
 use crate::stop::Stop;
-use myelin_client::datom::{AttributeName, EntityId, Kind, Tx, Value};
+use myelin_client::datom::{AttributeName, EntityId, Kind, Tx, Value, keyword_flaw};
 use myelin_client::wire::{Attribute, DatomsAsked, LogKind, Logged, Named, TailEntry};
 use myelin_client::{At, Client, Place, TailNews, TailWanted};
 use myelin_feed::facts;
@@ -218,7 +218,9 @@ pub(crate) async fn run(args: Args, io: &mut Io<'_>) -> Result<Exit, Failure> {
 async fn known(client: &Client, ident: &str) -> Result<(), Failure> {
     let (a, v) = (Some(AttributeName::ident("db/ident")), Some(Value::keyword(ident)));
     let asked = DatomsAsked { order: 2, a, v, ..DatomsAsked::all(0) };
-    if client.datoms(Place::Everywhere, &asked, At::NOW, 1).await?.value.datoms.is_empty() {
+    if keyword_flaw(ident).is_some()
+        || client.datoms(Place::Everywhere, &asked, At::NOW, 1).await?.value.datoms.is_empty()
+    {
         let message = format!(
             "no attribute '{ident}': try tick/id, quote/id, market/id, or one that `myelin transact` installed"
         );

@@ -35,7 +35,7 @@ pub struct Args {
     /// Of all markets: the default.
     #[arg(long)]
     all: bool,
-    /// The question's id. With it the question stays when this ends; else it is removed.
+    /// The question's id. With it the question stays when this ends; else it is removed, unless this, or the node, is killed: see `myelin reflex list` and `reflex remove`.
     #[arg(long)]
     id: Option<u64>,
     /// Asks history first, from behind this transaction (0: from the first) or from a time on (2024-08-08T00:00:00Z; refused where its rows were dropped), then goes on live without a gap.

@@ -218,7 +218,7 @@ impl<'a> Draft<'a> {
         let flags = flags | if self.corrects { flags::CORRECTION } else { 0 };
         if self.corrects && self.id == 0 {
             let expected = Expected::Sound(Flaw::CorrectionWithoutId);
-            return Err(Fault { column: b"corrects", expected, found: Found::Bytes(b"no id") }.into());
+            return Err(Fault { column: b"id", expected, found: Found::Nothing }.into());
         }
         let market = match names.index_of(&self.market) {
             Ok(market) => market,
@@ -274,7 +274,7 @@ fn bad_name<'f>(name: Cow<'f, [u8]>, expected: &'static str) -> Fault<'f> {
         Cow::Borrowed(name) => Found::Bytes(name),
         Cow::Owned(_) => Found::Bytes(b"(a name with escapes)"),
     };
-    Fault { column: b"market", expected: Expected::Text(expected), found }
+    Fault { column: b"market", expected: Expected::Name(expected), found }
 }
 
 #[inline]
@@ -315,6 +315,6 @@ fn side(how: How, text: &[u8]) -> Result<Side, Expected> {
         _ if is("buy") || is("b") => Ok(Side::Buy),
         _ if is("sell") || is("s") => Ok(Side::Sell),
         _ if is("unknown") => Ok(Side::Unknown),
-        _ => Err(Expected::Text("a side: buy, sell, b, s, 1 (buy), 2 (sell), or 0 (unknown)")),
+        _ => Err(Expected::Sound(Flaw::Side)),
     }
 }

@@ -104,6 +104,8 @@ pub struct BadRow {
     pub found: String,
     /// The reason that the node would give for the same row, if it would refuse it by its shape.
     pub flaw: Option<Flaw>,
+    /// The market's name is one that no market may have.
+    pub bad_name: bool,
 }
 
 impl fmt::Display for BadRow {
@@ -122,6 +124,8 @@ pub(crate) enum Expected {
     Text(&'static str),
     /// A value without this flaw.
     Sound(Flaw),
+    /// A market's name, in these words.
+    Name(&'static str),
     /// So many fields.
     Fields(usize),
     /// A line of at most so many bytes.
@@ -164,7 +168,7 @@ impl<'a> Fault<'a> {
     /// The same fact, for people.
     pub(crate) fn at_line(&self, line: u64) -> BadRow {
         let (expected, flaw) = match self.expected {
-            Expected::Text(text) => (text.to_owned(), None),
+            Expected::Text(text) | Expected::Name(text) => (text.to_owned(), None),
             Expected::Sound(flaw) => (wanted(flaw).to_owned(), Some(flaw)),
             Expected::Fields(count) => (format!("{count} fields as in the header"), None),
             Expected::AtMost(bytes) => (format!("at most {bytes} bytes"), None),
@@ -174,7 +178,8 @@ impl<'a> Fault<'a> {
             Found::Fields(count) => format!("{count} fields"),
             Found::Nothing => "nothing".to_owned(),
         };
-        BadRow { line, column: plain_excerpt(self.column), expected, found, flaw }
+        let bad_name = matches!(self.expected, Expected::Name(_));
+        BadRow { line, column: plain_excerpt(self.column), expected, found, flaw, bad_name }
     }
 }
 
@@ -185,6 +190,8 @@ const fn wanted(flaw: Flaw) -> &'static str {
         Flaw::PriceNegativeZero => "a price that is not negative zero",
         Flaw::VolumeNotFinite => "a volume that is a finite number",
         Flaw::VolumeNegative => "a volume that is not negative",
+        Flaw::Side => "a side: buy, sell, b, s, 1 (buy), 2 (sell), or 0 (unknown)",
+        Flaw::CorrectionWithoutId => "the id of the row that is corrected",
         other => other.as_str(),
     }
 }

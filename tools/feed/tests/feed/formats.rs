@@ -235,7 +235,10 @@ fn an_object_that_is_not_a_row_is_refused_by_key() {
         (format!("{{{sound},\"id\":7,\"corrects\":2}}"), "column corrects: expected true or false"),
         (format!("{{{sound},\"id\":7,\"corrects\":truly}}"), "column corrects: expected a value as JSON has them"),
         (format!("{{{sound},\"corrects\":tru}}"), "column corrects: expected a value as JSON has them"),
-        (format!("{{{sound},\"corrects\":true}}"), "column corrects:"),
+        (
+            format!("{{{sound},\"corrects\":true}}"),
+            "column id: expected the id of the row that is corrected, found nothing",
+        ),
         (format!("{{{sound},\"id\":01}}"), "column id: expected a number as JSON has them"),
         (format!("{{{sound},\"id\":1.0}}"), "column id: expected a whole number below 2^64, found \"1.0\""),
         (format!("{{{sound},\"id\":-}}"), "column id: expected a number as JSON has them"),
