@@ -683,7 +683,7 @@ fn standing_questions_are_listed_and_removed() {
     );
     assert_eq!(json!([two["spec"], two["scope"], two["guest"]]), json!(["below 5", "all", true]));
     let said = get(&node, "/v2/watch?spec=above%205&id=9");
-    assert_eq!((said.code().1.as_str(), said.body.contains("another question already")), ("bad_reflex", true));
+    assert_eq!((said.code().1.as_str(), said.body.contains("another question already")), ("reflex_conflict", true));
     assert_eq!(get(&node, "/v2/reflexes?after=9").json()["reflexes"].as_array().unwrap().len(), 1);
     let remove = |id: &str| {
         let mut stream = open(&node);

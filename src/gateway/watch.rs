@@ -31,7 +31,7 @@ use axum::extract::{Query, State};
 use axum::http::HeaderMap;
 use axum::response::Response;
 use axum::response::sse::Event;
-use myelin_client::{Client, Error, Firing, FiringPlace, News, Subscription};
+use myelin_client::{Client, Firing, FiringPlace, News, Subscription};
 use myelin_datom::Tx;
 use myelin_said::TickSaid;
 use myelin_wire::Code;
@@ -201,14 +201,7 @@ async fn register(
     // From here on a guest is seen off, whatever happens.
     let mut beginning = Beginning::new(shared, Some(reflex), since);
     let body = [&reflex.to_le_bytes()[..], &own].concat();
-    let registered = match client.register(&body, 1).await {
-        Err(Error::Refused(why)) if why.code == Some(Code::BadReflex) && is_another(client, reflex, &own).await? => {
-            let message = format!("reflex {reflex} is another question already: see /v2/reflexes, or take another id");
-            return Err(Failure::wire(Code::BadReflex, message));
-        }
-        registered => registered.map_err(|error| Failure::error(&error))?,
-    };
-    for (shard, tx) in registered {
+    for (shard, tx) in client.register(&body, 1).await.map_err(|error| Failure::error(&error))? {
         beginning.places.note(shard, behind(tx, Some(reflex)));
     }
     Ok(beginning)

@@ -126,7 +126,7 @@ fn a_refused_row_is_told_by_line_and_column() {
         (",1,1,1,1,b,,", r#"column market: expected a market name, found """#),
         (
             "a b,1,1,1,1,b,,",
-            r#"column market: expected a market name without white space and control characters, found "a b""#,
+            r#"column market: expected a market name without white space, control characters and *, found "a b""#,
         ),
         ("a,1,1,1", "column line: expected 8 fields as in the header, found 4 fields"),
         ("a,1,1,1,1,b,,,", "column line: expected 8 fields as in the header, found 9 fields"),
