@@ -16,10 +16,26 @@ a,2,2024-08-08T00:00:03Z,,5,6,7,8
 ";
 
 fn command(node: &Node, arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_myelin"));
+    verb(Command::new(env!("CARGO_BIN_EXE_myelin")), node, arguments)
+}
+
+fn verb(mut command: Command, node: &Node, arguments: &[&str]) -> Command {
     command.args(arguments).args(["--server", &node.listen.to_string()]);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
+}
+
+/// A verb that hears signals, also where whoever runs these tests was told to ignore them (`nohup`, the background of a script).
+fn hearing(node: &Node, arguments: &[&str]) -> Command {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok());
+    // SIGHUP is 1, SIGINT 2, SIGTERM 15.
+    if ignored.unwrap_or(0) & (1 | 1 << 1 | 1 << 14) == 0 {
+        return command(node, arguments);
+    }
+    let mut env = Command::new("env");
+    env.args(["--default-signal=INT,TERM,HUP", env!("CARGO_BIN_EXE_myelin")]);
+    verb(env, node, arguments)
 }
 
 /// Exit code, standard output and words of a verb that is given `input`.
@@ -165,7 +181,7 @@ fn watch_takes_its_question_back_however_it_ends() {
     let node = Setup::new(dir.path()).shards(2).start();
     ingest(&node, TICKS);
     for how in ["INT", "TERM", "HUP", "reader"] {
-        let mut child = command(&node, &["watch", "above", "1000", "--market", "a"]).spawn().unwrap();
+        let mut child = hearing(&node, &["watch", "above", "1000", "--market", "a"]).spawn().unwrap();
         wait_for("the question to stand", || (standing(&node) == 1).then_some(()));
         match how {
             "reader" => drop(child.stdout.take()),
@@ -180,6 +196,26 @@ fn watch_takes_its_question_back_however_it_ends() {
     assert_eq!(ended(&mut child), Some(0));
 }
 
+/// Listening to SIGHUP undid `nohup`: an ingest of hours ended with its terminal.
+#[test]
+fn what_nohup_began_outlives_its_terminal() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Setup::new(dir.path()).start();
+    ingest(&node, TICKS);
+    let mut nohup = Command::new("nohup");
+    nohup.arg(env!("CARGO_BIN_EXE_myelin"));
+    let mut child = verb(nohup, &node, &["tail", "--since", "0", "--count", "5", "-o", "ndjson"]).spawn().unwrap();
+    let mut out = BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    out.read_line(&mut line).unwrap();
+    signal(&child, "HUP");
+    ingest(&node, "market,id,event_time,price,volume\na,77,2024-08-08T00:00:09Z,99,9\n");
+    let mut rest = String::new();
+    out.read_to_string(&mut rest).unwrap();
+    assert_eq!((ended(&mut child), rest.lines().count()), (Some(0), 4), "{line}{rest}");
+    assert!(rest.contains("\"77\""), "{rest}");
+}
+
 #[test]
 fn ingest_says_what_it_stored_however_it_ends() {
     let dir = tempfile::tempdir().unwrap();
@@ -190,7 +226,7 @@ fn ingest_says_what_it_stored_however_it_ends() {
     assert_eq!((code, &told["accepted"]), (Some(2), &json!(3)), "{said}");
     assert!(said.contains("line 5"), "{said}");
     for (name, code) in [("INT", 130), ("TERM", 143), ("HUP", 129)] {
-        let mut child = command(&node, &[&arguments[..], &["--batch", "1", "--speed", "1x"]].concat()).spawn().unwrap();
+        let mut child = hearing(&node, &[&arguments[..], &["--batch", "1", "--speed", "1x"]].concat()).spawn().unwrap();
         let mut stdin = child.stdin.take().unwrap();
         // The second row is due in a day.
         let row = |id: u32, day: u32| format!("b,{id},2024-08-{day:02}T00:00:00Z,1,1\n");
