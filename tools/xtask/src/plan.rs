@@ -85,10 +85,10 @@ pub(crate) const CI: Plan = Plan {
         Step {
             name: "clippy",
             command: "cargo clippy --locked --workspace --all-targets -- -D warnings",
-            budget_s: 240,
+            budget_s: 200,
             ..STEP
         },
-        Step { name: "tests", command: "cargo test --workspace -- --show-output", budget_s: 400, ..STEP },
+        Step { name: "tests", command: "cargo test --workspace -- --show-output", budget_s: 360, ..STEP },
         Step {
             name: "tests on uring",
             command: "cargo test -p myelin --tests -- --show-output",
@@ -101,7 +101,7 @@ pub(crate) const CI: Plan = Plan {
             name: "tests on portable",
             command: "cargo test -p myelin --tests -- --show-output",
             env: &[("MYELIN_TEST_EXECUTOR", "portable")],
-            budget_s: 60,
+            budget_s: 100,
             same_tests_as: Some("tests on uring"),
             ..STEP
         },
@@ -132,7 +132,7 @@ pub(crate) const CI: Plan = Plan {
             name: "campaigns of the decoders",
             command: DECODERS,
             env: DECODERS_CI,
-            budget_s: 300,
+            budget_s: 360,
             campaign: true,
             ..STEP
         },
@@ -140,7 +140,7 @@ pub(crate) const CI: Plan = Plan {
             name: "campaigns of the node",
             command: "cargo test -p myelin --test all -- --show-output campaign",
             env: CAMPAIGN_CI,
-            budget_s: 200,
+            budget_s: 180,
             campaign: true,
             ..STEP
         },
