@@ -27,6 +27,16 @@ fn file(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("campaign-{name}.run"))
 }
 
+/// A file for each thread of a campaign. It is written in place: one that is cut to nothing first is written out by ext4 when it
+/// is closed, 3 ms each time.
+fn files(name: &str) -> impl Fn() -> (File, PathBuf) + Sync {
+    let made = AtomicU32::new(0);
+    move || {
+        let path = file(&format!("{name}-{}", made.fetch_add(1, Ordering::Relaxed)));
+        (File::create(&path).unwrap(), path)
+    }
+}
+
 fn market(n: u64) -> EntityId {
     EntityId::market(Slot::new(77).unwrap(), n as u32)
 }
@@ -188,13 +198,7 @@ fn campaign_no_bytes_break_a_run_and_none_passes_for_another() {
         sound("more", tick, 120, 25),
         sound("many-transactions", tick, 1_100, 1),
     ];
-    // Written in place: a file that is cut to nothing first is written out by ext4 when it is closed, 3 ms each time.
-    let files_made = AtomicU32::new(0);
-    let a_file = || {
-        let path = file(&format!("mutant-{}", files_made.fetch_add(1, Ordering::Relaxed)));
-        (File::create(&path).unwrap(), path)
-    };
-    campaign_with("index-runs", 3_000, 1, a_file, |(mutant, path), dice| {
+    campaign_with("index-runs", 3_000, 1, files("mutant"), |(mutant, path), dice| {
         let of = dice.below(all.len());
         let other = dice.pick(&all);
         let mut bytes = spoiled(dice, &all[of].run, &other.run, ENTRY_BYTES);
@@ -302,12 +306,7 @@ fn read_facts(path: &Path, state: &[u8], thorough: bool) -> Result<(), IndexErro
 #[test]
 fn campaign_no_bytes_break_a_run_of_facts() {
     let all = [sound_facts("facts", 6), sound_facts("more-facts", 20)];
-    let files_made = AtomicU32::new(0);
-    let a_file = || {
-        let path = file(&format!("facts-mutant-{}", files_made.fetch_add(1, Ordering::Relaxed)));
-        (File::create(&path).unwrap(), path)
-    };
-    campaign_with("index-fact-runs", 3_000, 1, a_file, |(mutant, path), dice| {
+    campaign_with("index-fact-runs", 3_000, 1, files("facts-mutant"), |(mutant, path), dice| {
         let of = dice.below(all.len());
         let other = dice.pick(&all);
         let mut bytes = spoiled(dice, &all[of].run, &other.run, FACTS.entry);
