@@ -74,11 +74,5 @@ fn unknown(ident: &str) -> Failure {
 
 /// **Errors:** nobody installed an attribute of this name: its facts would be waited for in silence.
 pub async fn known(client: &Client, ident: &str) -> Result<(), Failure> {
-    if keyword_flaw(ident).is_some() {
-        return Err(unknown(ident));
-    }
-    let (a, v) = (Some(AttributeName::ident("db/ident")), Some(Value::keyword(ident)));
-    let asked = DatomsAsked { order: 2, a, v, ..DatomsAsked::all(0) };
-    let found = client.datoms(Place::Everywhere, &asked, At::NOW, 1).await.map_err(failed)?;
-    if found.value.datoms.is_empty() { Err(unknown(ident)) } else { Ok(()) }
+    if client.is_attribute(ident).await.map_err(failed)? { Ok(()) } else { Err(unknown(ident)) }
 }

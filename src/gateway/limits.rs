@@ -3,7 +3,7 @@
 //! Whatever the senders do, the gateway holds at most [`BODIES_BYTES`] of bodies, about four times that while they are
 //! read and sent, and [`WATCHERS`] streams of [`EVENTS_AHEAD`] events.
 
-use myelin_wire::BarRow;
+use myelin_wire::{BarRow, TopAsk};
 use std::time::Duration;
 
 /// Open connections; a further one is closed at once, as on a data core.
@@ -63,7 +63,7 @@ pub const BAD_ROWS: usize = 100;
 /// Rows in one answer: what a page of the wire's has at most.
 pub const ROWS_PER_PAGE: u32 = 8192;
 /// Markets in one answer of the greatest: what a shard gives.
-pub const TOP: u64 = 4096;
+pub const TOP: u64 = TopAsk::LIMIT_MAX;
 /// Bars in one answer: what one of the wire's has at most.
 pub const BARS: u64 = BarRow::MAX as u64;
 /// Facts in one answer: each may hold 16 KiB.

@@ -32,7 +32,7 @@ use myelin_client::{Client, Tail, TailNews, TailPlace, TailWanted};
 use myelin_datom::{EntityId, Kind, Tx};
 use myelin_feed::facts::say;
 use myelin_said::{QuoteSaid, TickSaid};
-use myelin_wire::{Attribute, LogKind, Logged, Named, TAIL_ATTRIBUTES_MAX, TailEntry};
+use myelin_wire::{LogKind, Logged, Named, TAIL_ATTRIBUTES_MAX, TailEntry};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -111,16 +111,11 @@ async fn begin(
 fn wanted(attributes: Option<&str>) -> Result<(Vec<LogKind>, Vec<&str>), Failure> {
     let (mut kinds, mut idents) = (Vec::new(), Vec::new());
     for name in attributes.iter().flat_map(|names| names.split(',')) {
-        // A row comes whole, whichever of its attributes is asked for.
-        kinds.push(match Attribute::from_name(name) {
-            Some(Attribute::Tick) => LogKind::Tick,
-            Some(Attribute::Quote) => LogKind::Quote,
-            Some(Attribute::Market) => LogKind::Market,
-            None => {
-                idents.push(name.strip_prefix(':').unwrap_or(name));
-                LogKind::Fact
-            }
-        });
+        let kind = LogKind::of_attribute(name);
+        if kind == LogKind::Fact {
+            idents.push(name.strip_prefix(':').unwrap_or(name));
+        }
+        kinds.push(kind);
     }
     if idents.len() > TAIL_ATTRIBUTES_MAX {
         return Err(bad(format!("at most {TAIL_ATTRIBUTES_MAX} attributes")));

@@ -80,11 +80,7 @@ impl Reflexes {
     /// **Panics** while firings are pending: what is recorded must expand to what was registered then.
     pub fn register(&mut self, id: ReflexId, spec: Spec, scope: Scope, registered_at: Tx) -> Result<(), RegisterError> {
         assert!(!self.pending());
-        spec.check()?;
-        scope.check()?;
-        if matches!(spec, Spec::Spread(_)) && scope != Scope::All {
-            return Err(SpecError::SpreadScope.into());
-        }
+        spec.check_in(&scope)?;
         if let Some(held) = self.held.get(&id) {
             let same = held.spec == spec && *self.scope_of(held) == scope;
             return if same { Ok(()) } else { Err(RegisterError::IdTaken(id)) };

@@ -134,6 +134,13 @@ impl Spec {
         }
     }
 
+    /// The same with its scope. **Errors:** likewise.
+    pub fn check_in(&self, scope: &Scope) -> Result<(), SpecError> {
+        self.check()?;
+        scope.check()?;
+        if matches!(self, Self::Spread(_)) && *scope != Scope::All { Err(SpecError::SpreadScope) } else { Ok(()) }
+    }
+
     /// **Errors:** the first thing that is wrong.
     pub fn check(&self) -> Result<(), SpecError> {
         match self {

@@ -305,9 +305,8 @@ pub(super) fn registration(rest: &mut &[u8]) -> Option<(ReflexId, Spec, Scope)> 
     let spec = Spec::decode(rest).ok()?;
     let scope = Scope::decode(rest).ok()?;
     let id = ReflexId(u64::from_le_bytes(*id));
-    // Who listens to reflex 0 listens to all of them; a spread names its markets itself.
-    let sound = id != ReflexId(0) && (scope == Scope::All || !matches!(spec, Spec::Spread(_)));
-    sound.then_some((id, spec, scope))
+    // Who listens to reflex 0 listens to all of them.
+    (id != ReflexId(0) && spec.check_in(&scope).is_ok()).then_some((id, spec, scope))
 }
 
 fn market_options(flags: MarketFlags) -> MarketOptions {

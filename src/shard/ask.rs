@@ -106,8 +106,7 @@ impl Shard {
             return Ok(());
         }
         let basis = if as_of == Tx::ZERO { applied.max(min_tx) } else { as_of };
-        // What is applied is past, whatever a clock that was set back says of it.
-        if basis > applied && basis.millis() > now.millis() + self.limits.max_clock_offset_ms {
+        if self.is_ahead(now, basis) {
             self.refuse(from, &header, Refusal { aux: applied.bits(), ..Refusal::of(Code::Future) });
             return Ok(());
         }
@@ -129,6 +128,12 @@ impl Shard {
         }
         self.waiting.reads.push_back(read);
         Ok(())
+    }
+
+    /// True for a moment that lies further ahead than clocks may differ. What is applied is past, whatever a clock that was set
+    /// back says of it.
+    pub(super) fn is_ahead(&self, now: Now, moment: Tx) -> bool {
+        moment > self.group.applied_tx() && moment.millis() > now.millis() + self.limits.max_clock_offset_ms
     }
 
     /// Answers the reads whose moment has come, as far as the turn reaches.

@@ -448,10 +448,10 @@ impl Shard {
         if let Some(code) = (!known).then_some(Code::UnknownReflex).or(full.then_some(Code::TooMany)) {
             return self.refuse(from, header, Refusal::of(code));
         }
-        // As a read of that moment is: what is applied is past, whatever a clock that was set back says of it.
-        let (begin, applied) = (Tx::from_bits(after.0), self.group.applied_tx());
-        if begin > applied && begin.millis() > self.now.millis() + self.limits.max_clock_offset_ms {
-            return self.refuse(from, header, Refusal { aux: applied.bits(), ..Refusal::of(Code::Future) });
+        // As a read of that moment is.
+        if self.is_ahead(self.now, Tx::from_bits(after.0)) {
+            let aux = self.group.applied_tx().bits();
+            return self.refuse(from, header, Refusal { aux, ..Refusal::of(Code::Future) });
         }
         let back_test = header.flags & Header::REPLAYED != 0;
         let hears = self.hears(reflex);

@@ -147,7 +147,7 @@ impl Shard {
         let applied = self.group.applied_tx();
         let since = if since == FROM_NOW { applied } else { Tx::from_bits(since) };
         // As a subscription from there on: what is stored until then would be left out without a word.
-        if since > applied && since.millis() > self.now.millis() + self.limits.max_clock_offset_ms {
+        if self.is_ahead(self.now, since) {
             return Err(Refusal { aux: applied.bits(), ..Refusal::of(Code::Future) });
         }
         self.tails.at_hand.keep_from(applied);

@@ -10,7 +10,7 @@ use crate::client::Client;
 use crate::error::{Error, Refusal};
 use crate::read::{Answer, At};
 use crate::write::answered;
-use myelin_datom::{Datom, Entity, EntityId, Slot, Transaction, Tx};
+use myelin_datom::{AttributeName, Datom, Entity, EntityId, Slot, Transaction, Tx, Value, keyword_flaw};
 use myelin_wire::{Code, DatomsAsked, FactsPage, Header, Kind, PullAsked, read_tempids};
 use std::collections::BTreeMap;
 
@@ -65,6 +65,16 @@ impl Client {
         let tempids = read_tempids(&reply.body).map_err(|_| Error::short("whom tempids became"))?;
         let tempids = (!repeated).then_some(tempids);
         Ok(Transacted { tx: Tx::from_bits(reply.header.tx), datoms: reply.header.count, tempids })
+    }
+
+    /// True when somebody installed an attribute of this name, on any shard.
+    pub async fn is_attribute(&self, ident: &str) -> Result<bool, Error> {
+        if keyword_flaw(ident).is_some() {
+            return Ok(false);
+        }
+        let (a, v) = (Some(AttributeName::ident("db/ident")), Some(Value::keyword(ident)));
+        let asked = DatomsAsked { order: 2, a, v, ..DatomsAsked::all(0) };
+        Ok(!self.datoms(Place::Everywhere, &asked, At::NOW, 1).await?.value.datoms.is_empty())
     }
 
     /// Datoms of an order, `most` at most, a page at a time and all of one moment. The slot of the question is set here.

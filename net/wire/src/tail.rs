@@ -10,7 +10,7 @@
 //! also says its price: a credit for every 256 bytes begun, so that a reader's credit bounds memory, whatever is stored.
 
 use crate::body::{Cursor, Short, put_text};
-use crate::message::MarketFlags;
+use crate::message::{Attribute, MarketFlags};
 use myelin_datom::{Bytes, Datom, EntityId, Quote, Tick};
 
 /// `since` of a tail that begins with what comes next.
@@ -36,6 +36,17 @@ pub enum LogKind {
 }
 
 impl LogKind {
+    /// What is asked for by the name of an attribute: rows come whole, whichever of theirs it is; any other is of facts.
+    #[must_use]
+    pub fn of_attribute(name: &str) -> Self {
+        match Attribute::from_name(name) {
+            Some(Attribute::Tick) => Self::Tick,
+            Some(Attribute::Quote) => Self::Quote,
+            Some(Attribute::Market) => Self::Market,
+            None => Self::Fact,
+        }
+    }
+
     /// All of them.
     pub const ALL: [Self; 4] = [Self::Tick, Self::Quote, Self::Market, Self::Fact];
 

@@ -81,6 +81,9 @@ pub struct TopAsk {
 }
 
 impl TopAsk {
+    /// Markets in one answer at most: 224 KiB.
+    pub const LIMIT_MAX: u64 = 4096;
+
     /// Writes it.
     #[must_use]
     pub fn body(&self) -> Vec<u8> {

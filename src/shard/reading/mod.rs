@@ -58,8 +58,6 @@ const LONG_WAITING_MAX: usize = 1024;
 const LONG_WAITING_EACH_MAX: usize = 128;
 /// The same of short ones.
 const SHORT_WAITING_MAX: usize = 4096;
-/// Markets in one answer of `Top` at most: 224 KiB.
-const TOP_MAX: u64 = 4096;
 /// Markets in one page of their list; more follow on request.
 const MARKETS_PER_PAGE: u32 = 4096;
 
@@ -337,7 +335,7 @@ impl Shard {
             }
             Kind::Top => {
                 let ask = TopAsk::read(&read.body).map_err(bad)?;
-                if !(1..=TOP_MAX).contains(&ask.limit) {
+                if !(1..=TopAsk::LIMIT_MAX).contains(&ask.limit) {
                     return Err(Refusal::of(Code::TooMany).into());
                 }
                 let filter = Filter { event_time_ns: ask.from_ns..=ask.to_ns, ..Filter::default() };

@@ -11,9 +11,9 @@ use crate::args::{self, Common, Names};
 use crate::exit::{Exit, Failure, sends_no_more};
 use crate::output::{Flow, Io, Line, maybe};
 use crate::stop::Stop;
-use myelin_client::datom::{AttributeName, EntityId, Kind, Tx, Value, keyword_flaw};
-use myelin_client::wire::{Attribute, DatomsAsked, LogKind, Logged, Named, TailEntry};
-use myelin_client::{At, Client, Place, TailNews, TailWanted};
+use myelin_client::datom::{EntityId, Kind, Tx};
+use myelin_client::wire::{Attribute, LogKind, Logged, Named, TailEntry};
+use myelin_client::{At, Client, TailNews, TailWanted};
 use myelin_feed::facts;
 use myelin_said::{QuoteSaid, TickSaid};
 use serde::Serialize;
@@ -52,16 +52,11 @@ fn since(text: &str) -> Result<Since, String> {
 fn wanted(attributes: &[String]) -> (Vec<LogKind>, Vec<&str>) {
     let (mut kinds, mut idents) = (Vec::new(), Vec::new());
     for name in attributes {
-        // A row comes whole, whichever of its attributes is asked for.
-        kinds.push(match Attribute::from_name(name) {
-            Some(Attribute::Tick) => LogKind::Tick,
-            Some(Attribute::Quote) => LogKind::Quote,
-            Some(Attribute::Market) => LogKind::Market,
-            None => {
-                idents.push(name.strip_prefix(':').unwrap_or(name));
-                LogKind::Fact
-            }
-        });
+        let kind = LogKind::of_attribute(name);
+        if kind == LogKind::Fact {
+            idents.push(name.strip_prefix(':').unwrap_or(name));
+        }
+        kinds.push(kind);
     }
     (kinds, idents)
 }
@@ -216,11 +211,7 @@ pub(crate) async fn run(args: Args, io: &mut Io<'_>) -> Result<Exit, Failure> {
 
 /// **Errors:** nobody installed an attribute of this name, exit code 2: its facts would be waited for in silence.
 async fn known(client: &Client, ident: &str) -> Result<(), Failure> {
-    let (a, v) = (Some(AttributeName::ident("db/ident")), Some(Value::keyword(ident)));
-    let asked = DatomsAsked { order: 2, a, v, ..DatomsAsked::all(0) };
-    if keyword_flaw(ident).is_some()
-        || client.datoms(Place::Everywhere, &asked, At::NOW, 1).await?.value.datoms.is_empty()
-    {
+    if !client.is_attribute(ident).await? {
         let message = format!(
             "no attribute '{ident}': try tick/id, quote/id, market/id, or one that `myelin transact` installed"
         );
