@@ -160,11 +160,12 @@ impl CorePlan {
     async fn serve(self, restored: Restored, listener: TcpListener, ready: impl FnOnce()) -> anyhow::Result<()> {
         let Restored { shards, recovered, manifest, open, hard_state_file, hard_state } = restored;
         let Recovered { mut tail, mut syncer, mut preparer, .. } = recovered;
+        let mut no_spare = None;
         if tail.spares() == 0 {
             match preparer.prepare() {
                 Ok(spare) => tail.offer(spare),
-                // What is there can be read. A write that finds no room is told `Busy` until there is some.
-                Err(error @ WalError::Full { .. }) => self.health.set_spare_error(Some(describe(&error))),
+                // What is there can be read. A write that finds no room is told so until there is some.
+                Err(error @ WalError::Full { .. }) => no_spare = Some(error),
                 Err(error) => return Err(error.into()),
             }
         }
@@ -236,6 +237,9 @@ impl CorePlan {
             applied,
         });
         let core = Rc::new(RefCell::new(core));
+        if let Some(error) = &no_spare {
+            core.borrow_mut().preparing_told(Some(error));
+        }
         core.borrow_mut().take_the_lead();
         let chores = ring::toward(chores, upkeep.thread().clone());
         spawn_local(each(Rc::clone(&core), synced, Core::synced));
@@ -316,13 +320,11 @@ async fn keep_house(
                 Kept::Spare(Ok(spare)) => {
                     asked -= 1;
                     core.borrow_mut().offer(spare);
-                    health.set_spare_error(None);
                 }
                 Kept::Spare(Err(error)) => {
                     asked -= 1;
-                    let chain = describe(&error);
-                    tracing::warn!(error = %chain, "no segment could be prepared");
-                    health.set_spare_error(Some(chain));
+                    tracing::warn!(error = %describe(&error), "no segment could be prepared");
+                    core.borrow_mut().preparing_told(Some(&error));
                     rest = 50;
                 }
                 Kept::Watermark(done) => {
@@ -347,7 +349,7 @@ async fn keep_house(
         let ready = core.borrow_mut().spares();
         if ready >= SPARES {
             // A checkpoint may have released what could not be made.
-            health.set_spare_error(None);
+            core.borrow_mut().preparing_told(None);
         }
         if rest == 0 && ready + asked < SPARES && chores.push(Chore::Spare).is_ok() {
             asked += 1;

@@ -7,7 +7,7 @@
 //! | status             | whose fault      | what the sender does                                     |
 //! |--------------------|------------------|----------------------------------------------------------|
 //! | 400 404 405 408 409 413 415 422 | the sender's | repairs the request; repeating it changes nothing |
-//! | 429, 503           | load, a restart  | repeats it after `Retry-After`; ids make that safe       |
+//! | 429, 503, 507      | load, a restart, a full disk | repeats it after `Retry-After`; ids make that safe |
 //! | 503 without a time | a failed storage | reads `/readyz`                                          |
 //!
 //! Codes of the wire keep their names and statuses; [`HttpCode`] has those that only HTTP knows; both stand in
@@ -84,7 +84,7 @@ impl Failure {
     pub fn wire(code: Code, message: impl Into<String>) -> Self {
         let status = StatusCode::from_u16(code.http_status()).unwrap_or(StatusCode::BAD_REQUEST);
         let failure = Self::told(status, code.name(), message.into());
-        if retry_helps(code) { failure.retry_after(1) } else { failure }
+        if code.passes() { failure.retry_after(1) } else { failure }
     }
 
     /// Every place is taken.
@@ -112,7 +112,7 @@ impl Failure {
             None => Self::told(StatusCode::UNPROCESSABLE_ENTITY, &refusal.name(), refusal.message.clone()),
         };
         match refusal.code {
-            Some(Code::Busy) => failure = failure.retry_after(refusal.aux.div_ceil(1_000_000).max(1)),
+            Some(Code::Busy | Code::NoSpace) => failure = failure.retry_after(refusal.aux.div_ceil(1_000_000).max(1)),
             Some(Code::BelowHorizon | Code::Compacted) => failure.0.body.oldest = Some(refusal.aux.to_string()),
             _ => {}
         }
@@ -161,11 +161,6 @@ pub struct Words<'a> {
     /// The oldest transaction that can be resumed behind.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub oldest: Option<&'a str>,
-}
-
-/// Whether the same request can be done a little later.
-const fn retry_helps(code: Code) -> bool {
-    matches!(code, Code::Busy | Code::NotLeader | Code::Stopping)
 }
 
 impl IntoResponse for Failure {

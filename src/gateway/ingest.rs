@@ -267,10 +267,9 @@ fn answer(client: &Client, mut rows: Rows, parts: &[Part]) -> Result<Response, F
 fn why_not(outcome: &Outcome, rows: &Rows) -> (Weight, Failure, Option<u32>) {
     match outcome {
         Outcome::Refused(refusal) => {
-            let later = matches!(
-                refusal.code,
-                Some(Code::Busy | Code::NotLeader | Code::Stopping | Code::Unavailable | Code::SessionExpired)
-            );
+            let later = refusal
+                .code
+                .is_some_and(|code| code.passes() || matches!(code, Code::Unavailable | Code::SessionExpired));
             let weight = if later { Weight::Later } else { Weight::Sender };
             (weight, Failure::refusal(refusal), place(rows, refusal.first_bad))
         }

@@ -30,7 +30,7 @@ pub struct Gates {
 #[derive(Clone, Copy, Debug)]
 struct Gate {
     next: u64,
-    stalled: bool,
+    stalled: Option<Code>,
 }
 
 impl Gates {
@@ -43,7 +43,7 @@ impl Gates {
             }
             None => Ok(()),
             // Not before `Resume`; a wait is only told with the refusal that stalled the gate.
-            Some(gate) if gate.stalled => Err(Refusal::of(Code::Busy)),
+            Some(Gate { stalled: Some(code), .. }) => Err(Refusal::of(*code)),
             Some(gate) if request > gate.next => Err(Refusal { aux: gate.next, ..Refusal::of(Code::SessionGap) }),
             Some(_) => Ok(()),
         }
@@ -51,22 +51,22 @@ impl Gates {
 
     /// The request was appended.
     pub fn passed(&mut self, from: ConnId, session: u64, request: u64) {
-        let gate = self.by_session.entry((from, session)).or_insert(Gate { next: 0, stalled: false });
+        let gate = self.by_session.entry((from, session)).or_insert(Gate { next: 0, stalled: None });
         gate.next = gate.next.max(request + 1);
     }
 
     /// The request was refused in a way a retry can mend: everything behind it gets the same answer until the client says
     /// where it goes on.
-    pub fn stall(&mut self, from: ConnId, session: u64, request: u64) {
-        let gate = self.by_session.entry((from, session)).or_insert(Gate { next: request, stalled: false });
-        gate.stalled = true;
+    pub fn stall(&mut self, from: ConnId, session: u64, request: u64, code: Code) {
+        let gate = self.by_session.entry((from, session)).or_insert(Gate { next: request, stalled: None });
+        gate.stalled = Some(code);
     }
 
     /// The client goes on with `next`.
     pub fn resume(&mut self, from: ConnId, session: u64, next: u64) {
         // A gate that was never closed needs no opening, and so no memory.
         if let Some(gate) = self.by_session.get_mut(&(from, session)) {
-            *gate = Gate { next, stalled: false };
+            *gate = Gate { next, stalled: None };
         }
     }
 
@@ -226,7 +226,7 @@ mod tests {
         assert!(gates.check(CONN, 7, 12).is_ok(), "a connection may begin anywhere");
         gates.passed(CONN, 7, 12);
         assert_eq!(gates.check(CONN, 7, 14).unwrap_err().code, Code::SessionGap);
-        gates.stall(CONN, 7, 13);
+        gates.stall(CONN, 7, 13, Code::Busy);
         assert_eq!(gates.check(CONN, 7, 13).unwrap_err().code, Code::Busy);
         assert_eq!(gates.check(CONN, 7, 14).unwrap_err().code, Code::Busy);
         gates.resume(CONN, 7, 13);

@@ -26,7 +26,7 @@ use super::append::Appender;
 use super::prune::SEARCHES;
 use super::reading::Trip;
 use super::reply::{Reply, Said};
-use super::seal::{Old, SealJob};
+use super::seal::{Old, SealError, SealJob};
 use super::tidying::Tidying;
 use super::{Committed, ConnId, Now, Refusal, Shard};
 use crate::config::Limits;
@@ -46,6 +46,7 @@ use myelin_wire::{Code, Frame, Header, Kind, Welcome, write_frame};
 pub use parcels::Parcel;
 use sealing::Sealing;
 use std::collections::VecDeque;
+use std::io;
 use std::sync::Arc;
 use std::task::Waker;
 
@@ -146,6 +147,8 @@ pub struct Core {
     /// When the stage of the frame that is timed began. **Units:** nanoseconds.
     lap_ns: Option<u64>,
     letters: Letters,
+    no_room_for_segments: bool,
+    no_room_for_runs: bool,
     failed: bool,
     /// A planned stop was asked for.
     stopping: bool,
@@ -193,6 +196,8 @@ impl Core {
             react_bell: None,
             lap_ns: None,
             letters: Letters::default(),
+            no_room_for_segments: false,
+            no_room_for_runs: false,
             failed: false,
             stopping: false,
             marked: Lsn::ZERO,
@@ -495,7 +500,27 @@ impl Core {
     /// A prepared segment.
     pub fn offer(&mut self, spare: Spare) {
         self.log.tail().offer(spare);
+        self.preparing_told(None);
         self.wake_readers();
+    }
+
+    /// Whether segments can be prepared: why not, or that there are enough.
+    pub fn preparing_told(&mut self, error: Option<&WalError>) {
+        self.health.set_spare_error(error.map(|error| describe(error)));
+        self.no_room_for_segments = error.is_some_and(|error| is_of_a_full_disk(error));
+        self.tell_disk_full();
+    }
+
+    /// Whether runs can be written: why not, or that one was.
+    fn sealing_told(&mut self, error: Option<&SealError>) {
+        self.health.set_seal_error(error.map(|error| describe(error)));
+        self.no_room_for_runs = error.is_some_and(|error| is_of_a_full_disk(error));
+        self.tell_disk_full();
+    }
+
+    fn tell_disk_full(&mut self) {
+        let full = self.no_room_for_segments || self.no_room_for_runs;
+        self.shards.iter_mut().for_each(|shard| shard.set_disk_full(full));
     }
 
     /// How far the log is durable, when that is worth a note in the hard state: a checkpoint was stored or a segment begun
@@ -570,4 +595,13 @@ pub fn describe(error: &(dyn std::error::Error + 'static)) -> String {
         cause = error.source();
     }
     line
+}
+
+/// Whether a disk without room is at the bottom of an error.
+fn is_of_a_full_disk(error: &(dyn std::error::Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |error| error.source()).any(|cause| {
+        let kind = cause.downcast_ref::<io::Error>().map(io::Error::kind);
+        matches!(kind, Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))
+            || matches!(cause.downcast_ref(), Some(WalError::Full { limit: "device", .. }))
+    })
 }

@@ -67,6 +67,10 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use tail::Tails;
 
+/// How long a write waits on a full disk: nothing comes of asking more often, as sealing does not either.
+/// **Units:** microseconds.
+const DISK_FULL_US: u64 = 250_000;
+
 /// A connection of this node: the station that holds it (a core or the gateway), and its place there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnId {
@@ -190,6 +194,8 @@ pub struct Shard {
     reflexes: Reflexes,
     /// The version of their registrations that a checkpoint has.
     registrations_written: u64,
+    /// The last segment or run that was to be made found no room on the disk.
+    disk_full: bool,
     retention: Policies,
     pruner: prune::Pruner,
     fact_pruner: prune::facts::FactPruner,
@@ -224,6 +230,7 @@ impl Shard {
             facts: Facts::new(),
             reflexes: Reflexes::new(react::limits(limits)),
             registrations_written: 0,
+            disk_full: false,
             retention: Policies::default(),
             pruner: prune::Pruner::default(),
             fact_pruner: prune::facts::FactPruner::default(),
@@ -242,6 +249,11 @@ impl Shard {
     /// Says which slots are placed here; until then it is all of them.
     pub fn own(&mut self, slots: Range<u16>) {
         self.slots = slots;
+    }
+
+    /// Says whether the disk has no room for another segment or run.
+    pub fn set_disk_full(&mut self, full: bool) {
+        self.disk_full = full;
     }
 
     /// Says where slots are, this shard's and others'; until then spreads over two shards stand still.
@@ -324,7 +336,7 @@ impl Shard {
             let count =
                 if matches!(kind, EntryKind::Ticks | EntryKind::Quotes) { header.count } else { header.body_len };
             let proposal = Proposal::new(header.session, header.request, count, partial, header.body_crc);
-            log.propose(&mut self.group, now.millis(), kind, &proposal, frame.body).map_err(|NoRoom| self.busy(now))
+            log.propose(&mut self.group, now.millis(), kind, &proposal, frame.body).map_err(|NoRoom| self.no_room(now))
         });
         match appended {
             Ok(tx) => {
@@ -341,8 +353,8 @@ impl Shard {
                 }
             }
             Err(refusal) => {
-                if refusal.code == Code::Busy {
-                    self.gates.stall(from, header.session, header.request);
+                if refusal.code.passes() {
+                    self.gates.stall(from, header.session, header.request, refusal.code);
                 }
                 self.refuse(from, header, refusal);
             }
@@ -356,10 +368,17 @@ impl Shard {
         self.gates.check(from, frame.header.session, frame.header.request)?;
         admit::shape(frame, &self.slots)?;
         let oldest = self.in_flight.front().map(|first| now.mono_us.saturating_sub(first.admitted.mono_us));
-        let overloaded = self.delay.standing_us(now.mono_us, oldest) > self.limits.max_sync_latency_us
-            || self.unsealed_rows() > self.limits.unsealed_rows_max
-            || self.reflexes.full();
+        if self.unsealed_rows() > self.limits.unsealed_rows_max {
+            return Err(self.no_room(now));
+        }
+        let overloaded =
+            self.delay.standing_us(now.mono_us, oldest) > self.limits.max_sync_latency_us || self.reflexes.full();
         if overloaded { Err(self.busy(now)) } else { Ok(()) }
+    }
+
+    /// Neither the log nor memory takes more before rows are sealed: soon, or not before somebody makes room on the disk.
+    fn no_room(&self, now: Now) -> Refusal {
+        if self.disk_full { Refusal { aux: DISK_FULL_US, ..Refusal::of(Code::NoSpace) } } else { self.busy(now) }
     }
 
     /// `Busy`, with the time after which it may have passed.

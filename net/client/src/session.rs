@@ -398,7 +398,7 @@ fn meaning(reply: &Reply) -> Meaning {
     }
     let refused = |reply: Reply| Fate::Refused(Refusal::read(&reply.header, &reply.body));
     match Code::from_number(reply.header.code) {
-        Some(Code::Busy) => Meaning::Later(Duration::from_micros(reply.header.aux)),
+        Some(Code::Busy | Code::NoSpace) => Meaning::Later(Duration::from_micros(reply.header.aux)),
         Some(Code::NotLeader | Code::Stopping) => Meaning::Later(Duration::from_millis(20)),
         Some(Code::SessionGap) => Meaning::Later(Duration::from_millis(1)),
         Some(Code::SessionExpired) => Meaning::Expired,

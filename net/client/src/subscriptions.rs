@@ -374,7 +374,7 @@ impl Subscriptions {
                 if kind == Kind::Ended {
                     refusal.first_bad = None;
                 }
-                let retry = matches!(refusal.code, Some(Code::Busy | Code::NotLeader | Code::Stopping));
+                let retry = refusal.code.is_some_and(Code::passes);
                 if retry && kind == Kind::Refused {
                     one.state = State::Due;
                 } else {

@@ -46,6 +46,12 @@ macro_rules! codes {
             pub const fn from_number(number: u16) -> Option<Self> {
                 match number { $($number => Some(Self::$variant),)* _ => None }
             }
+
+            /// Whether nothing was done, and the same request may well be done a little later.
+            #[must_use]
+            pub const fn passes(self) -> bool {
+                matches!(self, Self::Busy | Self::NotLeader | Self::NoSpace | Self::Stopping)
+            }
         }
 
         told! { Code: $($(#[doc = $doc])* $variant, $name, $status;)* }
@@ -111,6 +117,8 @@ codes! {
     OutcomeForgotten = 44, "outcome_forgotten", 409;
     /// The shard stopped, because its storage failed: `/readyz` says why. A write that was under way may be there after a restart, or not: send it again then, with its ids.
     Unavailable = 45, "unavailable", 503;
+    /// The node's disk has no room for what is written: free some, and it goes on by itself. Reads are served. Wait `retry_after`, then say from which request you resume.
+    NoSpace = 46, "no_space", 507;
     /// The moment asked for lies further ahead than clocks may differ.
     Future = 50, "future", 422;
     /// The moment asked for lies below what is retained: an answer would be short.

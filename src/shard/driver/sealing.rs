@@ -80,7 +80,7 @@ impl Core {
                     }
                 }
                 self.old.extend(made.merged.into_iter().map(Old::Merged));
-                self.health.set_seal_error(None);
+                self.sealing_told(None);
             }
             Ok(made) => {
                 self.tidying.sealed(now);
@@ -94,13 +94,12 @@ impl Core {
                 self.log.tail().release(self.checkpoint);
                 self.checkpoint = job.lsn;
                 self.sealing = Sealing::Idle;
-                self.health.set_seal_error(None);
+                self.sealing_told(None);
                 self.health.checkpoints.add(1);
             }
             Err(error) => {
-                let chain = describe(&error);
-                tracing::warn!(error = %chain, "sealing failed; rows stay in memory and in the log");
-                self.health.set_seal_error(Some(chain));
+                tracing::warn!(error = %describe(&error), "sealing failed; rows stay in memory and in the log");
+                self.sealing_told(Some(&error));
                 if job.sealings.is_empty() {
                     // A merge is not owed to anybody: sealing goes on without it, and brings it back.
                     self.tidying.merged(false);

@@ -150,6 +150,7 @@ pub(crate) fn of_refusal(refusal: &Refusal) -> Exit {
     match refusal.code {
         Some(
             Code::Busy
+            | Code::NoSpace
             | Code::NotLeader
             | Code::Stopping
             | Code::SessionExpired
@@ -202,6 +203,7 @@ mod tests {
             (Error::Unknown(Lost::Session), Exit::Conflict),
             (Error::Protocol("x".to_owned()), Exit::Integrity),
             (refused(Code::Busy), Exit::Conflict),
+            (refused(Code::NoSpace), Exit::Conflict),
             (refused(Code::IdConflict), Exit::Conflict),
             (refused(Code::UnknownMarket), Exit::Negative),
             (refused(Code::BelowHorizon), Exit::Negative),

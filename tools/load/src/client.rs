@@ -177,7 +177,7 @@ impl Client {
             self.reads += 1;
             self.send(Header { session: self.session, request: self.reads, ..header }, body)?;
             let reply = self.answer_to(self.reads)?;
-            if reply.refused() != Some(Code::Busy) {
+            if !reply.refused().is_some_and(Code::passes) {
                 return reply.accepted("read");
             }
             clock::pause(busy_wait_ns(&reply.header));
@@ -193,7 +193,7 @@ impl Client {
         for _ in 0..BUSY_MAX {
             self.send(header, body)?;
             let reply = self.answer_to(header.request)?;
-            if reply.refused() != Some(Code::Busy) {
+            if !reply.refused().is_some_and(Code::passes) {
                 return reply.accepted("write");
             }
             clock::pause(busy_wait_ns(&reply.header));

@@ -175,7 +175,7 @@ impl Connection {
                 }
             }
             Kind::Refused => match Code::from_number(header.code) {
-                Some(Code::Busy | Code::NotLeader) => lane.busy(header, busy_wait_ns(header), now_ns)?,
+                Some(code) if code.passes() => lane.busy(header, busy_wait_ns(header), now_ns)?,
                 Some(Code::SessionGap) if lane.is_stalled() => lane.busy(header, 0, now_ns)?,
                 Some(code @ (Code::SessionGap | Code::SessionExpired | Code::OutcomeForgotten | Code::Unavailable)) => {
                     bail!("request {} refused: {}", header.request, code.name())
