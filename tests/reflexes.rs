@@ -254,6 +254,52 @@ fn markets_and_reflexes_that_come_behind_many_firings_are_applied_in_their_order
     });
 }
 
+/// More bands than one way through history evaluates one by one, crossed more often than a shard keeps at hand: who listens
+/// to all is told of each, from the middle of a crossing on as well, and after a crash.
+///
+/// Seen red: it was refused as `too_many` once it had fallen behind.
+#[test]
+fn who_listens_to_twenty_thousand_bands_and_falls_behind_misses_none_through_a_crash() {
+    const BANDS: u64 = 20_000;
+    let setup = Setup::fresh();
+    let mut node = setup.start();
+    let (half, id) = run(async {
+        let client = node.client().await;
+        let options = myelin_client::Options { firings_window: 64, ..Default::default() };
+        let slow = myelin_client::Client::connect(&node.listen.to_string(), options).await.unwrap();
+        let id = markets(&client, &["far-a"]).await[0];
+        for chunk in (1..=BANDS).collect::<Vec<_>>().chunks(2000) {
+            let scope = |n: u64| if n.is_multiple_of(2) { "market:far-a" } else { "all" };
+            let bodies: Vec<u8> =
+                chunk.iter().flat_map(|n| registration(*n, &format!("above {n}"), scope(*n))).collect();
+            client.register(&bodies, chunk.len() as u32).await.unwrap();
+        }
+        let mut firings = slow.subscribe(None, &[]).await.unwrap();
+        let rows: Vec<_> = (1..=6).map(|n| tick(id, n, if n % 2 == 0 { 1e6 } else { 0.5 })).collect();
+        done(&client.ticks(&rows, Mode::Whole).await.unwrap());
+        let mut last = None;
+        for n in 0..BANDS + BANDS / 2 {
+            let row = next(&mut firings).await;
+            assert_eq!((row.tick.id, row.reflex), (2 + n / BANDS * 2, n % BANDS + 1));
+            last = Some(row);
+        }
+        (last.unwrap(), id)
+    });
+    node.kill();
+    let node = setup.start();
+    run(async {
+        let client = node.client().await;
+        let place = myelin_client::FiringPlace { tx: half.tx, n: half.n, reflex: half.reflex };
+        let mut firings = client.subscribe(None, &[(0, place)]).await.unwrap();
+        for n in BANDS + BANDS / 2..3 * BANDS {
+            let row = next(&mut firings).await;
+            assert_eq!((row.tick.id, row.reflex), (2 + n / BANDS * 2, n % BANDS + 1));
+        }
+        done(&client.ticks(&[tick(id, 7, 0.5), tick(id, 8, 1.5)], Mode::Whole).await.unwrap());
+        assert_eq!(next(&mut firings).await.tick.id, 8, "and goes on live");
+    });
+}
+
 /// So many further firings, in order.
 async fn due_more(last: &mut (u64, u32, u64), firings: &mut Subscription, count: usize) {
     for n in 0..count {

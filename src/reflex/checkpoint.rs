@@ -301,9 +301,6 @@ impl Reflexes {
         }
         for (reach, asked) in self.reaches.iter_mut().zip(of_reach) {
             reach.thresholds = Thresholds::build(&asked);
-            if let (Scope::Market(_), [only]) = (&reach.scope, &reach.markets[..]) {
-                reach.thresholds.forget_fresh(self.hot[*only as usize].tx);
-            }
         }
         for (pair, asked) in self.pairs.iter_mut().zip(of_pair) {
             pair.thresholds = Thresholds::build(&asked);

@@ -11,7 +11,7 @@
 
 use super::Reflexes;
 use super::firing::{Firing, Kind, ReflexId};
-use super::reach::Market;
+use super::reach::{Market, Pair, Reach};
 use super::react::{Record, What, leap_values};
 use super::register::Home;
 use super::thresholds::Cursor;
@@ -43,7 +43,7 @@ struct Run {
 
 /// The position under expansion. **Shape:** `records` counts those of the queue's front that share it; 0 = none open.
 #[derive(Debug, Default)]
-pub(super) struct Open {
+struct Open {
     records: usize,
     /// Which record is being visited, which of its reaches, and where in it.
     record: usize,
@@ -54,6 +54,20 @@ pub(super) struct Open {
     /// The next of each run, when there is more than one.
     heads: BinaryHeap<Reverse<(u64, u32)>>,
     merged: bool,
+}
+
+/// What happened and is not told yet, and how far the telling has come.
+#[derive(Debug, Default)]
+pub struct Untold {
+    pub(super) records: VecDeque<Record>,
+    open: Open,
+}
+
+/// Whom a record may have to do with.
+struct Tables<'a> {
+    reaches: &'a [Reach],
+    pairs: &'a [Pair],
+    markets: &'a [Market],
 }
 
 impl Open {
@@ -79,15 +93,35 @@ impl Reflexes {
     /// Appends at most `budget` firings to `out`, in (tx, n, reflex) order, and gives their number. It may be 0 while
     /// [`Reflexes::pending`]: looking for firings is work as well, at most [`VISITS_PER_FIRING`] visits for each.
     pub fn next_firings(&mut self, budget: usize, out: &mut Vec<Firing>) -> usize {
+        let Self { untold, reaches, pairs, markets, .. } = self;
+        untold.next_firings(&Tables { reaches, pairs, markets }, budget, out)
+    }
+
+    /// The same for what [`Reflexes::react_past`] recorded.
+    pub fn next_past_firings(&self, untold: &mut Untold, budget: usize, out: &mut Vec<Firing>) -> usize {
+        let Self { reaches, pairs, markets, .. } = self;
+        untold.next_firings(&Tables { reaches, pairs, markets }, budget, out)
+    }
+}
+
+impl Untold {
+    /// Whether anything waits for its expansion.
+    #[inline]
+    #[must_use]
+    pub fn pending(&self) -> bool {
+        !self.records.is_empty()
+    }
+
+    fn next_firings(&mut self, tables: &Tables<'_>, budget: usize, out: &mut Vec<Firing>) -> usize {
         let before = out.len();
         let mut visits = budget.saturating_mul(VISITS_PER_FIRING).max(VISITS_MIN);
         let mut left = budget;
         while self.pending() && left > 0 {
             self.open_position();
-            if !self.visit(&mut visits) {
+            if !self.visit(tables, &mut visits) {
                 break;
             }
-            if !self.merge(&mut left, out) {
+            if !self.merge(tables.markets, &mut left, out) {
                 break;
             }
             self.close_position();
@@ -104,10 +138,10 @@ impl Reflexes {
     }
 
     /// Collects who fires. True when all are found.
-    fn visit(&mut self, visits: &mut usize) -> bool {
+    fn visit(&mut self, tables: &Tables<'_>, visits: &mut usize) -> bool {
         while self.open.record < self.open.records {
             let record = self.records[self.open.record];
-            if !self.visit_record(&record, visits) {
+            if !self.visit_record(tables, &record, visits) {
                 return false;
             }
             self.open.record += 1;
@@ -117,8 +151,9 @@ impl Reflexes {
         true
     }
 
-    fn visit_record(&mut self, record: &Record, visits: &mut usize) -> bool {
-        let Self { open, reaches, pairs, markets, .. } = self;
+    fn visit_record(&mut self, tables: &Tables<'_>, record: &Record, visits: &mut usize) -> bool {
+        let open = &mut self.open;
+        let Tables { reaches, pairs, markets } = *tables;
         let (number, mut cursor) = (open.record as u32, open.cursor);
         let mut hit = |reflex, kind, fresh| open.hit(Hit { reflex, record: number, kind, fresh });
         let done = match record.what {
@@ -154,7 +189,7 @@ impl Reflexes {
     }
 
     /// Gives firings in the order of their reflexes until the budget is used up. True when all are given.
-    fn merge(&mut self, left: &mut usize, out: &mut Vec<Firing>) -> bool {
+    fn merge(&mut self, markets: &[Market], left: &mut usize, out: &mut Vec<Firing>) -> bool {
         let open = &mut self.open;
         if !open.merged {
             open.merged = true;
@@ -166,7 +201,7 @@ impl Reflexes {
         if let [run] = &mut open.runs[..] {
             let some = &run.hits[run.next..];
             let some = &some[..some.len().min(*left)];
-            out.extend(some.iter().map(|hit| firing(&self.records, &self.markets, hit)));
+            out.extend(some.iter().map(|hit| firing(&self.records, markets, hit)));
             *left -= some.len();
             run.next += some.len();
             return run.next == run.hits.len();
@@ -176,7 +211,7 @@ impl Reflexes {
                 return false;
             }
             let run = &mut open.runs[head.0.1 as usize];
-            out.push(firing(&self.records, &self.markets, &run.hits[run.next]));
+            out.push(firing(&self.records, markets, &run.hits[run.next]));
             *left -= 1;
             run.next += 1;
             match run.hits.get(run.next) {

@@ -25,6 +25,7 @@ mod encode;
 mod exact;
 mod expand;
 mod firing;
+mod past;
 mod reach;
 mod react;
 mod register;
@@ -38,21 +39,20 @@ mod window;
 
 pub use checkpoint::Registrations;
 pub use encode::DecodeError;
-pub use expand::VISITS_PER_FIRING;
+pub use expand::{Untold, VISITS_PER_FIRING};
 pub use firing::{Firing, Kind, ReflexId};
+pub use past::Past;
 pub use register::{RegisterError, Registration};
 pub use replay::Replay;
 pub use spec::{PATTERN_BYTES_MAX, Scope, Spec, SpecError, Spread, WINDOW_NS_MAX};
 pub use text::TextError;
 pub use window::{WINDOW_STEPS, step_ns};
 
-use expand::Open;
 use imbl::OrdMap;
 use myelin_datom::{EntityId, Tx};
 use reach::{Hot, Market, Pair, Quiet, Reach};
-use react::Record;
 use register::Held;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
 /// A market's number within its shard, dense from 0; the caller's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -125,8 +125,7 @@ pub struct Reflexes {
     windows: usize,
     counts: Counts,
     version: u64,
-    records: VecDeque<Record>,
-    open: Open,
+    untold: Untold,
 }
 
 impl Default for Reflexes {
@@ -154,8 +153,7 @@ impl Reflexes {
             windows: 0,
             counts: Counts::default(),
             version: 0,
-            records: VecDeque::new(),
-            open: Open::default(),
+            untold: Untold::default(),
         }
     }
 

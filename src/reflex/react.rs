@@ -71,9 +71,9 @@ impl Reflexes {
     pub fn gap(&mut self, tx: Tx, n: u32, ix: MarketIx, first_missing: u64, last_missing: u64) {
         let market = &self.markets[ix.0 as usize];
         if market.reaches.iter().any(|at| !self.reaches[*at as usize].gaps.is_empty()) {
-            assert!(self.records.back().is_none_or(|last| (last.tx, last.n) <= (tx, n)));
+            assert!(self.untold.records.back().is_none_or(|last| (last.tx, last.n) <= (tx, n)));
             let what = What::Gap { first: first_missing, last: last_missing };
-            self.records.push_back(Record { tx, n, ix: ix.0, what });
+            self.untold.records.push_back(Record { tx, n, ix: ix.0, what });
         }
     }
 
@@ -81,26 +81,26 @@ impl Reflexes {
     #[inline]
     #[must_use]
     pub fn pending(&self) -> bool {
-        !self.records.is_empty()
+        self.untold.pending()
     }
 
     /// The transaction of the first of them.
     #[must_use]
     pub fn pending_from(&self) -> Option<Tx> {
-        self.records.front().map(|record| record.tx)
+        self.untold.records.front().map(|record| record.tx)
     }
 
     /// Records that wait for their expansion.
     #[must_use]
     pub fn lag(&self) -> usize {
-        self.records.len()
+        self.untold.records.len()
     }
 
     /// The bound of the lag is reached: expand before the next tick, and answer `Busy` upstream.
     #[inline]
     #[must_use]
     pub fn full(&self) -> bool {
-        self.records.len() >= self.limits.records
+        self.untold.records.len() >= self.limits.records
     }
 
     #[inline(never)]
@@ -112,7 +112,7 @@ impl Reflexes {
             return;
         }
         assert!(!self.full());
-        assert!(self.records.back().is_none_or(|last| (last.tx, last.n) <= (tx, n)));
+        assert!(self.untold.records.back().is_none_or(|last| (last.tx, last.n) <= (tx, n)));
         let (calm, eager) = (market.calm, !market.windows.is_empty() || !market.pairs.is_empty());
         let calm = if calm.contains(tick.price) { calm } else { self.price_leaps(tx, n, ix, tick.price) };
         if eager {
@@ -135,7 +135,7 @@ impl Reflexes {
         for &at in &market.reaches {
             let reach = &mut self.reaches[at as usize];
             let (whats, quiet) = whats(&reach.thresholds, Home::Reach(at), leap, f64::NAN);
-            self.records.extend(whats.map(|what| Record { tx, n, ix, what }));
+            self.untold.records.extend(whats.map(|what| Record { tx, n, ix, what }));
             calm = calm.and(quiet);
             reach.settled = true;
         }
@@ -153,7 +153,7 @@ impl Reflexes {
                 Outcome::Late => self.counts.late += 1,
                 Outcome::Fired(values) => {
                     let what = What::Fired { reflex: *reflex, kind: window.kind(), values };
-                    self.records.push_back(Record { tx, n, ix, what });
+                    self.untold.records.push_back(Record { tx, n, ix, what });
                 }
             }
         }
@@ -181,14 +181,19 @@ impl Reflexes {
             let leap = Leap { seen, from: key(measure(own.price)), to: key(spread), tx };
             let (whats, quiet) = whats(&pair.thresholds, Home::Pair(at), leap, other.price);
             pair.calm = quiet;
-            self.records.extend(whats.map(|what| Record { tx, n, ix, what }));
+            self.untold.records.extend(whats.map(|what| Record { tx, n, ix, what }));
         }
     }
 }
 
 /// What a leap of one series leaves to be told: the matches if they are found at once, else the range. And where the
 /// series may move unseen from here: between its cuts, unless somebody registered after this very tick.
-fn whats(thresholds: &Thresholds, home: Home, leap: Leap, other: f64) -> (impl Iterator<Item = What> + use<>, Quiet) {
+pub(super) fn whats(
+    thresholds: &Thresholds,
+    home: Home,
+    leap: Leap,
+    other: f64,
+) -> (impl Iterator<Item = What> + use<>, Quiet) {
     let (few, (low, high)) = thresholds.leap(&leap);
     let range = few.is_none().then_some(What::Leap { home, leap, other });
     let fired = move |(reflex, kind, fresh)| What::Fired {

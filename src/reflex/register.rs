@@ -229,20 +229,12 @@ impl Reflexes {
             Home::Pair(at) => {
                 let pair = &mut self.pairs[at as usize];
                 pair.calm = Quiet::NONE;
-                if let [Some(a), Some(b)] = pair.markets
-                    && [a, b].iter().all(|&ix| self.hot[ix as usize].tx > Tx::ZERO)
-                {
-                    pair.thresholds.forget_fresh(self.hot[a as usize].tx.max(self.hot[b as usize].tx));
-                }
                 held.asked(id).into_iter().for_each(|asked| pair.thresholds.insert(asked));
             }
             Home::Reach(at) => {
                 self.wake(at);
                 let reach = &mut self.reaches[at as usize];
                 reach.reflexes += 1;
-                if let (Scope::Market(_), [only]) = (&reach.scope, &reach.markets[..]) {
-                    reach.thresholds.forget_fresh(self.hot[*only as usize].tx);
-                }
                 if let Some(asked) = held.asked(id) {
                     reach.thresholds.insert(asked);
                 } else if held.spec.is_window() {

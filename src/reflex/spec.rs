@@ -182,6 +182,12 @@ impl Spec {
         }
     }
 
+    /// A question about a market's latest price alone.
+    #[must_use]
+    pub const fn is_band(&self) -> bool {
+        matches!(self, Self::Above(_) | Self::Below(_) | Self::Enters { .. } | Self::Leaves { .. })
+    }
+
     pub(super) const fn is_window(&self) -> bool {
         matches!(self, Self::Move { .. } | Self::Volume { .. })
     }

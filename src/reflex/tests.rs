@@ -190,12 +190,16 @@ enum Happened {
     Gap(u64, u64),
 }
 
-/// What a script did: the firings of both evaluators and what happened where.
+/// What a script did: the firings of both evaluators, what happened where, and what stands at its end.
+#[derive(Default)]
 struct Run {
     live: Vec<Firing>,
     naive: Vec<Firing>,
     history: Vec<(Tx, u32, usize, Happened)>,
     registered: Vec<Registration>,
+    reflexes: Reflexes,
+    /// The market of each index.
+    numbers: Vec<usize>,
 }
 
 pub(super) fn drain(reflexes: &mut Reflexes, budget: usize, out: &mut Vec<Firing>) {
@@ -212,7 +216,7 @@ fn run(ops: &[Op]) -> Run {
     let mut latest = BTreeMap::new();
     let (mut tx, mut n, mut now) = (Tx::at_millis(1), 0, 1_000_000_000);
     let mut numbers: Vec<usize> = Vec::new();
-    let mut run = Run { live: Vec::new(), naive: Vec::new(), history: Vec::new(), registered: Vec::new() };
+    let mut run = Run::default();
     let mut appear = |reflexes: &mut Reflexes, live: &mut Vec<Firing>, m: usize| {
         let at = numbers.iter().position(|known| *known == m).unwrap_or_else(|| {
             drain(reflexes, 3, live);
@@ -278,6 +282,7 @@ fn run(ops: &[Op]) -> Run {
         assert!(held.iter().eq(naive.values().map(|one| &one.of)));
     }
     drain(&mut reflexes, 1, &mut run.live);
+    (run.reflexes, run.numbers) = (reflexes, numbers);
     run
 }
 
@@ -317,6 +322,35 @@ proptest! {
     fn live_firings_are_those_of_the_definition(ops in ops(true)) {
         let run = run(&ops);
         prop_assert_eq!(run.live, run.naive);
+    }
+
+    #[test]
+    fn bands_asked_together_about_the_past_give_their_live_firings(
+        ops in ops(true),
+        start in any::<prop::sample::Index>(),
+        budget in 1..6usize,
+    ) {
+        let run = run(&ops);
+        let start = start.index(run.history.len() + 1);
+        let (mut pasts, mut untold, mut fired) = (BTreeMap::<usize, Past>::new(), Untold::default(), Vec::new());
+        for (at, (tx, n, m, what)) in run.history.iter().enumerate() {
+            let Happened::Tick(tick) = what else { continue };
+            let past = pasts.entry(*m).or_default();
+            if at < start {
+                past.prime(*tx, tick);
+                continue;
+            }
+            let ix = MarketIx(run.numbers.iter().position(|known| known == m).unwrap() as u32);
+            run.reflexes.react_past(past, &mut untold, (*tx, *n), ix, tick);
+            while untold.pending() {
+                run.reflexes.next_past_firings(&mut untold, budget, &mut fired);
+            }
+        }
+        // Who has gone is not told any more; who came back under an old id is told as the new one.
+        let from = run.history.get(start).map_or((Tx::MAX, 0), |(tx, n, ..)| (*tx, *n));
+        let stands = |f: &&Firing| run.reflexes.get(f.reflex).is_some_and(|of| of.spec.is_band() && of.registered_at < f.tx);
+        let live: Vec<Firing> = run.live.iter().filter(|f| (f.tx, f.n) >= from).filter(stands).copied().collect();
+        prop_assert_eq!(live, fired);
     }
 
     #[test]

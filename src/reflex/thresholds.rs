@@ -137,12 +137,9 @@ impl Thresholds {
         self.edges.is_empty()
     }
 
-    /// The series has but one market and that market saw a tick at `seen`: whoever registered before is not fresh and
-    /// will never be again. Not while a leap waits for its expansion.
-    pub(super) fn forget_fresh(&mut self, seen: Tx) {
-        if self.newest < seen {
-            self.fresh.clear();
-        }
+    /// The first registration.
+    pub(super) fn oldest(&self) -> Option<Tx> {
+        self.fresh.first_key_value().map(|((registered, _), _)| *registered)
     }
 
     /// Somebody may have registered at or after this tick, and has not seen it.

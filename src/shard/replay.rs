@@ -24,7 +24,7 @@ use super::lane::derived_row;
 use super::react::{ACROSS, OWN};
 use super::turn::Work;
 use super::{Refusal, Shard, ShardError};
-use crate::reflex::{Firing, Registration, Replay};
+use crate::reflex::{self, Firing, Past, Registration, Replay, Untold};
 use myelin_datom::{EntityId, Tick, Tx};
 use myelin_index::{Gap, MarketIx};
 use myelin_wire::{Code, FiringRow};
@@ -33,6 +33,10 @@ use std::collections::VecDeque;
 
 /// Evaluators that see a row for one unit: one of them costs 30 to 60 ns.
 const EVALUATORS_PER_UNIT: usize = 2;
+/// What it costs to ask the bands of a scope about a row.
+const BANDS_UNITS: u32 = 4;
+/// Firings of bands that are looked for before it is asked whether the turn is over.
+const FIRINGS_AT_ONCE: usize = 128;
 
 /// A firing's place: `(tx, n, reflex)`.
 pub type Place = (u64, u32, u64);
@@ -89,6 +93,8 @@ struct Feed {
     market: MarketIx,
     /// Who asks about it, in the order of ids.
     evaluators: Vec<usize>,
+    /// Its price, where all bands ask together.
+    bands: Option<Past>,
     /// Where its rows begin.
     first_row: u32,
 }
@@ -97,6 +103,16 @@ impl Feed {
     fn begins_at(&mut self, row: u32) {
         self.first_row = self.first_row.min(row);
     }
+}
+
+/// What fired at one place and is not given yet.
+#[derive(Debug, Default)]
+struct Struck {
+    /// What evaluators found, by reflex.
+    fired: VecDeque<(Firing, Tick)>,
+    /// What a tick did to the bands, and that tick.
+    bands: Untold,
+    tick: Option<Tick>,
 }
 
 /// A subscriber's way through history.
@@ -119,6 +135,8 @@ pub struct Replaying {
     /// What the feeds were made from.
     markets: usize,
     registrations: u64,
+    /// The place that is being given: one tick may fire a million bands.
+    struck: Struck,
     /// Firings that wait for credit.
     pub ready: VecDeque<FiringRow>,
 }
@@ -141,6 +159,11 @@ impl Replaying {
     /// True when what this shard decides by itself is asked for, beside what crosses.
     fn is_mixed(&self) -> bool {
         self.reflex == 0
+    }
+
+    /// True when bands have no evaluators: all of them are asked, from where they were registered on.
+    fn asks_bands_together(&self) -> bool {
+        self.reflex == 0 && !self.back_test
     }
 }
 
@@ -171,6 +194,7 @@ impl Shard {
             back_test,
             markets: self.markets.len(),
             registrations: self.reflexes.version(),
+            struck: Struck::default(),
             ready: VecDeque::new(),
         }
     }
@@ -195,8 +219,7 @@ impl Shard {
         page: usize,
         work: &mut Work,
     ) -> Result<Step, ReplayError> {
-        let mut fired: Vec<(Firing, Tick)> = Vec::new();
-        while replaying.ready.len() < page {
+        while replaying.ready.len() < page && self.give_struck(replaying, page, work) {
             let is_begun = self.open_replay(replaying, work)?
                 && replaying.rows.begin(&self.ticks, work)?
                 && replaying.skips.begin(&self.facts, work)?;
@@ -217,56 +240,83 @@ impl Shard {
                 return self.catch_up(replaying);
             }
             // All that stands at one place fires in the order of the reflexes.
-            if skip == Some(place) && !self.replay_skip(replaying, &mut fired, work)? {
+            if skip == Some(place) && !self.replay_skip(replaying, work)? {
                 continue;
             }
             if row == Some(place) {
-                self.replay_row(replaying, &mut fired, work)?;
+                self.replay_row(replaying, work)?;
             }
             let after = replaying.after;
+            let fired = &mut replaying.struck.fired;
             while let Some(across) = &mut replaying.across
                 && across.peek()? == Some(place)
             {
-                let saw = across.step(after, |firing, told| fired.push((firing, told.found.row)));
+                let saw = across.step(after, |firing, told| fired.push_back((firing, told.found.row)));
                 work.spend(1 + (saw / EVALUATORS_PER_UNIT) as u32);
             }
-            fired.sort_by_key(|(firing, _)| firing.reflex);
+            fired.make_contiguous().sort_by_key(|(firing, _)| firing.reflex);
             work.spend(fired.len() as u32);
-            replaying.ready.extend(fired.drain(..).map(|(firing, tick)| derived_row(&firing, &tick)));
         }
         Ok(Step::More)
     }
 
-    fn replay_row(
-        &self,
-        replaying: &mut Replaying,
-        fired: &mut Vec<(Firing, Tick)>,
-        work: &mut Work,
-    ) -> Result<(), ReplayError> {
+    /// Makes what fired at the open place ready, by reflex, as far as the page and the turn go. True when nothing is left of it.
+    fn give_struck(&self, replaying: &mut Replaying, page: usize, work: &mut Work) -> bool {
+        let Replaying { struck: Struck { fired, bands, tick }, ready, after, .. } = replaying;
+        let mut found = Vec::new();
+        while bands.pending() {
+            let room = page.saturating_sub(ready.len());
+            if room == 0 || work.is_spent() {
+                return false;
+            }
+            // A firing costs its visits as well.
+            let budget = room.min(FIRINGS_AT_ONCE);
+            work.spend(budget as u32);
+            self.reflexes.next_past_firings(bands, budget, &mut found);
+            for firing in found.drain(..) {
+                while let Some((one, tick)) = fired.pop_front_if(|(one, _)| one.reflex < firing.reflex) {
+                    ready.push_back(derived_row(&one, &tick));
+                }
+                let tick = tick.as_ref().filter(|_| (firing.tx.bits(), firing.n, firing.reflex.0) > *after);
+                ready.extend(tick.map(|tick| derived_row(&firing, tick)));
+            }
+        }
+        ready.extend(fired.drain(..).map(|(firing, tick)| derived_row(&firing, &tick)));
+        true
+    }
+
+    fn replay_row(&self, replaying: &mut Replaying, work: &mut Work) -> Result<(), ReplayError> {
         let interleave::Next::Row(at, found) = replaying.rows.step(&self.ticks, work)? else { return Ok(()) };
-        work.spend((replaying.feeds[at].evaluators.len() / EVALUATORS_PER_UNIT) as u32);
-        for evaluator in &replaying.feeds[at].evaluators {
-            let firing = replaying.evaluators[*evaluator].react(found.tx, found.n, &found.row);
-            let firing = firing.filter(|one| (one.tx.bits(), one.n, one.reflex.0) > replaying.after);
-            fired.extend(firing.map(|one| (one, found.row)));
+        let Replaying { feeds, evaluators, struck, after, .. } = replaying;
+        let feed = &mut feeds[at];
+        work.spend((feed.evaluators.len() / EVALUATORS_PER_UNIT) as u32);
+        for evaluator in &feed.evaluators {
+            let firing = evaluators[*evaluator].react(found.tx, found.n, &found.row);
+            let firing = firing.filter(|one| (one.tx.bits(), one.n, one.reflex.0) > *after);
+            struck.fired.extend(firing.map(|one| (one, found.row)));
+        }
+        if let Some(past) = &mut feed.bands {
+            if found.tx.bits() < after.0 {
+                past.prime(found.tx, &found.row);
+                return Ok(());
+            }
+            let ix = reflex::MarketIx(feed.market.number());
+            let asked = self.reflexes.react_past(past, &mut struck.bands, (found.tx, found.n), ix, &found.row);
+            work.spend(asked * BANDS_UNITS);
+            struck.tick = Some(found.row);
         }
         Ok(())
     }
 
     /// False when facts had to be read first.
-    fn replay_skip(
-        &self,
-        replaying: &mut Replaying,
-        fired: &mut Vec<(Firing, Tick)>,
-        work: &mut Work,
-    ) -> Result<bool, ReplayError> {
+    fn replay_skip(&self, replaying: &mut Replaying, work: &mut Work) -> Result<bool, ReplayError> {
         let gaps::Next::Gap(at, skip) = replaying.skips.next(&self.facts, work)? else { return Ok(false) };
         work.spend((replaying.skip_evaluators[at].len() / EVALUATORS_PER_UNIT) as u32);
         let tick = Tick { market: skip.gap.market, ..bytemuck::Zeroable::zeroed() };
         for evaluator in &replaying.skip_evaluators[at] {
             let firing = replaying.evaluators[*evaluator].gap(skip.tx, skip.n, &skip.gap);
             let firing = firing.filter(|one| (one.tx.bits(), one.n, one.reflex.0) > replaying.after);
-            fired.extend(firing.map(|one| (one, tick)));
+            replaying.struck.fired.extend(firing.map(|one| (one, tick)));
         }
         Ok(true)
     }

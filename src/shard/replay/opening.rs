@@ -8,7 +8,7 @@
 //! `basis`. Deliberately absent: evaluating (`replay.rs`).
 
 use super::{Evaluator, Feed, Place, ReplayError, Replaying, compacted};
-use crate::reflex::{Kind, ReflexId, Registration, Replay, Scope, Spec};
+use crate::reflex::{self, Kind, Past, ReflexId, Registration, Replay, Scope, Spec};
 use crate::shard::across::Across;
 use crate::shard::gaps::Skips;
 use crate::shard::interleave::Interleave;
@@ -20,7 +20,8 @@ use myelin_index::MarketIx;
 use myelin_wire::{Code, MarketFlags};
 use std::collections::{BTreeMap, VecDeque};
 
-/// Reflexes one replay evaluates at most, on one shard and across shards each.
+/// Reflexes one replay evaluates one by one at most, on one shard and across shards each. Who asks all has the bands of each
+/// market asked together, however many there are.
 const EVALUATORS_MAX: usize = 4096;
 /// Markets one replay reads at most.
 const FEEDS_MAX: usize = 10_000;
@@ -41,6 +42,8 @@ pub(super) struct Opening {
     looked: Option<ReflexId>,
     /// The one that is.
     asking: Option<Box<Asking>>,
+    /// Markets below this number were looked at for the bands together, and the feed whose price is sought for them.
+    bands: (u32, Option<(usize, Seek)>),
     /// By the market's number.
     feed_of: BTreeMap<u32, usize>,
     skip_of: BTreeMap<u32, usize>,
@@ -59,6 +62,7 @@ impl Opening {
             markets: markets as u32,
             looked: None,
             asking: None,
+            bands: (0, None),
             feed_of: BTreeMap::new(),
             skip_of: BTreeMap::new(),
             skipping: Vec::new(),
@@ -66,6 +70,17 @@ impl Opening {
             oldest: None,
             crossing: VecDeque::new(),
         }
+    }
+}
+
+impl Opening {
+    /// The feed of a market, made if need be.
+    fn feed(&mut self, way: &mut Replaying, market: MarketIx) -> Result<usize, Refusal> {
+        let feed = *self.feed_of.entry(market.number()).or_insert_with(|| {
+            way.feeds.push(Feed { market, evaluators: Vec::new(), bands: None, first_row: u32::MAX });
+            way.feeds.len() - 1
+        });
+        if way.feeds.len() > FEEDS_MAX { Err(Refusal::of(Code::TooMany)) } else { Ok(feed) }
     }
 }
 
@@ -103,7 +118,10 @@ impl Shard {
     /// **Errors:** `Compacted` when rows that it takes are gone; `TooMany` reflexes or markets.
     pub(in crate::shard) fn open_replay(&mut self, way: &mut Replaying, work: &mut Work) -> Result<bool, ReplayError> {
         let Some(mut opening) = way.opening.take() else { return Ok(true) };
-        if !self.ask_all(way, &mut opening, work)? || !self.cross_all(way, &mut opening, work)? {
+        if !self.ask_all(way, &mut opening, work)?
+            || !self.ask_bands(way, &mut opening, work)?
+            || !self.cross_all(way, &mut opening, work)?
+        {
             way.opening = Some(opening);
             return Ok(false);
         }
@@ -138,7 +156,7 @@ impl Shard {
             };
             let Some(of) = next else { return Ok(true) };
             opening.looked = Some(of.id);
-            if of.registered_at > opening.basis {
+            if of.registered_at > opening.basis || way.asks_bands_together() && of.spec.is_band() {
                 continue;
             }
             if matches!(&of.spec, Spec::Spread(spread) if self.crosses(spread)) {
@@ -215,19 +233,44 @@ impl Shard {
                 self.ask_gaps(way, opening, asking.evaluator, ix);
                 continue;
             }
-            let feed = *opening.feed_of.entry(ix.number()).or_insert_with(|| {
-                way.feeds.push(Feed { market: ix, evaluators: Vec::new(), first_row: u32::MAX });
-                way.feeds.len() - 1
-            });
-            if way.feeds.len() > FEEDS_MAX {
-                return Err(Refusal::of(Code::TooMany).into());
-            }
+            let feed = opening.feed(way, ix)?;
             way.feeds[feed].evaluators.push(asking.evaluator);
             match self.begin(ix, &asking.of, way, work)? {
                 Begin::Row(row) => way.feeds[feed].begins_at(row),
                 Begin::Behind(tx) => opening.oldest = opening.oldest.max(Some(tx)),
                 Begin::Seek(seek) => asking.seek = Some((feed, seek)),
             }
+        }
+    }
+
+    /// Every market that bands see, when all of them are asked together.
+    fn ask_bands(&self, way: &mut Replaying, opening: &mut Opening, work: &mut Work) -> Result<bool, ReplayError> {
+        if !way.asks_bands_together() {
+            return Ok(true);
+        }
+        loop {
+            if let Some((feed, seek)) = &mut opening.bands.1 {
+                match seek.go_on(&self.ticks, way.feeds[*feed].market, self.group.applied_tx(), work)? {
+                    None => return Ok(false),
+                    Some(Price::Row(row) | Price::Never(row)) => way.feeds[*feed].begins_at(row),
+                    Some(Price::Gone { oldest, .. }) => opening.oldest = opening.oldest.max(Some(oldest)),
+                }
+                opening.bands.1 = None;
+            }
+            if work.is_spent() {
+                return Ok(false);
+            }
+            work.spend(1);
+            let number = opening.bands.0;
+            let Some(market) = self.markets.get(number).filter(|_| number < opening.markets) else { return Ok(true) };
+            opening.bands.0 += 1;
+            let Some(since) = self.reflexes.bands_since(reflex::MarketIx(number)) else { continue };
+            let Some(ix) = self.ticks.market_ix(market.id) else { continue };
+            let feed = opening.feed(way, ix)?;
+            way.feeds[feed].bands = Some(Past::default());
+            // Before the first of them was registered none has a place.
+            let place = Tx::from_bits(way.after.0.max(since.bits()).saturating_sub(1));
+            opening.bands.1 = Some((feed, Seek::behind(&self.ticks, ix, place, work)?));
         }
     }
 
@@ -252,7 +295,7 @@ impl Shard {
             self.ticks.row_after(ix, tx).map(Begin::Row)
         };
         // A band's and a spread's state is the last price.
-        let by_price = matches!(of.spec.kind(), Kind::Above | Kind::Below | Kind::Enters | Kind::Leaves | Kind::Spread);
+        let by_price = of.spec.is_band() || of.spec.kind() == Kind::Spread;
         if way.back_test && start < of.registered_at && of.spec.kind() != Kind::Spread {
             return Ok(if start < gone { Begin::Behind(gone) } else { behind(start)? });
         }

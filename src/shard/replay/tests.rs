@@ -61,6 +61,58 @@ fn history_of_ten_thousand_markets_is_opened_over_many_turns_and_what_is_written
     assert!((UNITS_PER_TURN..=UNITS_PER_TURN + SEALED_PAGE).contains(&most), "{most} units in a turn");
 }
 
+/// Seen red: who asks all reflexes was refused as `TooMany` once it had to go through history of more than 4,096.
+#[test]
+fn who_asks_all_is_told_of_every_band_that_a_tick_crossed_also_from_history_and_from_the_middle() {
+    const BANDS: u64 = 6_000;
+    let mut rig = Rig::new(64);
+    let names: Vec<_> = names(0).take(3).collect();
+    let ids = rig.markets(0, &names);
+    // Ids of other kinds between those of bands: a place is told in the order of ids.
+    rig.register(BANDS / 2, "volume 1 in 1s", &format!("market:{}", names[0]));
+    rig.register(BANDS / 3, &format!("spread {} {} 4", names[0], names[1]), "all");
+    let others = [BANDS / 2, BANDS / 3];
+    for id in (1..=BANDS).filter(|id| !others.contains(id)) {
+        let scope = if id % 2 == 0 { "all".to_owned() } else { format!("market:{}", names[0]) };
+        rig.register(id, &format!("above {}", 2.0 + id as f64 / 10_000.0), &scope);
+    }
+    rig.subscribe_with(1_000, LISTENER, 0, (0, 0, 0), false);
+    rig.ticks(0, &[(ids[1], 1.0), (ids[0], 1.0)]);
+    // Its own bands and all's, then those of all on another market.
+    for _ in 0..2 {
+        rig.ticks(0, &[(ids[0], 9.0), (ids[2], 9.0)]);
+        rig.ticks(0, &[(ids[0], 1.0), (ids[2], 1.0)]);
+    }
+    let settle = |rig: &mut Rig, who: ConnId| {
+        for _ in 0..100 {
+            let before = rig.heard(who).len();
+            rig.settle();
+            rig.frame(0, who, Header { session: 7, count: 777, ..Header::new(Kind::Credit) }, &[]);
+            rig.settle();
+            if rig.heard(who).len() == before {
+                return;
+            }
+        }
+        panic!("it is told without end");
+    };
+    settle(&mut rig, LISTENER);
+    let heard = rig.heard(LISTENER);
+    assert!(heard.is_sorted() && heard.windows(2).all(|two| two[0] != two[1]));
+    let of = |reflex: u64| heard.iter().filter(|place| place.2 == reflex).count();
+    for id in (1..=BANDS).filter(|id| !others.contains(id)) {
+        assert_eq!(of(id), if id % 2 == 0 { 4 } else { 2 }, "reflex {id}");
+    }
+    assert_eq!(others.map(of), [1, 2], "a window stays true, a spread comes and goes");
+    for at in [0, 1, 2_500, heard.len() - 70] {
+        let one = listener(at as u32);
+        rig.subscribe_with(500, one, 0, heard[at], false);
+        settle(&mut rig, one);
+        assert!(rig.heard(one) == heard[at + 1..], "from {:?} on", heard[at]);
+    }
+    let most = rig.shards[0].subscribers.turn_units_max();
+    assert!((UNITS_PER_TURN..=UNITS_PER_TURN + PAGE as u32).contains(&most), "{most} units in a turn");
+}
+
 #[test]
 fn many_listeners_share_a_turn_and_each_has_its_own() {
     const LISTENERS: u32 = 200;
