@@ -209,6 +209,8 @@ pub struct CoreHealth {
     pub tails: Gauge,
     /// Refusals since the start.
     pub refusals: Refusals,
+    /// Rows that were left out, where each had its own verdict.
+    pub rows_refused: Refusals,
     stages: [Histogram; Stage::ALL.len()],
     untils: [Histogram; Until::ALL.len()],
     failed: Mutex<Vec<String>>,

@@ -678,10 +678,14 @@ fn every_stage_has_a_histogram_and_the_admin_port_shows_it_without_the_token() {
         }
         crate::node::done(&client.ticks(&[tick(ids[0], 1, 150.0)], myelin_client::Mode::Whole).await.unwrap());
         client.ticks(&[tick(ids[0], 1, 9.0)], myelin_client::Mode::Whole).await.unwrap();
+        let rows = [tick(ids[0], 1, 9.0), tick(ids[0], 2, f64::NAN), tick(ids[0], 1, 150.0)];
+        client.ticks(&rows, myelin_client::Mode::Partial).await.unwrap();
         assert!(firings.next().await.unwrap().is_some() && log.next().await.unwrap().is_some());
         node.http = admin;
         let due = [
-            ("myelin_rows_duplicate_total", "", 1.0),
+            ("myelin_rows_duplicate_total", "", 2.0),
+            ("myelin_rows_refused_total", "code=\"id_conflict\"", 1.0),
+            ("myelin_rows_refused_total", "code=\"price_not_finite\"", 1.0),
             ("myelin_tails", "", 2.0),
             ("myelin_refusals_total", "code=\"id_conflict\"", 1.0),
             ("myelin_refusals_total", "code=\"unauthorized\"", 0.0),

@@ -101,6 +101,7 @@ pub async fn scrape(
         }
     }
     refusals(&mut page, &health.cores, &shared.requests);
+    rows_refused(&mut page, &health.cores);
     let name = "myelin_stage_seconds";
     let _ = writeln!(page, "# HELP {name} How long a stage of a tick's journey takes.\n# TYPE {name} histogram");
     for (number, core) in health.cores.iter().enumerate() {
@@ -144,12 +145,28 @@ fn refusals(page: &mut String, cores: &[CoreHealthRef], requests: &Requests) {
         "# HELP {name} Requests that were refused since the start, by a core or before any saw them.\n# TYPE {name} counter"
     );
     for (number, core) in cores.iter().enumerate() {
-        for (code, count) in core.refusals.read().filter(|(code, count)| *count > 0 || *code == Code::Busy) {
-            let _ = writeln!(page, "{name}{{core=\"{number}\",code=\"{}\"}} {count}", code.name());
-        }
+        counted(page, name, number, core.refusals.read().filter(|(code, count)| *count > 0 || *code == Code::Busy));
     }
     for (code, count) in &*requests.refused.lock().unwrap_or_else(PoisonError::into_inner) {
         let _ = writeln!(page, "{name}{{core=\"gateway\",code=\"{code}\"}} {count}");
+    }
+}
+
+/// Those there were.
+fn rows_refused(page: &mut String, cores: &[CoreHealthRef]) {
+    let name = "myelin_rows_refused_total";
+    let _ = writeln!(
+        page,
+        "# HELP {name} Rows left out since the start of requests that asked for a verdict on each.\n# TYPE {name} counter"
+    );
+    for (number, core) in cores.iter().enumerate() {
+        counted(page, name, number, core.rows_refused.read().filter(|(_, count)| *count > 0));
+    }
+}
+
+fn counted(page: &mut String, name: &str, core: usize, counts: impl Iterator<Item = (Code, u64)>) {
+    for (code, count) in counts {
+        let _ = writeln!(page, "{name}{{core=\"{core}\",code=\"{}\"}} {count}", code.name());
     }
 }
 

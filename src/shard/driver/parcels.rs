@@ -12,7 +12,7 @@
 use super::{ConnId, Core};
 use crate::shard::crossing::Letter;
 use crate::shard::reply::{Reply, Said};
-use myelin_wire::decode;
+use myelin_wire::{Code, decode};
 
 /// What crosses between two threads of this node: whole frames, owned.
 #[derive(Debug)]
@@ -90,8 +90,13 @@ impl Core {
     pub(super) fn deliver(&mut self, reply: Reply) {
         let answers = u32::from(!matches!(reply.said, Said::Firings { .. } | Said::Tailed { .. } | Said::Ended { .. }));
         let credit = self.limits.requests_per_connection;
-        if let Said::Refused(refusal) = &reply.said {
-            self.health.refusals.note(refusal.code);
+        match &reply.said {
+            Said::Refused(refusal) => self.health.refusals.note(refusal.code),
+            Said::Ack { verdicts: Some(verdicts), .. } => {
+                let refused = verdicts.iter().filter_map(|verdict| Code::from_number(*verdict));
+                refused.for_each(|code| self.health.rows_refused.note(code));
+            }
+            _ => {}
         }
         if reply.to.station == self.station {
             self.put_with(reply.to, answers, |outbox| reply.write(outbox, credit));

@@ -219,6 +219,9 @@ pub struct WalArgs {
     /// Writes of each size and way.
     #[arg(long, default_value_t = 500)]
     pub count: u32,
+    /// Offer a bare log so many records a second for five seconds as well, from their intended times.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub rate: Option<u32>,
     /// Ask for SCHED_RR.
     #[arg(long)]
     pub realtime: bool,

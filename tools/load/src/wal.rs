@@ -18,6 +18,10 @@ use std::path::{Path, PathBuf};
 const FILE_BYTES: usize = 32 << 20;
 const SIZES: [usize; 3] = [4 << 10, 64 << 10, 1 << 20];
 const PAGE: usize = 4 << 10;
+/// How long the open loop is offered.
+const OPEN_LOOP_NS: u64 = 5 * clock::SECOND_NS;
+/// **Units:** bytes of a record with one row in it.
+const RECORD_BYTES: usize = 112;
 
 /// The host cannot give figures that mean something.
 #[derive(Debug)]
@@ -39,6 +43,15 @@ pub(crate) enum Way {
     Direct,
     /// A write, then a sync.
     Fdatasync,
+}
+
+impl Way {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Direct => "O_DIRECT|O_DSYNC",
+            Self::Fdatasync => "pwrite+fdatasync",
+        }
+    }
 }
 
 /// A page that `O_DIRECT` takes.
@@ -124,12 +137,49 @@ struct Figure {
     sync_us: Percentiles,
 }
 
+/// What a log and nothing else would make of an open loop of single records.
+#[derive(Debug, Serialize)]
+struct OpenLoop {
+    way: Way,
+    rate: u32,
+    /// Writes, each with all that had come until then.
+    batches: u64,
+    /// From a record's intended time until it is stable.
+    durable_us: Percentiles,
+}
+
 #[derive(Debug, Serialize)]
 struct Report {
     file_system: String,
     figures: Vec<Figure>,
+    open_loop: Vec<OpenLoop>,
     cores: usize,
     scheduling: String,
+}
+
+/// Offers records at their intended times: whatever has come is one batch, the next one gathers while it is written. The
+/// loop never sleeps, so nothing is in it but the device and the machine's own pauses: less than this no log can take here.
+fn offer(device: &mut Device, rate: u32, for_ns: u64) -> Result<OpenLoop> {
+    let step_ns = clock::SECOND_NS / u64::from(rate);
+    let records = (for_ns / step_ns).max(1);
+    let mut taken = histogram()?;
+    let (mut written, mut batches) = (0, 0);
+    let start_ns = clock::now_ns();
+    while written < records {
+        let come = ((clock::now_ns() - start_ns) / step_ns).min(records);
+        if come == written {
+            std::hint::spin_loop();
+            continue;
+        }
+        let bytes = (come - written) as usize * RECORD_BYTES;
+        device.write(bytes.next_multiple_of(PAGE).min(SIZES[SIZES.len() - 1]))?;
+        let now_ns = clock::now_ns() - start_ns;
+        for record in written..come {
+            taken.record((now_ns - record * step_ns).max(1))?;
+        }
+        (written, batches) = (come, batches + 1);
+    }
+    Ok(OpenLoop { way: device.way, rate, batches, durable_us: Percentiles::of(&taken) })
 }
 
 /// Measures and prints.
@@ -138,7 +188,7 @@ pub(crate) fn run(args: &WalArgs, output: Output) -> Result<u8> {
         bail!("--count begins at 1");
     }
     clock::settle(args.realtime);
-    let mut figures = Vec::new();
+    let (mut figures, mut open_loop) = (Vec::new(), Vec::new());
     for way in [Way::Direct, Way::Fdatasync] {
         let mut device = Device::open(&args.dir, way)?;
         for bytes in SIZES {
@@ -148,9 +198,12 @@ pub(crate) fn run(args: &WalArgs, output: Output) -> Result<u8> {
             }
             figures.push(Figure { way, bytes, sync_us: Percentiles::of(&taken) });
         }
+        if let Some(rate) = args.rate {
+            open_loop.push(offer(&mut device, rate, OPEN_LOOP_NS)?);
+        }
     }
     let file_system = host::file_system(&args.dir)?.name;
-    let report = Report { file_system, figures, cores: host::cores(), scheduling: host::scheduling() };
+    let report = Report { file_system, figures, open_loop, cores: host::cores(), scheduling: host::scheduling() };
     if output == Output::Json {
         say::figures(serde_json::to_string(&report)?)?;
         return Ok(0);
@@ -163,8 +216,11 @@ pub(crate) fn run(args: &WalArgs, output: Output) -> Result<u8> {
         report.scheduling
     )];
     for figure in &report.figures {
-        let way = if figure.way == Way::Direct { "O_DIRECT|O_DSYNC" } else { "pwrite+fdatasync" };
-        lines.push(format!("{way}  {:>5} KiB   {}", figure.bytes >> 10, figure.sync_us.line()));
+        lines.push(format!("{}  {:>5} KiB   {}", figure.way.name(), figure.bytes >> 10, figure.sync_us.line()));
+    }
+    for one in &report.open_loop {
+        let at = format!("{}/s", one.rate);
+        lines.push(format!("{}  {at:>9}   {}   {} batches", one.way.name(), one.durable_us.line(), one.batches));
     }
     say::figures(lines.join("\n"))?;
     Ok(0)
@@ -185,6 +241,8 @@ mod tests {
         if !host::file_system(&here).unwrap().is_memory {
             let mut device = Device::open(&here, Way::Fdatasync).unwrap();
             device.write(4 << 10).unwrap();
+            let told = offer(&mut device, 2_000, clock::SECOND_NS / 20).unwrap();
+            assert!((1..=100).contains(&told.batches) && told.durable_us.p50.is_some_and(|us| us > 0.0), "{told:?}");
             let path = device.path.clone();
             drop(device);
             assert!(!path.exists());
