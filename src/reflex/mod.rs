@@ -41,7 +41,7 @@ pub use checkpoint::Registrations;
 pub use encode::DecodeError;
 pub use expand::{Untold, VISITS_PER_FIRING};
 pub use firing::{Firing, Kind, ReflexId};
-pub use past::Past;
+pub use past::Pasts;
 pub use register::{RegisterError, Registration};
 pub use replay::Replay;
 pub use spec::{PATTERN_BYTES_MAX, Scope, Spec, SpecError, Spread, WINDOW_NS_MAX};

@@ -10,7 +10,7 @@
 //! scope matches, but for windows, whose state is per market. Deliberately absent: copies of a band per market.
 
 use super::firing::ReflexId;
-use super::spec::{Scope, Spec};
+use super::spec::{Scope, Spec, Spread};
 use super::thresholds::{Cursor, Thresholds};
 use super::window::Window;
 use myelin_datom::{EntityId, Tx};
@@ -127,4 +127,19 @@ pub(super) struct Pair {
     pub markets: [Option<u32>; 2],
     pub thresholds: Thresholds,
     pub calm: Quiet,
+}
+
+impl Pair {
+    /// The market that this one is compared with, once both are there.
+    pub(super) fn other(&self, ix: u32) -> Option<u32> {
+        let [a, b] = self.markets;
+        let (a, b) = (a?, b?);
+        Some(if a == ix { b } else { a })
+    }
+
+    /// What is compared, where this market stands at `own` and the other one at `other`.
+    pub(super) fn measure(&self, ix: u32, own: f64, other: f64) -> f64 {
+        let (x, y) = if self.markets[0] == Some(ix) { (own, other) } else { (other, own) };
+        Spread::measure(self.signed, x, y)
+    }
 }

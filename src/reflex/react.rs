@@ -12,9 +12,8 @@
 
 use super::band::{key, value};
 use super::firing::{Kind, ReflexId};
-use super::reach::Quiet;
+use super::reach::{Pair, Quiet};
 use super::register::Home;
-use super::spec::Spread;
 use super::thresholds::{Leap, Thresholds};
 use super::window::Outcome;
 use super::{MarketIx, Reflexes};
@@ -69,8 +68,7 @@ impl Reflexes {
     /// position and market; a gap found at a tick is told right before or after that tick's `react`, with no expansion
     /// in between.
     pub fn gap(&mut self, tx: Tx, n: u32, ix: MarketIx, first_missing: u64, last_missing: u64) {
-        let market = &self.markets[ix.0 as usize];
-        if market.reaches.iter().any(|at| !self.reaches[*at as usize].gaps.is_empty()) {
+        if self.gaps_are_asked(ix) {
             assert!(self.untold.records.back().is_none_or(|last| (last.tx, last.n) <= (tx, n)));
             let what = What::Gap { first: first_missing, last: last_missing };
             self.untold.records.push_back(Record { tx, n, ix: ix.0, what });
@@ -163,27 +161,25 @@ impl Reflexes {
         let market = &self.markets[ix as usize];
         for &at in &market.pairs {
             let pair = &mut self.pairs[at as usize];
-            let [Some(a), Some(b)] = pair.markets else { continue };
-            let other = self.hot[if a == ix { b } else { a } as usize];
-            if other.tx == Tx::ZERO {
-                continue;
-            }
-            let measure = |own: f64| {
-                let (x, y) = if a == ix { (own, other.price) } else { (other.price, own) };
-                Spread::measure(pair.signed, x, y)
-            };
-            let spread = measure(price);
-            if pair.calm.contains(spread) {
+            let Some(other) = pair.other(ix).map(|other| self.hot[other as usize]) else { continue };
+            if other.tx == Tx::ZERO || pair.calm.contains(pair.measure(ix, price, other.price)) {
                 continue;
             }
             let own = &self.hot[ix as usize];
-            let seen = if own.tx == Tx::ZERO { Tx::ZERO } else { own.tx.max(other.tx) };
-            let leap = Leap { seen, from: key(measure(own.price)), to: key(spread), tx };
+            let leap = spread_leap(pair, ix, (own.tx, own.price), (other.tx, other.price), (tx, price));
             let (whats, quiet) = whats(&pair.thresholds, Home::Pair(at), leap, other.price);
             pair.calm = quiet;
             self.untold.records.extend(whats.map(|what| Record { tx, n, ix, what }));
         }
     }
+}
+
+/// What a tick of one market of a pair does to what is compared. **Units:** `own` and `other` are the latest tick of each
+/// market before, and its price.
+pub(super) fn spread_leap(pair: &Pair, ix: u32, own: (Tx, f64), other: (Tx, f64), now: (Tx, f64)) -> Leap {
+    let seen = if own.0 == Tx::ZERO { Tx::ZERO } else { own.0.max(other.0) };
+    let at = |price: f64| key(pair.measure(ix, price, other.1));
+    Leap { seen, from: at(own.1), to: at(now.1), tx: now.0 }
 }
 
 /// What a leap of one series leaves to be told: the matches if they are found at once, else the range. And where the

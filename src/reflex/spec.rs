@@ -182,13 +182,9 @@ impl Spec {
         }
     }
 
-    /// A question about a market's latest price alone.
+    /// A question whose state is all it saw, not the latest price.
     #[must_use]
-    pub const fn is_band(&self) -> bool {
-        matches!(self, Self::Above(_) | Self::Below(_) | Self::Enters { .. } | Self::Leaves { .. })
-    }
-
-    pub(super) const fn is_window(&self) -> bool {
+    pub const fn is_window(&self) -> bool {
         matches!(self, Self::Move { .. } | Self::Volume { .. })
     }
 }

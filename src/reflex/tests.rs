@@ -325,30 +325,33 @@ proptest! {
     }
 
     #[test]
-    fn bands_asked_together_about_the_past_give_their_live_firings(
+    fn reflexes_asked_together_about_the_past_give_their_live_firings(
         ops in ops(true),
         start in any::<prop::sample::Index>(),
         budget in 1..6usize,
     ) {
         let run = run(&ops);
         let start = start.index(run.history.len() + 1);
-        let (mut pasts, mut untold, mut fired) = (BTreeMap::<usize, Past>::new(), Untold::default(), Vec::new());
+        let (mut pasts, mut untold, mut fired) = (Pasts::default(), Untold::default(), Vec::new());
         for (at, (tx, n, m, what)) in run.history.iter().enumerate() {
-            let Happened::Tick(tick) = what else { continue };
-            let past = pasts.entry(*m).or_default();
-            if at < start {
-                past.prime(*tx, tick);
-                continue;
-            }
             let ix = MarketIx(run.numbers.iter().position(|known| known == m).unwrap() as u32);
-            run.reflexes.react_past(past, &mut untold, (*tx, *n), ix, tick);
+            match what {
+                Happened::Tick(tick) if at < start => pasts.prime(*tx, ix, tick),
+                Happened::Tick(tick) => {
+                    run.reflexes.react_past(&mut pasts, &mut untold, (*tx, *n), ix, tick);
+                }
+                Happened::Gap(first, last) if at >= start => {
+                    run.reflexes.gap_past(&mut untold, (*tx, *n), ix, (*first, *last));
+                }
+                Happened::Gap(..) => {}
+            }
             while untold.pending() {
                 run.reflexes.next_past_firings(&mut untold, budget, &mut fired);
             }
         }
         // Who has gone is not told any more; who came back under an old id is told as the new one.
         let from = run.history.get(start).map_or((Tx::MAX, 0), |(tx, n, ..)| (*tx, *n));
-        let stands = |f: &&Firing| run.reflexes.get(f.reflex).is_some_and(|of| of.spec.is_band() && of.registered_at < f.tx);
+        let stands = |f: &&Firing| run.reflexes.get(f.reflex).is_some_and(|of| !of.spec.is_window() && of.registered_at < f.tx);
         let live: Vec<Firing> = run.live.iter().filter(|f| (f.tx, f.n) >= from).filter(stands).copied().collect();
         prop_assert_eq!(live, fired);
     }

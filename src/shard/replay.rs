@@ -24,7 +24,7 @@ use super::lane::derived_row;
 use super::react::{ACROSS, OWN};
 use super::turn::Work;
 use super::{Refusal, Shard, ShardError};
-use crate::reflex::{self, Firing, Past, Registration, Replay, Untold};
+use crate::reflex::{self, Firing, Pasts, Registration, Replay, Untold};
 use myelin_datom::{EntityId, Tick, Tx};
 use myelin_index::{Gap, MarketIx};
 use myelin_wire::{Code, FiringRow};
@@ -33,9 +33,9 @@ use std::collections::VecDeque;
 
 /// Evaluators that see a row for one unit: one of them costs 30 to 60 ns.
 const EVALUATORS_PER_UNIT: usize = 2;
-/// What it costs to ask the bands of a scope about a row.
-const BANDS_UNITS: u32 = 4;
-/// Firings of bands that are looked for before it is asked whether the turn is over.
+/// What it costs to ask a table, the bands of a scope or the spreads of a pair, about a row.
+const TABLE_UNITS: u32 = 4;
+/// Firings of those who ask together that are looked for before it is asked whether the turn is over.
 const FIRINGS_AT_ONCE: usize = 128;
 
 /// A firing's place: `(tx, n, reflex)`.
@@ -93,8 +93,8 @@ struct Feed {
     market: MarketIx,
     /// Who asks about it, in the order of ids.
     evaluators: Vec<usize>,
-    /// Its price, where all bands ask together.
-    bands: Option<Past>,
+    /// Bands and spreads ask together about it.
+    together: bool,
     /// Where its rows begin.
     first_row: u32,
 }
@@ -110,8 +110,8 @@ impl Feed {
 struct Struck {
     /// What evaluators found, by reflex.
     fired: VecDeque<(Firing, Tick)>,
-    /// What a tick did to the bands, and that tick.
-    bands: Untold,
+    /// Whom a tick or a gap concerns of those who ask together, and that tick.
+    untold: Untold,
     tick: Option<Tick>,
 }
 
@@ -127,6 +127,8 @@ pub struct Replaying {
     /// Gaps of dense markets, and who asks about each.
     skips: Skips,
     skip_evaluators: Vec<Vec<usize>>,
+    /// The prices of those markets that are asked about together.
+    pasts: Pasts,
     /// Spreads whose other market is on another shard.
     pub(super) across: Option<Box<Across>>,
     after: Place,
@@ -161,8 +163,8 @@ impl Replaying {
         self.reflex == 0
     }
 
-    /// True when bands have no evaluators: all of them are asked, from where they were registered on.
-    fn asks_bands_together(&self) -> bool {
+    /// True when all are asked from where they were registered on: bands, spreads and gaps need no evaluators then.
+    fn asks_together(&self) -> bool {
         self.reflex == 0 && !self.back_test
     }
 }
@@ -188,6 +190,7 @@ impl Shard {
             rows: Interleave::new(std::iter::empty(), 0),
             skips: Skips::new(std::iter::empty(), Tx::ZERO),
             skip_evaluators: Vec::new(),
+            pasts: Pasts::default(),
             across: None,
             after,
             reflex,
@@ -262,9 +265,9 @@ impl Shard {
 
     /// Makes what fired at the open place ready, by reflex, as far as the page and the turn go. True when nothing is left of it.
     fn give_struck(&self, replaying: &mut Replaying, page: usize, work: &mut Work) -> bool {
-        let Replaying { struck: Struck { fired, bands, tick }, ready, after, .. } = replaying;
+        let Replaying { struck: Struck { fired, untold, tick }, ready, after, .. } = replaying;
         let mut found = Vec::new();
-        while bands.pending() {
+        while untold.pending() {
             let room = page.saturating_sub(ready.len());
             if room == 0 || work.is_spent() {
                 return false;
@@ -272,7 +275,7 @@ impl Shard {
             // A firing costs its visits as well.
             let budget = room.min(FIRINGS_AT_ONCE);
             work.spend(budget as u32);
-            self.reflexes.next_past_firings(bands, budget, &mut found);
+            self.reflexes.next_past_firings(untold, budget, &mut found);
             for firing in found.drain(..) {
                 while let Some((one, tick)) = fired.pop_front_if(|(one, _)| one.reflex < firing.reflex) {
                     ready.push_back(derived_row(&one, &tick));
@@ -287,22 +290,20 @@ impl Shard {
 
     fn replay_row(&self, replaying: &mut Replaying, work: &mut Work) -> Result<(), ReplayError> {
         let interleave::Next::Row(at, found) = replaying.rows.step(&self.ticks, work)? else { return Ok(()) };
-        let Replaying { feeds, evaluators, struck, after, .. } = replaying;
-        let feed = &mut feeds[at];
+        let Replaying { feeds, evaluators, pasts, struck, after, .. } = replaying;
+        let feed = &feeds[at];
         work.spend((feed.evaluators.len() / EVALUATORS_PER_UNIT) as u32);
         for evaluator in &feed.evaluators {
             let firing = evaluators[*evaluator].react(found.tx, found.n, &found.row);
             let firing = firing.filter(|one| (one.tx.bits(), one.n, one.reflex.0) > *after);
             struck.fired.extend(firing.map(|one| (one, found.row)));
         }
-        if let Some(past) = &mut feed.bands {
-            if found.tx.bits() < after.0 {
-                past.prime(found.tx, &found.row);
-                return Ok(());
-            }
-            let ix = reflex::MarketIx(feed.market.number());
-            let asked = self.reflexes.react_past(past, &mut struck.bands, (found.tx, found.n), ix, &found.row);
-            work.spend(asked * BANDS_UNITS);
+        let ix = reflex::MarketIx(feed.market.number());
+        if feed.together && found.tx.bits() < after.0 {
+            pasts.prime(found.tx, ix, &found.row);
+        } else if feed.together {
+            let asked = self.reflexes.react_past(pasts, &mut struck.untold, (found.tx, found.n), ix, &found.row);
+            work.spend(asked as u32 * TABLE_UNITS);
             struck.tick = Some(found.row);
         }
         Ok(())
@@ -317,6 +318,13 @@ impl Shard {
             let firing = replaying.evaluators[*evaluator].gap(skip.tx, skip.n, &skip.gap);
             let firing = firing.filter(|one| (one.tx.bits(), one.n, one.reflex.0) > replaying.after);
             replaying.struck.fired.extend(firing.map(|one| (one, tick)));
+        }
+        if replaying.asks_together()
+            && let Some(ix) = self.ticks.market_ix(skip.gap.market)
+        {
+            let (ix, missing) = (reflex::MarketIx(ix.number()), (skip.gap.first, skip.gap.last));
+            self.reflexes.gap_past(&mut replaying.struck.untold, (skip.tx, skip.n), ix, missing);
+            replaying.struck.tick = Some(tick);
         }
         Ok(true)
     }

@@ -8,7 +8,7 @@
 //! `basis`. Deliberately absent: evaluating (`replay.rs`).
 
 use super::{Evaluator, Feed, Place, ReplayError, Replaying, compacted};
-use crate::reflex::{self, Kind, Past, ReflexId, Registration, Replay, Scope, Spec};
+use crate::reflex::{self, Kind, ReflexId, Registration, Replay, Scope, Spec};
 use crate::shard::across::Across;
 use crate::shard::gaps::Skips;
 use crate::shard::interleave::Interleave;
@@ -20,8 +20,8 @@ use myelin_index::MarketIx;
 use myelin_wire::{Code, MarketFlags};
 use std::collections::{BTreeMap, VecDeque};
 
-/// Reflexes one replay evaluates one by one at most, on one shard and across shards each. Who asks all has the bands of each
-/// market asked together, however many there are.
+/// Reflexes one replay evaluates one by one at most, on one shard and across shards each. Of who asks
+/// all these are windows only, and spreads over two shards: the rest is asked together, however many there are.
 const EVALUATORS_MAX: usize = 4096;
 /// Markets one replay reads at most.
 const FEEDS_MAX: usize = 10_000;
@@ -42,8 +42,8 @@ pub(super) struct Opening {
     looked: Option<ReflexId>,
     /// The one that is.
     asking: Option<Box<Asking>>,
-    /// Markets below this number were looked at for the bands together, and the feed whose price is sought for them.
-    bands: (u32, Option<(usize, Seek)>),
+    /// Markets below this number were looked at for those who ask together, and the feed whose price is sought for them.
+    together: (u32, Option<(usize, Seek)>),
     /// By the market's number.
     feed_of: BTreeMap<u32, usize>,
     skip_of: BTreeMap<u32, usize>,
@@ -62,7 +62,7 @@ impl Opening {
             markets: markets as u32,
             looked: None,
             asking: None,
-            bands: (0, None),
+            together: (0, None),
             feed_of: BTreeMap::new(),
             skip_of: BTreeMap::new(),
             skipping: Vec::new(),
@@ -77,7 +77,7 @@ impl Opening {
     /// The feed of a market, made if need be.
     fn feed(&mut self, way: &mut Replaying, market: MarketIx) -> Result<usize, Refusal> {
         let feed = *self.feed_of.entry(market.number()).or_insert_with(|| {
-            way.feeds.push(Feed { market, evaluators: Vec::new(), bands: None, first_row: u32::MAX });
+            way.feeds.push(Feed { market, evaluators: Vec::new(), together: false, first_row: u32::MAX });
             way.feeds.len() - 1
         });
         if way.feeds.len() > FEEDS_MAX { Err(Refusal::of(Code::TooMany)) } else { Ok(feed) }
@@ -119,7 +119,7 @@ impl Shard {
     pub(in crate::shard) fn open_replay(&mut self, way: &mut Replaying, work: &mut Work) -> Result<bool, ReplayError> {
         let Some(mut opening) = way.opening.take() else { return Ok(true) };
         if !self.ask_all(way, &mut opening, work)?
-            || !self.ask_bands(way, &mut opening, work)?
+            || !self.ask_together(way, &mut opening, work)?
             || !self.cross_all(way, &mut opening, work)?
         {
             way.opening = Some(opening);
@@ -156,7 +156,7 @@ impl Shard {
             };
             let Some(of) = next else { return Ok(true) };
             opening.looked = Some(of.id);
-            if of.registered_at > opening.basis || way.asks_bands_together() && of.spec.is_band() {
+            if of.registered_at > opening.basis {
                 continue;
             }
             if matches!(&of.spec, Spec::Spread(spread) if self.crosses(spread)) {
@@ -164,6 +164,9 @@ impl Shard {
                 if opening.crossing.len() > EVALUATORS_MAX {
                     return Err(Refusal::of(Code::TooMany).into());
                 }
+                continue;
+            }
+            if way.asks_together() && !of.spec.is_window() {
                 continue;
             }
             let Some(evaluator) = self.evaluator(&of, way.after, way.back_test) else { continue };
@@ -230,7 +233,7 @@ impl Shard {
                 return Err(Refusal::of(Code::TooMany).into());
             }
             if asking.of.spec.kind() == Kind::Gap {
-                self.ask_gaps(way, opening, asking.evaluator, ix);
+                self.ask_gaps(way, opening, Some(asking.evaluator), ix);
                 continue;
             }
             let feed = opening.feed(way, ix)?;
@@ -243,39 +246,42 @@ impl Shard {
         }
     }
 
-    /// Every market that bands see, when all of them are asked together.
-    fn ask_bands(&self, way: &mut Replaying, opening: &mut Opening, work: &mut Work) -> Result<bool, ReplayError> {
-        if !way.asks_bands_together() {
+    /// Every market whose price or gaps somebody asks about, when all are asked together.
+    fn ask_together(&self, way: &mut Replaying, opening: &mut Opening, work: &mut Work) -> Result<bool, ReplayError> {
+        if !way.asks_together() {
             return Ok(true);
         }
         loop {
-            if let Some((feed, seek)) = &mut opening.bands.1 {
+            if let Some((feed, seek)) = &mut opening.together.1 {
                 match seek.go_on(&self.ticks, way.feeds[*feed].market, self.group.applied_tx(), work)? {
                     None => return Ok(false),
                     Some(Price::Row(row) | Price::Never(row)) => way.feeds[*feed].begins_at(row),
                     Some(Price::Gone { oldest, .. }) => opening.oldest = opening.oldest.max(Some(oldest)),
                 }
-                opening.bands.1 = None;
+                opening.together.1 = None;
             }
             if work.is_spent() {
                 return Ok(false);
             }
             work.spend(1);
-            let number = opening.bands.0;
+            let number = opening.together.0;
             let Some(market) = self.markets.get(number).filter(|_| number < opening.markets) else { return Ok(true) };
-            opening.bands.0 += 1;
-            let Some(since) = self.reflexes.bands_since(reflex::MarketIx(number)) else { continue };
+            opening.together.0 += 1;
             let Some(ix) = self.ticks.market_ix(market.id) else { continue };
+            if self.reflexes.gaps_are_asked(reflex::MarketIx(number)) {
+                self.ask_gaps(way, opening, None, ix);
+            }
+            let Some(since) = self.reflexes.prices_asked_since(reflex::MarketIx(number)) else { continue };
             let feed = opening.feed(way, ix)?;
-            way.feeds[feed].bands = Some(Past::default());
+            way.feeds[feed].together = true;
             // Before the first of them was registered none has a place.
             let place = Tx::from_bits(way.after.0.max(since.bits()).saturating_sub(1));
-            opening.bands.1 = Some((feed, Seek::behind(&self.ticks, ix, place, work)?));
+            opening.together.1 = Some((feed, Seek::behind(&self.ticks, ix, place, work)?));
         }
     }
 
     /// The gaps of a market, if its ids are dense.
-    fn ask_gaps(&self, way: &mut Replaying, opening: &mut Opening, evaluator: usize, ix: MarketIx) {
+    fn ask_gaps(&self, way: &mut Replaying, opening: &mut Opening, evaluator: Option<usize>, ix: MarketIx) {
         let market = self.markets.get(ix.number()).filter(|market| market.flags.has(MarketFlags::DENSE));
         let Some(market) = market else { return };
         let at = *opening.skip_of.entry(ix.number()).or_insert_with(|| {
@@ -283,7 +289,7 @@ impl Shard {
             way.skip_evaluators.push(Vec::new());
             way.skip_evaluators.len() - 1
         });
-        way.skip_evaluators[at].push(evaluator);
+        way.skip_evaluators[at].extend(evaluator);
     }
 
     /// Where an evaluator's rows begin in a market: what it must have seen before `after` to be in its state there.
@@ -295,7 +301,7 @@ impl Shard {
             self.ticks.row_after(ix, tx).map(Begin::Row)
         };
         // A band's and a spread's state is the last price.
-        let by_price = of.spec.is_band() || of.spec.kind() == Kind::Spread;
+        let by_price = !of.spec.is_window();
         if way.back_test && start < of.registered_at && of.spec.kind() != Kind::Spread {
             return Ok(if start < gone { Begin::Behind(gone) } else { behind(start)? });
         }
