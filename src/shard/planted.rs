@@ -19,6 +19,16 @@ pub enum Bug {
     HalfAFrame,
     /// P3: a moment below the horizon is answered with the rows that are left.
     ShortBelowHorizon,
+    /// P4: the firing behind a full page is passed over.
+    PageCutLoses,
+    /// P4: who comes from history is live from the newest firing on, not from where it was.
+    LiveFromTheEnd,
+    /// P4: who comes back is told again what stands at its place.
+    ResumeRepeats,
+    /// A tail that comes from history passes over the first entry at hand.
+    TailSkipsAtTheSeam,
+    /// One row more goes than a policy lets go.
+    DropsOneTooMany,
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! What a shard promises, each beside the bug that breaks it: the check must be green, and red with the bug.
 
+mod streams;
+
 use super::campaign::{Log, NOW, body, tick, written};
 use super::planted::{Bug, with};
 use super::reply::Said;
@@ -153,13 +155,18 @@ fn below_the_horizon_nothing_is_answered_short() -> Verdict {
 
 #[test]
 fn every_promise_is_kept_and_its_planted_bug_is_seen() {
-    let rows: [Row; 6] = [
+    let rows: [Row; 11] = [
         (Bug::AckBeforeSync, "nothing is acked before it is durable", nothing_is_acked_before_it_is_durable),
         (Bug::RepeatExecuted, "a repeated request is executed once", a_repeated_request_is_executed_once),
         (Bug::MomentNotClosed, "what a moment showed it shows for ever", what_a_moment_showed_it_shows_for_ever),
         (Bug::DuplicateStored, "a row is stored once", a_row_is_stored_once_however_often_it_is_sent),
         (Bug::HalfAFrame, "a frame is stored whole or not at all", a_frame_is_stored_whole_or_not_at_all),
         (Bug::ShortBelowHorizon, "below the horizon: refused", below_the_horizon_nothing_is_answered_short),
+        (Bug::PageCutLoses, "every firing, page by page", streams::who_listens_is_told_every_firing_page_by_page),
+        (Bug::LiveFromTheEnd, "history, then live", streams::who_comes_from_history_is_told_what_fires_meanwhile),
+        (Bug::ResumeRepeats, "behind the last firing", streams::who_comes_back_goes_on_behind_its_last_firing),
+        (Bug::TailSkipsAtTheSeam, "every entry of the log", streams::a_tail_gives_every_entry_from_history_and_live),
+        (Bug::DropsOneTooMany, "a policy keeps what it says", streams::a_policy_keeps_what_it_says),
     ];
     // Red by failed assertion is expected here; its message would only alarm.
     let hook = std::panic::take_hook();

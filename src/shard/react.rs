@@ -14,6 +14,7 @@
 use super::confluence::Tell;
 use super::gaps::{self, Stated};
 use super::lane::{Lane, Struck, place_of};
+use super::planted::{self, Bug};
 use super::replay::{Place, ReplayError, Replaying, Step};
 use super::reply::Said;
 use super::turn::{LOOKS, Work};
@@ -336,7 +337,7 @@ impl Shard {
         let seen = (replaying.seen_to().bits(), u32::MAX, u64::MAX);
         let live_at = LANES.map(|lane| {
             let lane = &self.subscribers.lanes[lane];
-            lane.behind(seen).unwrap_or(lane.end())
+            lane.behind(seen).filter(|_| !planted::is(Bug::LiveFromTheEnd)).unwrap_or(lane.end())
         });
         let subscriber = &mut self.subscribers.list[at];
         subscriber.credit -= rows.len() as u32;
@@ -410,6 +411,9 @@ impl Shard {
             if subscriber.reflex == 0 || subscriber.reflex == row.reflex {
                 rows.push(*row);
             }
+        }
+        if rows.len() == room && planted::is(Bug::PageCutLoses) {
+            subscriber.next[OWN] += 1;
         }
         subscriber.credit -= rows.len() as u32;
         work.spend_bytes(size_of_val(&*rows));
