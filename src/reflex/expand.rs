@@ -45,9 +45,8 @@ struct Run {
 #[derive(Debug, Default)]
 struct Open {
     records: usize,
-    /// Which record is being visited, which of its reaches, and where in it.
+    /// Which record is being visited, and where in it.
     record: usize,
-    reach: usize,
     cursor: Cursor,
     /// Full ones are sorted; the last takes what is found. Separate buffers, so that growing copies nothing.
     runs: Vec<Run>,
@@ -94,10 +93,12 @@ impl Reflexes {
     /// [`Reflexes::pending`]: looking for firings is work as well, at most [`VISITS_PER_FIRING`] visits for each.
     pub fn next_firings(&mut self, budget: usize, out: &mut Vec<Firing>) -> usize {
         let Self { untold, reaches, pairs, markets, .. } = self;
-        untold.next_firings(&Tables { reaches, pairs, markets }, budget, out)
+        let before = out.len();
+        untold.next_firings(&Tables { reaches, pairs, markets }, budget, out);
+        out.len() - before
     }
 
-    /// The same for what [`Reflexes::react_past`] recorded.
+    /// The same for what [`Reflexes::react_past`] recorded; gives the number of visits.
     pub fn next_past_firings(&self, untold: &mut Untold, budget: usize, out: &mut Vec<Firing>) -> usize {
         let Self { reaches, pairs, markets, .. } = self;
         untold.next_firings(&Tables { reaches, pairs, markets }, budget, out)
@@ -112,9 +113,10 @@ impl Untold {
         !self.records.is_empty()
     }
 
+    /// Gives the number of visits.
     fn next_firings(&mut self, tables: &Tables<'_>, budget: usize, out: &mut Vec<Firing>) -> usize {
-        let before = out.len();
-        let mut visits = budget.saturating_mul(VISITS_PER_FIRING).max(VISITS_MIN);
+        let granted = budget.saturating_mul(VISITS_PER_FIRING).max(VISITS_MIN);
+        let mut visits = granted;
         let mut left = budget;
         while self.pending() && left > 0 {
             self.open_position();
@@ -126,7 +128,7 @@ impl Untold {
             }
             self.close_position();
         }
-        out.len() - before
+        granted - visits
     }
 
     fn open_position(&mut self) {
@@ -145,7 +147,6 @@ impl Untold {
                 return false;
             }
             self.open.record += 1;
-            self.open.reach = 0;
             self.open.cursor = Cursor::Start;
         }
         true
@@ -153,7 +154,7 @@ impl Untold {
 
     fn visit_record(&mut self, tables: &Tables<'_>, record: &Record, visits: &mut usize) -> bool {
         let open = &mut self.open;
-        let Tables { reaches, pairs, markets } = *tables;
+        let Tables { reaches, pairs, .. } = *tables;
         let (number, mut cursor) = (open.record as u32, open.cursor);
         let mut hit = |reflex, kind, fresh| open.hit(Hit { reflex, record: number, kind, fresh });
         let done = match record.what {
@@ -168,21 +169,8 @@ impl Untold {
                 };
                 thresholds.visit(&mut cursor, leap, visits, hit)
             }
-            What::Gap { .. } => {
-                let of_market = &markets[record.ix as usize].reaches;
-                let mut done = true;
-                for &at in &of_market[open.reach..] {
-                    done = reaches[at as usize].visit_gaps(&mut cursor, record.tx, visits, |reflex| {
-                        open.hit(Hit { reflex, record: number, kind: Kind::Gap, fresh: false });
-                    });
-                    if !done {
-                        break;
-                    }
-                    open.reach += 1;
-                    cursor = Cursor::Start;
-                }
-                done
-            }
+            What::Gap { reach, .. } => reaches[reach as usize]
+                .visit_gaps(&mut cursor, record.tx, visits, |reflex| hit(reflex, Kind::Gap, false)),
         };
         open.cursor = cursor;
         done
@@ -241,7 +229,7 @@ fn firing(records: &VecDeque<Record>, markets: &[Market], hit: &Hit) -> Firing {
     let record = &records[hit.record as usize];
     let values = match record.what {
         What::Fired { values, .. } => values,
-        What::Gap { first, last } => [first, last],
+        What::Gap { first, last, .. } => [first, last],
         What::Leap { home, ref leap, other } => leap_values(home, leap, other, hit.fresh),
     };
     let market = markets[record.ix as usize].id;

@@ -12,7 +12,7 @@
 use super::band::key;
 use super::expand::Untold;
 use super::reach::Quiet;
-use super::react::{Record, What, spread_leap, whats};
+use super::react::{Record, gaps, spread_leap, whats};
 use super::register::Home;
 use super::thresholds::Leap;
 use super::{MarketIx, Reflexes};
@@ -111,9 +111,7 @@ impl Reflexes {
     ///
     /// **Panics** when `ix` was never added.
     pub fn gap_past(&self, untold: &mut Untold, (tx, n): (Tx, u32), ix: MarketIx, missing: (u64, u64)) {
-        if self.gaps_are_asked(ix) {
-            let what = What::Gap { first: missing.0, last: missing.1 };
-            untold.records.push_back(Record { tx, n, ix: ix.0, what });
-        }
+        let whats = gaps(&self.markets[ix.0 as usize], &self.reaches, missing.0, missing.1);
+        untold.records.extend(whats.map(|what| Record { tx, n, ix: ix.0, what }));
     }
 }

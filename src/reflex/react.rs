@@ -12,7 +12,7 @@
 
 use super::band::{key, value};
 use super::firing::{Kind, ReflexId};
-use super::reach::{Pair, Quiet};
+use super::reach::{Market, Pair, Quiet, Reach};
 use super::register::Home;
 use super::thresholds::{Leap, Thresholds};
 use super::window::Outcome;
@@ -36,7 +36,9 @@ pub(super) enum What {
         leap: Leap,
         other: f64,
     },
+    /// Ids that a feed skipped, for one scope.
     Gap {
+        reach: u32,
         first: u64,
         last: u64,
     },
@@ -68,11 +70,10 @@ impl Reflexes {
     /// position and market; a gap found at a tick is told right before or after that tick's `react`, with no expansion
     /// in between.
     pub fn gap(&mut self, tx: Tx, n: u32, ix: MarketIx, first_missing: u64, last_missing: u64) {
-        if self.gaps_are_asked(ix) {
-            assert!(self.untold.records.back().is_none_or(|last| (last.tx, last.n) <= (tx, n)));
-            let what = What::Gap { first: first_missing, last: last_missing };
-            self.untold.records.push_back(Record { tx, n, ix: ix.0, what });
-        }
+        let Self { untold, markets, reaches, .. } = self;
+        assert!(untold.records.back().is_none_or(|last| (last.tx, last.n) <= (tx, n)));
+        let whats = gaps(&markets[ix.0 as usize], reaches, first_missing, last_missing);
+        untold.records.extend(whats.map(|what| Record { tx, n, ix: ix.0, what }));
     }
 
     /// Firings not yet expanded.
@@ -172,6 +173,12 @@ impl Reflexes {
             self.untold.records.extend(whats.map(|what| Record { tx, n, ix, what }));
         }
     }
+}
+
+/// A gap for each scope in which somebody asks about the gaps of this market.
+pub(super) fn gaps(market: &Market, reaches: &[Reach], first: u64, last: u64) -> impl Iterator<Item = What> {
+    let asked = market.reaches.iter().filter(|at| !reaches[**at as usize].gaps.is_empty());
+    asked.map(move |at| What::Gap { reach: *at, first, last })
 }
 
 /// What a tick of one market of a pair does to what is compared. **Units:** `own` and `other` are the latest tick of each

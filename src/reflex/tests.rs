@@ -9,6 +9,7 @@ use myelin_datom::{Slot, Tick, flags};
 use proptest::prelude::*;
 
 mod bounds;
+mod past;
 
 /// Any spec that passes its check.
 pub(super) fn specs() -> impl Strategy<Value = Spec> {

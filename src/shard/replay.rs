@@ -25,7 +25,7 @@ use super::planted::{self, Bug};
 use super::react::{ACROSS, OWN};
 use super::turn::Work;
 use super::{Refusal, Shard, ShardError};
-use crate::reflex::{self, Firing, Pasts, Registration, Replay, Untold};
+use crate::reflex::{self, Firing, Pasts, Registration, Replay, Untold, VISITS_PER_FIRING};
 use myelin_datom::{EntityId, Tick, Tx};
 use myelin_index::{Gap, MarketIx};
 use myelin_wire::{Code, FiringRow};
@@ -37,7 +37,7 @@ const EVALUATORS_PER_UNIT: usize = 2;
 /// What it costs to ask a table, the bands of a scope or the spreads of a pair, about a row.
 const TABLE_UNITS: u32 = 4;
 /// Firings of those who ask together that are looked for before it is asked whether the turn is over.
-const FIRINGS_AT_ONCE: usize = 128;
+const FIRINGS_AT_ONCE: usize = 64;
 
 /// A firing's place: `(tx, n, reflex)`.
 pub type Place = (u64, u32, u64);
@@ -273,10 +273,8 @@ impl Shard {
             if room == 0 || work.is_spent() {
                 return false;
             }
-            // A firing costs its visits as well.
-            let budget = room.min(FIRINGS_AT_ONCE);
-            work.spend(budget as u32);
-            self.reflexes.next_past_firings(untold, budget, &mut found);
+            let visits = self.reflexes.next_past_firings(untold, room.min(FIRINGS_AT_ONCE), &mut found);
+            work.spend(1 + (found.len() + visits / VISITS_PER_FIRING) as u32);
             for firing in found.drain(..) {
                 while let Some((one, tick)) = fired.pop_front_if(|(one, _)| one.reflex < firing.reflex) {
                     ready.push_back(derived_row(&one, &tick));
