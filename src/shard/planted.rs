@@ -23,6 +23,8 @@ pub enum Bug {
     PageCutLoses,
     /// P4: who comes from history is live from the newest firing on, not from where it was.
     LiveFromTheEnd,
+    /// P4: what is left of a place in history when the page is full is forgotten.
+    HistoryForgetsTheRest,
     /// P4: who comes back is told again what stands at its place.
     ResumeRepeats,
     /// A tail that comes from history passes over the first entry at hand.

@@ -155,7 +155,7 @@ fn below_the_horizon_nothing_is_answered_short() -> Verdict {
 
 #[test]
 fn every_promise_is_kept_and_its_planted_bug_is_seen() {
-    let rows: [Row; 11] = [
+    let rows: [Row; 12] = [
         (Bug::AckBeforeSync, "nothing is acked before it is durable", nothing_is_acked_before_it_is_durable),
         (Bug::RepeatExecuted, "a repeated request is executed once", a_repeated_request_is_executed_once),
         (Bug::MomentNotClosed, "what a moment showed it shows for ever", what_a_moment_showed_it_shows_for_ever),
@@ -164,6 +164,7 @@ fn every_promise_is_kept_and_its_planted_bug_is_seen() {
         (Bug::ShortBelowHorizon, "below the horizon: refused", below_the_horizon_nothing_is_answered_short),
         (Bug::PageCutLoses, "every firing, page by page", streams::who_listens_is_told_every_firing_page_by_page),
         (Bug::LiveFromTheEnd, "history, then live", streams::who_comes_from_history_is_told_what_fires_meanwhile),
+        (Bug::HistoryForgetsTheRest, "all of a place", streams::who_asks_all_is_told_the_whole_of_a_place_in_history),
         (Bug::ResumeRepeats, "behind the last firing", streams::who_comes_back_goes_on_behind_its_last_firing),
         (Bug::TailSkipsAtTheSeam, "every entry of the log", streams::a_tail_gives_every_entry_from_history_and_live),
         (Bug::DropsOneTooMany, "a policy keeps what it says", streams::a_policy_keeps_what_it_says),

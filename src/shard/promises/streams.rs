@@ -55,6 +55,17 @@ pub(super) fn who_comes_from_history_is_told_what_fires_meanwhile() -> Verdict {
     is("firings", rig.heard(LISTENER).len() as u64, 2 * MARKETS as u64 + 3)
 }
 
+pub(super) fn who_asks_all_is_told_the_whole_of_a_place_in_history() -> Verdict {
+    // More than a page.
+    const BANDS: u64 = 1_500;
+    let (mut rig, ids) = fired(1, 0, 4);
+    (1..=BANDS).filter(|id| *id != REFLEX).for_each(|id| rig.register(id, "above 5", "all"));
+    rig.subscribe(LISTENER, 0, (0, 0, 0), false);
+    fire(&mut rig, &ids);
+    rig.settle();
+    is("firings", rig.heard(LISTENER).len() as u64, BANDS)
+}
+
 pub(super) fn who_comes_back_goes_on_behind_its_last_firing() -> Verdict {
     let (mut rig, _) = fired(1, 6, 2);
     rig.settle();
