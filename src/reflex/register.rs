@@ -124,6 +124,21 @@ impl Reflexes {
         self.held.range((from, Unbounded)).map(|(id, held)| self.registration(*id, held))
     }
 
+    /// The first behind `after` of windows and spreads, whose past an evaluator each has to tell, among so many; and the last
+    /// one that was looked at, none at the end.
+    #[must_use]
+    pub fn next_evaluated(&self, after: Option<ReflexId>, looks: usize) -> (Option<Registration>, Option<ReflexId>) {
+        let from = after.map_or(Unbounded, Excluded);
+        let mut looked = None;
+        for (id, held) in self.held.range((from, Unbounded)).take(looks) {
+            looked = Some(*id);
+            if held.spec.is_window() || matches!(held.home, Home::Pair(_)) {
+                return (Some(self.registration(*id, held)), looked);
+            }
+        }
+        (None, looked)
+    }
+
     /// The spreads among them, in id order. **Cost:** a look at each reflex.
     pub fn spreads(&self) -> impl Iterator<Item = Registration> + '_ {
         let spreads = self.held.iter().filter(|(_, held)| matches!(held.home, Home::Pair(_)));

@@ -70,14 +70,19 @@ struct Subscriber {
     behind: bool,
 }
 
+impl Subscriber {
+    /// It goes through history without credit, and loses nothing by beginning again behind the last firing it was given.
+    fn can_give_place(&self) -> bool {
+        self.credit == 0 && self.begun && self.replaying.as_ref().is_some_and(|way| way.is_resumable())
+    }
+}
+
 /// The firings at hand, and who listens.
 #[derive(Debug)]
 pub struct Subscribers {
     list: Vec<Subscriber>,
     /// Whose turn it is.
     turn: usize,
-    /// How many go through history, as far as this turn knows.
-    under_way: usize,
     /// Whether somebody waits for a place among those, as far as this turn knows.
     place_is_wanted: bool,
     max: usize,
@@ -92,7 +97,6 @@ impl Subscribers {
         Self {
             list: Vec::new(),
             turn: 0,
-            under_way: 0,
             place_is_wanted: false,
             max: limits.subscriptions_per_shard,
             turn_units_max: 0,
@@ -134,10 +138,22 @@ impl Subscribers {
         one.behind || LANES.iter().any(|lane| one.hears[*lane] && one.next[*lane] < self.lanes[*lane].first())
     }
 
-    /// Somebody with credit has to go through history, and every place is taken.
+    /// Somebody with credit has to go through history, and every place is taken and used, or a back-test's.
     fn wants_a_place(&self) -> bool {
         let waits = |one: &Subscriber| one.replaying.is_none() && one.credit > 0 && self.is_behind(one);
-        self.histories() >= REPLAYS_MAX && self.list.iter().any(waits)
+        self.histories() >= REPLAYS_MAX
+            && self.list.iter().any(waits)
+            && !self.list.iter().any(Subscriber::can_give_place)
+    }
+
+    /// Takes a place from one who holds it without credit, if every one is taken. False when there is none.
+    fn make_place(&mut self) -> bool {
+        if self.histories() < REPLAYS_MAX {
+            return true;
+        }
+        let Some(idle) = self.list.iter_mut().find(|one| one.can_give_place()) else { return false };
+        (idle.replaying, idle.behind) = (None, true);
+        true
     }
 
     /// The most that all of them cost in one turn. **Units:** those of `turn.rs`.
@@ -241,7 +257,6 @@ impl Shard {
     /// A page for each subscriber, as far as the turn reaches; who is not come to has the next one.
     fn push_pages(&mut self) -> Result<bool, ShardError> {
         let (mut work, mut more) = (Work::turn(), false);
-        self.subscribers.under_way = self.subscribers.histories();
         self.subscribers.place_is_wanted = self.subscribers.wants_a_place();
         for nth in 0..self.subscribers.list.len() {
             if work.is_spent() {
@@ -313,14 +328,12 @@ impl Shard {
         let subscriber = &self.subscribers.list[at];
         let (to, session, request) = (subscriber.conn, subscriber.session, subscriber.request);
         let room = (subscriber.credit as usize).min(FIRINGS_PER_PAGE);
-        if room == 0 && replaying.is_resumable() {
-            // It gives its place among those who replay to others and begins again behind the last firing it was given.
-            // Who waited for a place was asked before, maybe: all have their turn again.
-            self.subscribers.list[at].behind = true;
-            return Ok(true);
-        }
         if room == 0 {
-            if self.is_paused_too_long(at) && std::mem::take(&mut self.subscribers.place_is_wanted) {
+            // Who needs the place takes it; from a back-test, whose answers depend on where it began, only after a while.
+            if !replaying.is_resumable()
+                && self.is_paused_too_long(at)
+                && std::mem::take(&mut self.subscribers.place_is_wanted)
+            {
                 return Err(Refusal::of(Code::TooMany).into());
             }
             self.subscribers.list[at].replaying = Some(replaying);
@@ -380,11 +393,10 @@ impl Shard {
         if self.subscribers.is_behind(one) {
             let (reflex, last) = (one.reflex, one.last);
             // Without credit, or while others go through history, it waits where it is: its place is kept.
-            if one.credit == 0 || self.subscribers.under_way >= REPLAYS_MAX {
+            if one.credit == 0 || !self.subscribers.make_place() {
                 return Ok(false);
             }
             let replaying = self.replay_from(reflex, last, false);
-            self.subscribers.under_way += 1;
             self.subscribers.list[at].behind = false;
             self.subscribers.list[at].replaying = Some(Box::new(replaying));
             return Ok(true);
@@ -463,7 +475,7 @@ impl Shard {
         let behind = LANES.map(|lane| self.subscribers.lanes[lane].behind(after).filter(|_| hears[lane]));
         let known = LANES.iter().all(|lane| !hears[*lane] || behind[*lane].is_some()) && !back_test;
         let from_history = !(known || (after == (0, 0, 0) && !back_test));
-        if from_history && self.subscribers.histories() >= REPLAYS_MAX {
+        if from_history && !self.subscribers.make_place() {
             return self.refuse(from, header, Refusal::of(Code::TooMany));
         }
         let replaying = from_history.then(|| Box::new(self.replay_from(reflex, after, back_test)));

@@ -23,6 +23,9 @@ use std::collections::{BTreeMap, VecDeque};
 /// Reflexes one replay evaluates one by one at most, on one shard and across shards each. Of who asks
 /// all these are windows only, and spreads over two shards: the rest is asked together, however many there are.
 const EVALUATORS_MAX: usize = 4096;
+/// Reflexes that are passed over before it is asked whether the turn is over, and what that costs.
+const LOOKS_AT_ONCE: usize = 256;
+const LOOKS_UNITS: u32 = 32;
 /// Markets one replay reads at most.
 const FEEDS_MAX: usize = 10_000;
 /// Pairs of a reflex and a market in one replay at most: each costs a search at its start, all together some ten
@@ -149,13 +152,13 @@ impl Shard {
             if work.is_spent() {
                 return Ok(false);
             }
-            work.spend(2);
-            let next = match way.reflex {
-                0 => self.reflexes.list(opening.looked).next(),
-                one => self.reflexes.get(ReflexId(one)).filter(|_| opening.looked.is_none()),
-            };
-            let Some(of) = next else { return Ok(true) };
-            opening.looked = Some(of.id);
+            work.spend(if way.asks_together() { LOOKS_UNITS } else { 2 });
+            let (next, looked) = self.next_asked(way, opening.looked);
+            if looked.is_none() {
+                return Ok(true);
+            }
+            opening.looked = looked;
+            let Some(of) = next else { continue };
             if of.registered_at > opening.basis {
                 continue;
             }
@@ -177,6 +180,17 @@ impl Shard {
             let (evaluator, markets) = (way.evaluators.len() - 1, self.candidates(&of));
             opening.asking = Some(Box::new(Asking { of, evaluator, markets, seek: None }));
         }
+    }
+
+    /// The next reflex with an evaluator of its own, among some; and the last one that was looked at, none at the end.
+    fn next_asked(&self, way: &Replaying, looked: Option<ReflexId>) -> (Option<Registration>, Option<ReflexId>) {
+        let next = match way.reflex {
+            0 if way.asks_together() => return self.reflexes.next_evaluated(looked, LOOKS_AT_ONCE),
+            0 => self.reflexes.list(looked).next(),
+            one => self.reflexes.get(ReflexId(one)).filter(|_| looked.is_none()),
+        };
+        let looked = next.as_ref().map(|of| of.id);
+        (next, looked)
     }
 
     fn candidates(&self, of: &Registration) -> Candidates {

@@ -120,6 +120,42 @@ fn who_asks_all_is_told_of_every_reflex_that_a_tick_fired_also_from_history_and_
     assert!((UNITS_PER_TURN..=bound).contains(&most), "{most} units in a turn");
 }
 
+/// Seen red: who had used up its credit began again for each page, 80 turns of looking where 2,500 markets begin.
+#[test]
+fn who_has_no_credit_keeps_its_way_until_somebody_needs_the_place_and_loses_nothing() {
+    let mut rig = Rig::new(64);
+    let names: Vec<_> = names(0).take(2500).collect();
+    let ids: Vec<_> = names.chunks(500).flat_map(|names| rig.markets(0, names)).collect();
+    rig.register(REFLEX, "above 5", "all");
+    for price in [1.0, 9.0] {
+        ids.chunks(500).for_each(|ids| rig.ticks(0, &all_at(ids, price)));
+    }
+    rig.settle();
+    let credit = |rig: &mut Rig, who, count| {
+        rig.frame(0, who, Header { session: 7, count, ..Header::new(Kind::Credit) }, &[]);
+    };
+    rig.subscribe_with(100, LISTENER, REFLEX, (1, 0, 0), false);
+    rig.settle();
+    assert_eq!(rig.heard(LISTENER).len(), 100);
+    credit(&mut rig, LISTENER, 100);
+    for _ in 0..3 {
+        rig.turn();
+    }
+    assert_eq!(rig.heard(LISTENER).len(), 200, "it goes on where it was");
+    for index in 0..20 {
+        rig.subscribe_with(10, listener(index), REFLEX, (1, 0, 0), false);
+        rig.settle();
+        assert_eq!(rig.heard(listener(index)).len(), 10, "there is a place for who has credit");
+    }
+    for who in [LISTENER, listener(0), listener(19)] {
+        credit(&mut rig, who, 10_000);
+        rig.settle();
+        let heard = rig.heard(who);
+        assert_eq!(heard.len(), 2500);
+        assert!(heard.is_sorted() && heard.windows(2).all(|two| two[0] != two[1]));
+    }
+}
+
 #[test]
 fn many_listeners_share_a_turn_and_each_has_its_own() {
     const LISTENERS: u32 = 200;
