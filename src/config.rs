@@ -15,7 +15,8 @@ use std::path::PathBuf;
 pub struct Config {
     /// Everything the node remembers.
     pub data_dir: PathBuf,
-    /// Where core 0 listens; core k listens k ports higher, or wherever there is room if nobody asked for a port.
+    /// Where core 0 listens; core k listens k ports higher (those passed over that HTTP and probes have), or wherever there is
+    /// room if nobody asked for a port.
     pub listen: SocketAddr,
     /// The gateway's address.
     pub http: SocketAddr,

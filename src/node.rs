@@ -62,7 +62,8 @@ impl Node {
         let http = open_or_next(config.http, config.http_moves, TcpListener::bind)?;
         let admin = open_or_next(config.admin, config.admin_moves, TcpListener::bind)?;
         let cores = usize::from(Identity::cores(config));
-        let listeners = open_listeners(first, cores, config.listen_moves || config.listen.port() == 0)?;
+        let others = [http.local_addr()?.port(), admin.local_addr()?.port()];
+        let listeners = open_listeners(first, cores, config.listen_moves || config.listen.port() == 0, others)?;
         let identity = Identity::open(config)?;
         for kept in identity.keeps(&config.said) {
             tracing::warn!("{kept}");
@@ -265,14 +266,21 @@ fn open_or_next(
     }
 }
 
-/// Core 0 where it was told; core k at k ports higher, or, where nobody asked for a port, wherever there is room.
+/// Core 0 where it was told; core k at k ports higher, those passed over that the node has for others; or, where nobody asked
+/// for a port, wherever there is room.
 ///
 /// **Errors:** a port that was asked for is taken, or there is none of that number.
-fn open_listeners(opened: TcpListener, cores: usize, moves: bool) -> anyhow::Result<Vec<TcpListener>> {
+fn open_listeners(
+    opened: TcpListener,
+    cores: usize,
+    moves: bool,
+    others: [u16; 2],
+) -> anyhow::Result<Vec<TcpListener>> {
     let first = opened.local_addr()?;
     let mut listeners = vec![opened];
+    let mut above = (first.port()..=u16::MAX).skip(1).filter(|port| !others.contains(port));
     for core in 1..cores {
-        let near = first.port().checked_add(core as u16).map(|port| SocketAddr::new(first.ip(), port));
+        let near = above.next().map(|port| SocketAddr::new(first.ip(), port));
         let listener = match near {
             Some(near) if !moves => open_or_next(near, false, open_listener)?,
             None if !moves => {
@@ -336,15 +344,19 @@ mod tests {
             })
             .unwrap();
         let second = taken.local_addr().unwrap().port();
-        let moved = open_listeners(first.try_clone().unwrap(), 2, true).unwrap();
+        let moved = open_listeners(first.try_clone().unwrap(), 2, true, [0; 2]).unwrap();
         assert_ne!(moved[1].local_addr().unwrap().port(), second);
-        let error = open_listeners(first.try_clone().unwrap(), 2, false).unwrap_err();
+        let error = open_listeners(first.try_clone().unwrap(), 2, false, [0; 2]).unwrap_err();
         assert!(format!("{error:#}").contains(&format!(":{second}")) && error.chain().any(is_usage), "{error:#}");
         drop(taken);
-        let both = open_listeners(first, 2, false).unwrap();
+        let both = open_listeners(first.try_clone().unwrap(), 2, false, [0; 2]).unwrap();
         assert_eq!(both[1].local_addr().unwrap().port(), second);
+        // As if the node itself had the port above for HTTP.
+        if let Ok(passed) = open_listeners(first, 2, false, [0, second]) {
+            assert_eq!(passed[1].local_addr().unwrap().port(), second + 1);
+        }
         if let Ok(last) = open_listener(SocketAddr::from(([127, 0, 0, 1], u16::MAX))) {
-            let error = open_listeners(last, 2, false).unwrap_err();
+            let error = open_listeners(last, 2, false, [0; 2]).unwrap_err();
             assert!(format!("{error:#}").contains(":65535") && error.chain().any(is_usage), "{error:#}");
         }
     }
