@@ -22,6 +22,8 @@ const PAGE: usize = 4 << 10;
 const OPEN_LOOP_NS: u64 = 5 * clock::SECOND_NS;
 /// **Units:** bytes of a record with one row in it.
 const RECORD_BYTES: usize = 112;
+/// Records of one write at most: those of the greatest size.
+const BATCH_MAX: u64 = (SIZES[SIZES.len() - 1] / RECORD_BYTES) as u64;
 
 /// The host cannot give figures that mean something.
 #[derive(Debug)]
@@ -157,6 +159,11 @@ struct Report {
     scheduling: String,
 }
 
+/// Records that have come: the first one at the start, each further one a step later.
+const fn come(elapsed_ns: u64, step_ns: u64) -> u64 {
+    elapsed_ns / step_ns + 1
+}
+
 /// Offers records at their intended times: whatever has come is one batch, the next one gathers while it is written. The
 /// loop never sleeps, so nothing is in it but the device and the machine's own pauses: less than this no log can take here.
 fn offer(device: &mut Device, rate: u32, for_ns: u64) -> Result<OpenLoop> {
@@ -166,13 +173,13 @@ fn offer(device: &mut Device, rate: u32, for_ns: u64) -> Result<OpenLoop> {
     let (mut written, mut batches) = (0, 0);
     let start_ns = clock::now_ns();
     while written < records {
-        let come = ((clock::now_ns() - start_ns) / step_ns).min(records);
+        let come = come(clock::now_ns() - start_ns, step_ns).min(records).min(written + BATCH_MAX);
         if come == written {
             std::hint::spin_loop();
             continue;
         }
         let bytes = (come - written) as usize * RECORD_BYTES;
-        device.write(bytes.next_multiple_of(PAGE).min(SIZES[SIZES.len() - 1]))?;
+        device.write(bytes.next_multiple_of(PAGE))?;
         let now_ns = clock::now_ns() - start_ns;
         for record in written..come {
             taken.record((now_ns - record * step_ns).max(1))?;
@@ -229,6 +236,13 @@ pub(crate) fn run(args: &WalArgs, output: Output) -> Result<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// It was counted when the next one was due, which charged each a step too much.
+    #[test]
+    fn a_record_has_come_at_its_own_time_and_not_at_the_next_ones() {
+        assert_eq!([0, 99, 100, 199, 200].map(|ns| come(ns, 100)), [1, 1, 2, 2, 3]);
+        assert!(BATCH_MAX as usize * RECORD_BYTES <= SIZES[SIZES.len() - 1]);
+    }
 
     #[test]
     fn a_device_without_a_disk_is_refused_and_nothing_is_left_behind() {
