@@ -352,8 +352,13 @@ mod tests {
         let both = open_listeners(first.try_clone().unwrap(), 2, false, [0; 2]).unwrap();
         assert_eq!(both[1].local_addr().unwrap().port(), second);
         // As if the node itself had the port above for HTTP.
-        if let Ok(passed) = open_listeners(first, 2, false, [0, second]) {
-            assert_eq!(passed[1].local_addr().unwrap().port(), second + 1);
+        drop(both);
+        let above = SocketAddr::from(([127, 0, 0, 1], second + 1));
+        let is_free = open_listener(above).is_ok();
+        match open_listeners(first, 2, false, [0, second]) {
+            Ok(passed) => assert_eq!(passed[1].local_addr().unwrap().port(), second + 1),
+            // Then the port above is somebody's: it is the one that was tried.
+            Err(error) => assert!(!is_free && format!("{error:#}").contains(&above.to_string()), "{error:#}"),
         }
         if let Ok(last) = open_listener(SocketAddr::from(([127, 0, 0, 1], u16::MAX))) {
             let error = open_listeners(last, 2, false, [0; 2]).unwrap_err();

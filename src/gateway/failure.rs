@@ -111,10 +111,8 @@ impl Failure {
             Some(code) => Self::wire(code, refusal.message.clone()),
             None => Self::told(StatusCode::UNPROCESSABLE_ENTITY, &refusal.name(), refusal.message.clone()),
         };
-        match refusal.code {
-            Some(Code::Busy | Code::NoSpace) => failure = failure.retry_after(refusal.aux.div_ceil(1_000_000).max(1)),
-            Some(Code::BelowHorizon | Code::Compacted) => failure.0.body.oldest = Some(refusal.aux.to_string()),
-            _ => {}
+        if let Some(Code::BelowHorizon | Code::Compacted) = refusal.code {
+            failure.0.body.oldest = Some(refusal.aux.to_string());
         }
         failure.0.body.first_bad = refusal.first_bad;
         failure

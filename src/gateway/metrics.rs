@@ -137,7 +137,8 @@ fn histogram(page: &mut String, name: &str, labels: &str, histogram: &Histogram)
     let _ = writeln!(page, "{name}_count{{{labels}}} {total}");
 }
 
-/// Those there were, and `busy`, so that its rate is known before the first; the gateway's own beside those of the cores.
+/// Those there were, and those that pass by themselves, so that their rate is known before the first; the gateway's own beside
+/// those of the cores.
 fn refusals(page: &mut String, cores: &[CoreHealthRef], requests: &Requests) {
     let name = "myelin_refusals_total";
     let _ = writeln!(
@@ -145,7 +146,7 @@ fn refusals(page: &mut String, cores: &[CoreHealthRef], requests: &Requests) {
         "# HELP {name} Requests that were refused since the start, by a core or before any saw them.\n# TYPE {name} counter"
     );
     for (number, core) in cores.iter().enumerate() {
-        counted(page, name, number, core.refusals.read().filter(|(code, count)| *count > 0 || *code == Code::Busy));
+        counted(page, name, number, core.refusals.read().filter(|(code, count)| *count > 0 || code.passes()));
     }
     for (code, count) in &*requests.refused.lock().unwrap_or_else(PoisonError::into_inner) {
         let _ = writeln!(page, "{name}{{core=\"gateway\",code=\"{code}\"}} {count}");

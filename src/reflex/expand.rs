@@ -7,7 +7,7 @@
 //!
 //! Invariants: firings leave in (tx, n, reflex) order; a call does work in proportion to its budget, whether or not
 //! anything comes out; what is half expanded goes on where it stopped. Memory: 16 bytes per firing of the position that
-//! is being expanded. Deliberately absent: credit and subscribers.
+//! is being expanded ([`Untold::found`]). Deliberately absent: credit and subscribers.
 
 use super::Reflexes;
 use super::firing::{Firing, Kind, ReflexId};
@@ -20,7 +20,7 @@ use std::collections::binary_heap::PeekMut;
 use std::collections::{BinaryHeap, VecDeque};
 
 /// Bands a call may visit for each firing of its budget: not every cut that is crossed fires.
-pub const VISITS_PER_FIRING: usize = 4;
+const VISITS_PER_FIRING: usize = 4;
 /// The least a call visits, so that the smallest budget makes progress.
 const VISITS_MIN: usize = 64;
 const RUN: usize = 4096;
@@ -53,12 +53,16 @@ struct Open {
     /// The next of each run, when there is more than one.
     heads: BinaryHeap<Reverse<(u64, u32)>>,
     merged: bool,
+    /// All that were found.
+    found: usize,
 }
 
 /// What happened and is not told yet, and how far the telling has come.
 #[derive(Debug, Default)]
 pub struct Untold {
     pub(super) records: VecDeque<Record>,
+    /// Firings up to this `(tx, n, reflex)` were told before.
+    after: (u64, u32, u64),
     open: Open,
 }
 
@@ -71,6 +75,7 @@ struct Tables<'a> {
 
 impl Open {
     fn hit(&mut self, hit: Hit) {
+        self.found += 1;
         match self.runs.last_mut() {
             Some(run) if run.hits.len() < RUN => run.hits.push(hit),
             last => {
@@ -90,7 +95,7 @@ impl Run {
 
 impl Reflexes {
     /// Appends at most `budget` firings to `out`, in (tx, n, reflex) order, and gives their number. It may be 0 while
-    /// [`Reflexes::pending`]: looking for firings is work as well, at most [`VISITS_PER_FIRING`] visits for each.
+    /// [`Reflexes::pending`]: looking for firings is work as well, at most four visits for each.
     pub fn next_firings(&mut self, budget: usize, out: &mut Vec<Firing>) -> usize {
         let Self { untold, reaches, pairs, markets, .. } = self;
         let before = out.len();
@@ -106,6 +111,18 @@ impl Reflexes {
 }
 
 impl Untold {
+    /// Of what will be recorded, all behind this `(tx, n, reflex)` is to be told.
+    #[must_use]
+    pub fn behind(after: (u64, u32, u64)) -> Self {
+        Self { after, ..Self::default() }
+    }
+
+    /// Firings that are held in memory, 16 bytes each: those of the open position that were found so far.
+    #[must_use]
+    pub fn found(&self) -> usize {
+        self.open.found
+    }
+
     /// Whether anything waits for its expansion.
     #[inline]
     #[must_use]
@@ -153,10 +170,14 @@ impl Untold {
     }
 
     fn visit_record(&mut self, tables: &Tables<'_>, record: &Record, visits: &mut usize) -> bool {
-        let open = &mut self.open;
+        let Self { open, after, .. } = self;
         let Tables { reaches, pairs, .. } = *tables;
         let (number, mut cursor) = (open.record as u32, open.cursor);
-        let mut hit = |reflex, kind, fresh| open.hit(Hit { reflex, record: number, kind, fresh });
+        let mut hit = |reflex, kind, fresh| {
+            if (record.tx.bits(), record.n, reflex) > *after {
+                open.hit(Hit { reflex, record: number, kind, fresh });
+            }
+        };
         let done = match record.what {
             What::Fired { reflex, kind, .. } => {
                 hit(reflex.0, kind, false);

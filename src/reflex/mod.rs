@@ -39,10 +39,10 @@ mod window;
 
 pub use checkpoint::Registrations;
 pub use encode::DecodeError;
-pub use expand::{Untold, VISITS_PER_FIRING};
+pub use expand::Untold;
 pub use firing::{Firing, Kind, ReflexId};
 pub use past::Pasts;
-pub use register::{RegisterError, Registration};
+pub use register::{Looked, RegisterError, Registration};
 pub use replay::Replay;
 pub use spec::{PATTERN_BYTES_MAX, Scope, Spec, SpecError, Spread, WINDOW_NS_MAX};
 pub use text::TextError;

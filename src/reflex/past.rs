@@ -6,7 +6,7 @@
 //! ```
 //! A band and a spread have no state of their own: whether it was true follows from the prices before and from its
 //! registration, and the tables know both. So they answer for any moment, as long as nobody was removed: who came later
-//! than a row is passed over, and who has gone is not told any more. Invariant: the firings of each reflex are those of
+//! than a row is passed over, and who has gone is told no more than was found of it before. Invariant: the firings of each reflex are those of
 //! [`Replay`](super::Replay). Deliberately absent: windows, which have an evaluator each, and spreads over two shards.
 
 use super::band::key;
@@ -14,10 +14,30 @@ use super::expand::Untold;
 use super::reach::Quiet;
 use super::react::{Record, gaps, spread_leap, whats};
 use super::register::Home;
-use super::thresholds::Leap;
+use super::thresholds::{Leap, Thresholds};
 use super::{MarketIx, Reflexes};
 use myelin_datom::{Tick, Tx, flags};
 use std::collections::BTreeMap;
+
+/// Where a series may move unseen, and until when: somebody registered then, and has seen nothing yet.
+#[derive(Clone, Copy, Debug)]
+struct Calm {
+    values: Quiet,
+    until: Tx,
+}
+
+impl Calm {
+    const NONE: Self = Self { values: Quiet::NONE, until: Tx::ZERO };
+    const ALL: Self = Self { values: Quiet::ALL, until: Tx::MAX };
+
+    fn contains(&self, tx: Tx, value: f64) -> bool {
+        tx <= self.until && self.values.contains(value)
+    }
+
+    fn and(self, other: Self) -> Self {
+        Self { values: self.values.and(other.values), until: self.until.min(other.until) }
+    }
+}
 
 /// The price of a market on its way through history.
 #[derive(Clone, Copy, Debug)]
@@ -25,18 +45,27 @@ struct Past {
     price: f64,
     tx: Tx,
     /// Prices that fire no band, whoever asks.
-    quiet: Quiet,
+    calm: Calm,
+}
+
+impl Past {
+    /// No price yet.
+    const NONE: Self = Self { price: 0.0, tx: Tx::ZERO, calm: Calm::NONE };
 }
 
 /// The prices of markets on their way through history.
 #[derive(Debug, Default)]
-pub struct Pasts(BTreeMap<u32, Past>);
+pub struct Pasts {
+    markets: BTreeMap<u32, Past>,
+    /// Of pairs: what is compared there, that fires no spread.
+    pairs: BTreeMap<u32, Calm>,
+}
 
 impl Pasts {
     /// A tick from before the place to begin at: it only leaves its price.
     pub fn prime(&mut self, tx: Tx, ix: MarketIx, tick: &Tick) {
         if tick.flags & flags::CORRECTION == 0 {
-            self.0.insert(ix.0, Past { price: tick.price, tx, quiet: Quiet::NONE });
+            self.markets.insert(ix.0, Past { price: tick.price, tx, calm: Calm::NONE });
         }
     }
 }
@@ -52,6 +81,15 @@ impl Reflexes {
         let pairs = market.pairs.iter().map(|at| &self.pairs[*at as usize]);
         let spreads = pairs.filter(|pair| pair.markets.iter().all(Option::is_some)).map(|pair| &pair.thresholds);
         bands.chain(spreads).filter_map(|thresholds| thresholds.oldest()).min()
+    }
+
+    /// The tables that a tick or a gap of this market may have to be shown to: its scopes and its pairs.
+    ///
+    /// **Panics** when `ix` was never added.
+    #[must_use]
+    pub fn tables(&self, ix: MarketIx) -> usize {
+        let market = &self.markets[ix.0 as usize];
+        market.reaches.len() + market.pairs.len()
     }
 
     /// True when somebody asks about the gaps of this market.
@@ -77,33 +115,35 @@ impl Reflexes {
         if tick.flags & flags::CORRECTION != 0 {
             return 0;
         }
-        let before = pasts.0.get(&ix.0).copied();
-        let before = before.unwrap_or(Past { price: 0.0, tx: Tx::ZERO, quiet: Quiet::NONE });
+        let before = pasts.markets.get(&ix.0).copied().unwrap_or(Past::NONE);
         let market = &self.markets[ix.0 as usize];
         let mut asked = 0;
-        let mut record = |what| untold.records.push_back(Record { tx, n, ix: ix.0, what });
-        let mut quiet = before.quiet;
-        if !quiet.contains(tick.price) {
+        let mut show = |thresholds: &Thresholds, home, leap, other| {
+            let (whats, values) = whats(thresholds, home, leap, other);
+            untold.records.extend(whats.map(|what| Record { tx, n, ix: ix.0, what }));
+            asked += 1;
+            Calm { values, until: thresholds.next_registered(tx) }
+        };
+        let mut calm = before.calm;
+        if !calm.contains(tx, tick.price) {
             let leap = Leap { seen: before.tx, from: key(before.price), to: key(tick.price), tx };
-            quiet = Quiet::ALL;
+            calm = Calm::ALL;
             for &at in &market.reaches {
-                let (whats, calm) = whats(&self.reaches[at as usize].thresholds, Home::Reach(at), leap, f64::NAN);
-                whats.for_each(&mut record);
-                quiet = quiet.and(calm);
-                asked += 1;
+                calm = calm.and(show(&self.reaches[at as usize].thresholds, Home::Reach(at), leap, f64::NAN));
             }
         }
         for &at in &market.pairs {
             let pair = &self.pairs[at as usize];
-            let other = pair.other(ix.0).and_then(|other| pasts.0.get(&other));
-            let Some(other) = other else { continue };
+            let Some(other) = pair.other(ix.0).and_then(|other| pasts.markets.get(&other)) else { continue };
+            let stood = pasts.pairs.get(&at).copied().unwrap_or(Calm::NONE);
+            if stood.contains(tx, pair.measure(ix.0, tick.price, other.price)) {
+                continue;
+            }
             let own = (before.tx, before.price);
             let leap = spread_leap(pair, ix.0, own, (other.tx, other.price), (tx, tick.price));
-            let (whats, _) = whats(&pair.thresholds, Home::Pair(at), leap, other.price);
-            whats.for_each(&mut record);
-            asked += 1;
+            pasts.pairs.insert(at, show(&pair.thresholds, Home::Pair(at), leap, other.price));
         }
-        pasts.0.insert(ix.0, Past { price: tick.price, tx, quiet });
+        pasts.markets.insert(ix.0, Past { price: tick.price, tx, calm });
         asked
     }
 

@@ -134,6 +134,7 @@ impl Reflexes {
         for &at in &market.reaches {
             let reach = &mut self.reaches[at as usize];
             let (whats, quiet) = whats(&reach.thresholds, Home::Reach(at), leap, f64::NAN);
+            let quiet = if reach.thresholds.awaits_later_than(tx) { Quiet::NONE } else { quiet };
             self.untold.records.extend(whats.map(|what| Record { tx, n, ix, what }));
             calm = calm.and(quiet);
             reach.settled = true;
@@ -169,7 +170,7 @@ impl Reflexes {
             let own = &self.hot[ix as usize];
             let leap = spread_leap(pair, ix, (own.tx, own.price), (other.tx, other.price), (tx, price));
             let (whats, quiet) = whats(&pair.thresholds, Home::Pair(at), leap, other.price);
-            pair.calm = quiet;
+            pair.calm = if pair.thresholds.awaits_later_than(tx) { Quiet::NONE } else { quiet };
             self.untold.records.extend(whats.map(|what| Record { tx, n, ix, what }));
         }
     }
@@ -190,7 +191,7 @@ pub(super) fn spread_leap(pair: &Pair, ix: u32, own: (Tx, f64), other: (Tx, f64)
 }
 
 /// What a leap of one series leaves to be told: the matches if they are found at once, else the range. And where the
-/// series may move unseen from here: between its cuts, unless somebody registered after this very tick.
+/// series may move unseen from here, until a later registration: between its cuts.
 pub(super) fn whats(
     thresholds: &Thresholds,
     home: Home,
@@ -204,9 +205,7 @@ pub(super) fn whats(
         kind,
         values: leap_values(home, &leap, other, fresh),
     };
-    let unseen = thresholds.awaits_later_than(leap.tx);
-    let quiet = if unseen { Quiet::NONE } else { Quiet { low: value(low), high: value(high) } };
-    (few.into_iter().flatten().map(fired).chain(range), quiet)
+    (few.into_iter().flatten().map(fired).chain(range), Quiet { low: value(low), high: value(high) })
 }
 
 /// The two values of a firing that a leap caused, as the table in `firing.rs` says.

@@ -50,6 +50,17 @@ pub struct Registration {
     pub registered_at: Tx,
 }
 
+/// What a look along the registrations came to.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Looked {
+    /// What was sought.
+    pub found: Option<Registration>,
+    /// The last one that was looked at; none behind the end.
+    pub last: Option<ReflexId>,
+    /// How many were looked at.
+    pub looks: usize,
+}
+
 /// A registration as it is kept: the scope by number.
 #[derive(Clone, Debug)]
 pub(super) struct Held {
@@ -124,19 +135,24 @@ impl Reflexes {
         self.held.range((from, Unbounded)).map(|(id, held)| self.registration(*id, held))
     }
 
-    /// The first behind `after` of windows and spreads, whose past an evaluator each has to tell, among so many; and the last
-    /// one that was looked at, none at the end.
+    /// The first behind `after` whose past an evaluator of its own has to tell, among so many: a window over markets that are
+    /// there, or a spread of which a market is not among these.
     #[must_use]
-    pub fn next_evaluated(&self, after: Option<ReflexId>, looks: usize) -> (Option<Registration>, Option<ReflexId>) {
+    pub fn next_evaluated(&self, after: Option<ReflexId>, looks: usize) -> Looked {
         let from = after.map_or(Unbounded, Excluded);
-        let mut looked = None;
+        let mut looked = Looked::default();
         for (id, held) in self.held.range((from, Unbounded)).take(looks) {
-            looked = Some(*id);
-            if held.spec.is_window() || matches!(held.home, Home::Pair(_)) {
-                return (Some(self.registration(*id, held)), looked);
+            (looked.last, looked.looks) = (Some(*id), looked.looks + 1);
+            let is_evaluated = match held.home {
+                Home::Pair(at) => self.pairs[at as usize].markets.contains(&None),
+                Home::Reach(at) => held.spec.is_window() && !self.reaches[at as usize].markets.is_empty(),
+            };
+            if is_evaluated {
+                looked.found = Some(self.registration(*id, held));
+                break;
             }
         }
-        (None, looked)
+        looked
     }
 
     /// The spreads among them, in id order. **Cost:** a look at each reflex.

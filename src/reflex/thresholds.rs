@@ -3,7 +3,7 @@
 //! ```text
 //!   cuts      --|-----|--|-----------|-----|-->      a value that leaps from A to B crosses the cuts between:
 //!                   A ==================> B          a range of the tree, enumerated later and in slices
-//!   fresh     by (registered, reflex)                who has not seen a tick yet: the tail of the registrations
+//!   by_time   by (registered, reflex)                who has not seen a tick yet: those since the last one
 //! ```
 //!
 //! Invariants: a band has one or two cuts, and both carry the whole band, so a visit touches nothing else. A leap fires
@@ -84,7 +84,8 @@ impl IntoIterator for Few {
 #[derive(Debug, Default)]
 pub(super) struct Thresholds {
     edges: BTreeMap<(u64, u64), Edge>,
-    fresh: BTreeMap<(Tx, u64), (Band, Kind)>,
+    /// All bands, by when they were registered.
+    by_time: BTreeMap<(Tx, u64), (Band, Kind)>,
     /// No registration is later; that one may be gone.
     newest: Tx,
 }
@@ -115,7 +116,7 @@ impl Thresholds {
     pub(super) fn build(all: &[Asked]) -> Self {
         Self {
             edges: all.iter().flat_map(Asked::cuts).collect(),
-            fresh: all.iter().map(|a| ((a.registered, a.reflex), (a.band, a.kind))).collect(),
+            by_time: all.iter().map(|a| ((a.registered, a.reflex), (a.band, a.kind))).collect(),
             newest: all.iter().map(|a| a.registered).max().unwrap_or_default(),
         }
     }
@@ -123,14 +124,14 @@ impl Thresholds {
     pub(super) fn insert(&mut self, asked: Asked) {
         self.newest = self.newest.max(asked.registered);
         self.edges.extend(asked.cuts());
-        self.fresh.insert((asked.registered, asked.reflex), (asked.band, asked.kind));
+        self.by_time.insert((asked.registered, asked.reflex), (asked.band, asked.kind));
     }
 
     pub(super) fn remove(&mut self, asked: Asked) {
         for (cut, _) in asked.cuts() {
             self.edges.remove(&cut);
         }
-        self.fresh.remove(&(asked.registered, asked.reflex));
+        self.by_time.remove(&(asked.registered, asked.reflex));
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -139,7 +140,12 @@ impl Thresholds {
 
     /// The first registration.
     pub(super) fn oldest(&self) -> Option<Tx> {
-        self.fresh.first_key_value().map(|((registered, _), _)| *registered)
+        self.by_time.first_key_value().map(|((registered, _), _)| *registered)
+    }
+
+    /// The first registration at or after this tick: who has not seen it. [`Tx::MAX`] when there is none.
+    pub(super) fn next_registered(&self, tx: Tx) -> Tx {
+        self.by_time.range((tx, 0)..).next().map_or(Tx::MAX, |((registered, _), _)| *registered)
     }
 
     /// Somebody may have registered at or after this tick, and has not seen it.
@@ -246,7 +252,7 @@ impl Thresholds {
             Cursor::Fresh(registered, reflex) => Excluded((registered, reflex)),
             Cursor::Start | Cursor::Edges | Cursor::Edge(..) => return true,
         };
-        for (&(registered, reflex), (band, kind)) in self.fresh.range((from, Excluded((leap.tx, 0)))) {
+        for (&(registered, reflex), (band, kind)) in self.by_time.range((from, Excluded((leap.tx, 0)))) {
             if *visits == 0 {
                 return false;
             }

@@ -226,11 +226,13 @@ mod tests {
         assert!(gates.check(CONN, 7, 12).is_ok(), "a connection may begin anywhere");
         gates.passed(CONN, 7, 12);
         assert_eq!(gates.check(CONN, 7, 14).unwrap_err().code, Code::SessionGap);
-        gates.stall(CONN, 7, 13, Code::Busy);
-        assert_eq!(gates.check(CONN, 7, 13).unwrap_err().code, Code::Busy);
-        assert_eq!(gates.check(CONN, 7, 14).unwrap_err().code, Code::Busy);
-        gates.resume(CONN, 7, 13);
-        assert!(gates.check(CONN, 7, 13).is_ok());
+        for code in [Code::Busy, Code::NoSpace] {
+            gates.stall(CONN, 7, 13, code);
+            assert_eq!(gates.check(CONN, 7, 13).unwrap_err().code, code);
+            assert_eq!(gates.check(CONN, 7, 14).unwrap_err().code, code);
+            gates.resume(CONN, 7, 13);
+            assert!(gates.check(CONN, 7, 13).is_ok());
+        }
         assert_eq!(gates.check(CONN, 7, 14).unwrap_err().code, Code::SessionGap);
         gates.forget(CONN);
         assert!(gates.check(CONN, 7, 99).is_ok());

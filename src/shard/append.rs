@@ -27,7 +27,7 @@ struct Open {
     bytes: usize,
 }
 
-/// The log has no room now: the caller waits for the sync under way, or answers `Busy`.
+/// The log has no room now: the caller waits for the sync under way, or refuses (`Shard::no_room`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NoRoom;
 

@@ -311,7 +311,7 @@ impl Shard {
                 }
             }
             Words::Tell(tell) if key == LIVE => self.crossing.inbox.push_back((from, tell)),
-            Words::Tell(tell) => self.subscribers.told(key, from, &tell),
+            Words::Tell(tell) => self.subscribers.ways.told(key, from, &tell),
         }
     }
 
@@ -352,7 +352,7 @@ impl Shard {
     /// Ways through history that were finished, dropped or begun again ask for nothing any more.
     pub(super) fn forget_replays(&mut self) {
         if !self.crossing.asked.is_empty() {
-            self.crossing.forget_replays(self.number, &self.subscribers.replays());
+            self.crossing.forget_replays(self.number, &self.subscribers.ways.merges());
         }
     }
 

@@ -28,7 +28,7 @@ use super::reading::Trip;
 use super::reply::{Reply, Said};
 use super::seal::{Old, SealError, SealJob};
 use super::tidying::Tidying;
-use super::{Committed, ConnId, Now, Refusal, Shard};
+use super::{Committed, ConnId, DiskFull, Now, Refusal, Shard};
 use crate::config::Limits;
 use crate::guard::Token;
 use crate::health::{CoreHealth, Stage};
@@ -147,8 +147,7 @@ pub struct Core {
     /// When the stage of the frame that is timed began. **Units:** nanoseconds.
     lap_ns: Option<u64>,
     letters: Letters,
-    no_room_for_segments: bool,
-    no_room_for_runs: bool,
+    disk_full: DiskFull,
     failed: bool,
     /// A planned stop was asked for.
     stopping: bool,
@@ -196,8 +195,7 @@ impl Core {
             react_bell: None,
             lap_ns: None,
             letters: Letters::default(),
-            no_room_for_segments: false,
-            no_room_for_runs: false,
+            disk_full: DiskFull::default(),
             failed: false,
             stopping: false,
             marked: Lsn::ZERO,
@@ -507,19 +505,19 @@ impl Core {
     /// Whether segments can be prepared: why not, or that there are enough.
     pub fn preparing_told(&mut self, error: Option<&WalError>) {
         self.health.set_spare_error(error.map(|error| describe(error)));
-        self.no_room_for_segments = error.is_some_and(|error| is_of_a_full_disk(error));
-        self.tell_disk_full();
+        let for_segments = error.is_some_and(|error| is_of_a_full_disk(error));
+        self.tell_disk_full(DiskFull { for_segments, ..self.disk_full });
     }
 
-    /// Whether runs can be written: why not, or that one was.
+    /// Whether rows can be sealed: why not, or that they were.
     fn sealing_told(&mut self, error: Option<&SealError>) {
         self.health.set_seal_error(error.map(|error| describe(error)));
-        self.no_room_for_runs = error.is_some_and(|error| is_of_a_full_disk(error));
-        self.tell_disk_full();
+        let for_runs = error.is_some_and(|error| is_of_a_full_disk(error));
+        self.tell_disk_full(DiskFull { for_runs, ..self.disk_full });
     }
 
-    fn tell_disk_full(&mut self) {
-        let full = self.no_room_for_segments || self.no_room_for_runs;
+    fn tell_disk_full(&mut self, full: DiskFull) {
+        self.disk_full = full;
         self.shards.iter_mut().for_each(|shard| shard.set_disk_full(full));
     }
 

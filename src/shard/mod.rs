@@ -46,6 +46,7 @@ pub mod session;
 pub mod tail;
 pub mod tidying;
 pub mod turn;
+mod ways;
 
 use crate::config::Limits;
 use crate::market::Markets;
@@ -70,6 +71,15 @@ use tail::Tails;
 /// How long a write waits on a full disk: nothing comes of asking more often, as sealing does not either.
 /// **Units:** microseconds.
 const DISK_FULL_US: u64 = 250_000;
+
+/// For what a disk has no room.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DiskFull {
+    /// For another segment of the log.
+    pub for_segments: bool,
+    /// For the rows that are to be sealed.
+    pub for_runs: bool,
+}
 
 /// A connection of this node: the station that holds it (a core or the gateway), and its place there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -195,7 +205,7 @@ pub struct Shard {
     /// The version of their registrations that a checkpoint has.
     registrations_written: u64,
     /// The last segment or run that was to be made found no room on the disk.
-    disk_full: bool,
+    disk_full: DiskFull,
     retention: Policies,
     pruner: prune::Pruner,
     fact_pruner: prune::facts::FactPruner,
@@ -230,7 +240,7 @@ impl Shard {
             facts: Facts::new(),
             reflexes: Reflexes::new(react::limits(limits)),
             registrations_written: 0,
-            disk_full: false,
+            disk_full: DiskFull::default(),
             retention: Policies::default(),
             pruner: prune::Pruner::default(),
             fact_pruner: prune::facts::FactPruner::default(),
@@ -251,8 +261,8 @@ impl Shard {
         self.slots = slots;
     }
 
-    /// Says whether the disk has no room for another segment or run.
-    pub fn set_disk_full(&mut self, full: bool) {
+    /// Says for what the disk has no room.
+    pub fn set_disk_full(&mut self, full: DiskFull) {
         self.disk_full = full;
     }
 
@@ -336,7 +346,11 @@ impl Shard {
             let count =
                 if matches!(kind, EntryKind::Ticks | EntryKind::Quotes) { header.count } else { header.body_len };
             let proposal = Proposal::new(header.session, header.request, count, partial, header.body_crc);
-            log.propose(&mut self.group, now.millis(), kind, &proposal, frame.body).map_err(|NoRoom| self.no_room(now))
+            log.propose(&mut self.group, now.millis(), kind, &proposal, frame.body).map_err(|NoRoom| {
+                // Segments of what was not sealed are not given back.
+                let DiskFull { for_segments, for_runs } = self.disk_full;
+                self.no_room(now, for_segments || for_runs)
+            })
         });
         match appended {
             Ok(tx) => {
@@ -369,7 +383,7 @@ impl Shard {
         admit::shape(frame, &self.slots)?;
         let oldest = self.in_flight.front().map(|first| now.mono_us.saturating_sub(first.admitted.mono_us));
         if self.unsealed_rows() > self.limits.unsealed_rows_max {
-            return Err(self.no_room(now));
+            return Err(self.no_room(now, self.disk_full.for_runs));
         }
         let overloaded =
             self.delay.standing_us(now.mono_us, oldest) > self.limits.max_sync_latency_us || self.reflexes.full();
@@ -377,8 +391,8 @@ impl Shard {
     }
 
     /// Neither the log nor memory takes more before rows are sealed: soon, or not before somebody makes room on the disk.
-    fn no_room(&self, now: Now) -> Refusal {
-        if self.disk_full { Refusal { aux: DISK_FULL_US, ..Refusal::of(Code::NoSpace) } } else { self.busy(now) }
+    fn no_room(&self, now: Now, disk_full: bool) -> Refusal {
+        if disk_full { Refusal { aux: DISK_FULL_US, ..Refusal::of(Code::NoSpace) } } else { self.busy(now) }
     }
 
     /// `Busy`, with the time after which it may have passed.

@@ -11,25 +11,19 @@
 //! Who listens to all reflexes of a shard hears both lanes as one, in order: as far as both have come.
 //! `reacted <= applied`: the ack does not wait for any of this.
 
-use super::confluence::Tell;
 use super::gaps::{self, Stated};
 use super::lane::{Lane, Struck, place_of};
 use super::planted::{self, Bug};
-use super::replay::{Place, ReplayError, Replaying, Step};
+use super::replay::{Place, ReplayError, Step};
 use super::reply::Said;
 use super::turn::{LOOKS, Work};
+use super::ways::{Way, Ways};
 use super::{ConnId, Now, Refusal, Shard, ShardError};
 use crate::config::Limits;
 use crate::reflex::{self, MarketIx, ReflexId, Spec};
 use myelin_datom::{Tick, Tx};
 use myelin_wire::{Code, Cursor, FiringRow, Frame, Header};
-use std::collections::BTreeSet;
 
-/// Subscribers that go through history at once.
-const REPLAYS_MAX: usize = 16;
-/// A back-test keeps its place without credit, as its answers depend on where it began: so long, where somebody waits for it.
-/// The gateway gives a watcher as much time. **Units:** microseconds.
-const CREDIT_WITHIN_US: u64 = 5_000_000;
 /// Firings in one push at most: 64 KiB.
 const FIRINGS_PER_PAGE: usize = 512;
 /// The lane of reflexes that the shard decides by itself.
@@ -45,6 +39,8 @@ pub fn limits(limits: &Limits) -> reflex::Limits {
 
 #[derive(Debug)]
 struct Subscriber {
+    /// Its own, for as long as the shard runs.
+    number: u64,
     conn: ConnId,
     /// The session and request of its `Subscribe`, told with every push.
     session: u64,
@@ -62,25 +58,18 @@ struct Subscriber {
     seen: Place,
     /// The last firing it was given, or the place it began behind.
     last: Place,
-    /// Its way through history, before it is live.
-    replaying: Option<Box<Replaying>>,
-    /// Since when it keeps a place in history without credit. **Units:** microseconds.
-    paused_us: Option<u64>,
-    /// It has to go through history from `last`, and waits for its turn.
+    /// It is not live: it has a place in history, or waits for one to begin at `last`.
     behind: bool,
-}
-
-impl Subscriber {
-    /// It goes through history without credit, and loses nothing by beginning again behind the last firing it was given.
-    fn can_give_place(&self) -> bool {
-        self.credit == 0 && self.begun && self.replaying.as_ref().is_some_and(|way| way.is_resumable())
-    }
 }
 
 /// The firings at hand, and who listens.
 #[derive(Debug)]
 pub struct Subscribers {
     list: Vec<Subscriber>,
+    /// How many have ever listened.
+    numbered: u64,
+    /// Those that go through history.
+    pub(super) ways: Ways,
     /// Whose turn it is.
     turn: usize,
     /// Whether somebody waits for a place among those, as far as this turn knows.
@@ -96,6 +85,8 @@ impl Subscribers {
     pub fn new(limits: &Limits) -> Self {
         Self {
             list: Vec::new(),
+            numbered: 0,
+            ways: Ways::default(),
             turn: 0,
             place_is_wanted: false,
             max: limits.subscriptions_per_shard,
@@ -125,12 +116,8 @@ impl Subscribers {
     pub fn grant(&mut self, conn: ConnId, session: u64, count: u32) {
         for subscriber in self.list.iter_mut().filter(|one| one.conn == conn && one.session == session) {
             subscriber.credit = subscriber.credit.saturating_add(count);
+            self.ways.resume(subscriber.number);
         }
-    }
-
-    /// How many go through history.
-    fn histories(&self) -> usize {
-        self.list.iter().filter(|one| one.replaying.is_some()).count()
     }
 
     /// True of one that has to go through history before it is told any more.
@@ -138,22 +125,10 @@ impl Subscribers {
         one.behind || LANES.iter().any(|lane| one.hears[*lane] && one.next[*lane] < self.lanes[*lane].first())
     }
 
-    /// Somebody with credit has to go through history, and every place is taken and used, or a back-test's.
+    /// Somebody with credit waits for a place in history, and every one is used, or a back-test's.
     fn wants_a_place(&self) -> bool {
-        let waits = |one: &Subscriber| one.replaying.is_none() && one.credit > 0 && self.is_behind(one);
-        self.histories() >= REPLAYS_MAX
-            && self.list.iter().any(waits)
-            && !self.list.iter().any(Subscriber::can_give_place)
-    }
-
-    /// Takes a place from one who holds it without credit, if every one is taken. False when there is none.
-    fn make_place(&mut self) -> bool {
-        if self.histories() < REPLAYS_MAX {
-            return true;
-        }
-        let Some(idle) = self.list.iter_mut().find(|one| one.can_give_place()) else { return false };
-        (idle.replaying, idle.behind) = (None, true);
-        true
+        let waits = |one: &Subscriber| one.credit > 0 && self.is_behind(one) && !self.ways.has(one.number);
+        self.ways.are_all_kept() && self.list.iter().any(waits)
     }
 
     /// The most that all of them cost in one turn. **Units:** those of `turn.rs`.
@@ -165,25 +140,12 @@ impl Subscribers {
     /// The connection is gone.
     pub fn forget(&mut self, conn: ConnId) {
         self.list.retain(|subscriber| subscriber.conn != conn);
+        self.ways.forget(conn);
     }
 
     /// What fired up to this transaction is not at hand: a checkpoint was before.
     pub(super) fn known_from(&mut self, tx: Tx) {
         self.lanes[OWN].begin_behind(tx);
-    }
-
-    /// An answer of a shard to somebody's way through history; whoever asked may be gone.
-    pub(super) fn told(&mut self, key: u64, from: u16, tell: &Tell) {
-        let replays = self.list.iter_mut().filter_map(|one| one.replaying.as_mut());
-        if let Some(across) = replays.filter_map(|one| one.across.as_mut()).find(|one| one.key() == key) {
-            across.told(from, tell);
-        }
-    }
-
-    /// The keys of the merges over history.
-    pub(super) fn replays(&self) -> BTreeSet<u64> {
-        let replays = self.list.iter().filter_map(|one| one.replaying.as_ref());
-        replays.filter_map(|one| one.across.as_ref()).map(|across| across.key()).collect()
     }
 
     /// How far the lane across shards has to come, even without rows: what fired here waits for it where somebody hears both.
@@ -258,6 +220,7 @@ impl Shard {
     fn push_pages(&mut self) -> Result<bool, ShardError> {
         let (mut work, mut more) = (Work::turn(), false);
         self.subscribers.place_is_wanted = self.subscribers.wants_a_place();
+        self.subscribers.ways.begin_turn();
         for nth in 0..self.subscribers.list.len() {
             if work.is_spent() {
                 more = true;
@@ -281,13 +244,15 @@ impl Shard {
 
     /// Nothing more comes of it.
     fn give_up(&mut self, at: usize, refusal: Refusal) {
-        let Subscriber { conn, session, request, begun, .. } = self.subscribers.list.swap_remove(at);
+        let Subscriber { number, conn, session, request, begun, .. } = self.subscribers.list.swap_remove(at);
         self.subscribers.turn = at;
+        self.subscribers.ways.take(number);
         self.say_no_more(conn, (session, request), begun, refusal);
     }
 
     /// Nobody is pushed to any more, and who listened is told.
     pub(super) fn give_up_subscribers(&mut self) {
+        self.subscribers.ways.clear();
         for Subscriber { conn, session, request, begun, .. } in std::mem::take(&mut self.subscribers.list) {
             self.say_no_more(conn, (session, request), begun, Refusal::of(Code::Unavailable));
         }
@@ -309,19 +274,15 @@ impl Shard {
         let Some(at) = self.subscribers.list.iter().position(is_it) else { return false };
         // Its request is answered, whatever becomes of it.
         self.say_listens(at);
-        self.subscribers.list.swap_remove(at);
+        let ended = self.subscribers.list.swap_remove(at);
+        self.subscribers.ways.take(ended.number);
         true
     }
 
     /// A page from history for one subscriber; at its end it is live.
-    fn push_replayed(
-        &mut self,
-        at: usize,
-        mut replaying: Box<Replaying>,
-        work: &mut Work,
-    ) -> Result<bool, ReplayError> {
-        if !self.open_replay(&mut replaying, work)? {
-            self.subscribers.list[at].replaying = Some(replaying);
+    fn push_replayed(&mut self, at: usize, mut way: Way, work: &mut Work) -> Result<bool, ReplayError> {
+        if !self.open_replay(&mut way.replaying, work)? {
+            self.subscribers.ways.put(way);
             return Ok(true);
         }
         self.say_listens(at);
@@ -330,24 +291,21 @@ impl Shard {
         let room = (subscriber.credit as usize).min(FIRINGS_PER_PAGE);
         if room == 0 {
             // Who needs the place takes it; from a back-test, whose answers depend on where it began, only after a while.
-            if !replaying.is_resumable()
-                && self.is_paused_too_long(at)
-                && std::mem::take(&mut self.subscribers.place_is_wanted)
-            {
+            if way.pause(self.now) && std::mem::take(&mut self.subscribers.place_is_wanted) {
                 return Err(Refusal::of(Code::TooMany).into());
             }
-            self.subscribers.list[at].replaying = Some(replaying);
+            self.subscribers.ways.put(way);
             return Ok(false);
         }
-        self.subscribers.list[at].paused_us = None;
-        let step = self.replay_on(&mut replaying, room, work)?;
+        let step = self.replay_on(&mut way.replaying, room, work)?;
         if step != Step::Done {
-            self.ask_for(&mut replaying);
+            self.ask_for(&mut way.replaying);
         }
-        let rows: Vec<FiringRow> = replaying.ready.drain(..room.min(replaying.ready.len())).collect();
-        let seen_all = step == Step::Done && replaying.ready.is_empty();
+        let ready = &mut way.replaying.ready;
+        let rows: Vec<FiringRow> = ready.drain(..room.min(ready.len())).collect();
+        let seen_all = step == Step::Done && ready.is_empty();
         // What fired up to there and is not written down yet comes to a lane later, and is passed over.
-        let seen = (replaying.seen_to().bits(), u32::MAX, u64::MAX);
+        let seen = (way.replaying.seen_to().bits(), u32::MAX, u64::MAX);
         let live_at = LANES.map(|lane| {
             let lane = &self.subscribers.lanes[lane];
             lane.behind(seen).filter(|_| !planted::is(Bug::LiveFromTheEnd)).unwrap_or(lane.end())
@@ -356,9 +314,9 @@ impl Shard {
         subscriber.credit -= rows.len() as u32;
         subscriber.last = rows.last().map_or(subscriber.last, place_of);
         if seen_all {
-            (subscriber.next, subscriber.seen) = (live_at, seen);
+            (subscriber.next, subscriber.seen, subscriber.behind) = (live_at, seen, false);
         } else {
-            subscriber.replaying = Some(replaying);
+            self.subscribers.ways.put(way);
         }
         let more = step != Step::Waiting || !rows.is_empty();
         if let Some(last) = rows.last() {
@@ -370,35 +328,28 @@ impl Shard {
         Ok(more)
     }
 
-    /// True of a back-test that has kept its place without credit for as long as it may while others wait.
-    fn is_paused_too_long(&mut self, at: usize) -> bool {
-        let since = *self.subscribers.list[at].paused_us.get_or_insert(self.now.mono_us);
-        self.now.mono_us.saturating_sub(since) >= CREDIT_WITHIN_US
-    }
-
-    /// True when a place in history is due to who waits for it: the next turn gives it.
+    /// True when something in history is due to who waits for it: the next turn gives it.
     pub(super) fn owes_a_place(&self, now: Now) -> bool {
-        let due = |since: u64| now.mono_us.saturating_sub(since) >= CREDIT_WITHIN_US;
-        let subscribers = &self.subscribers;
-        subscribers.list.iter().any(|one| one.credit == 0 && one.paused_us.is_some_and(due))
-            && subscribers.wants_a_place()
+        let Subscribers { ways, .. } = &self.subscribers;
+        ways.owe_many(now) || ways.is_place_due(now) && self.subscribers.wants_a_place()
     }
 
     /// One page for one subscriber. True when another could follow at once.
     fn push_page(&mut self, at: usize, work: &mut Work) -> Result<bool, ReplayError> {
-        if let Some(replaying) = self.subscribers.list[at].replaying.take() {
-            return self.push_replayed(at, replaying, work);
-        }
         let one = &self.subscribers.list[at];
         if self.subscribers.is_behind(one) {
-            let (reflex, last) = (one.reflex, one.last);
+            let (number, conn, reflex, last) = (one.number, one.conn, one.reflex, one.last);
             // Without credit, or while others go through history, it waits where it is: its place is kept.
-            if one.credit == 0 || !self.subscribers.make_place() {
+            let has_credit = one.credit > 0;
+            if let Some(way) = self.subscribers.ways.take(number) {
+                return self.push_replayed(at, way, work);
+            }
+            if !has_credit || !self.subscribers.ways.make_place() {
                 return Ok(false);
             }
-            let replaying = self.replay_from(reflex, last, false);
-            self.subscribers.list[at].behind = false;
-            self.subscribers.list[at].replaying = Some(Box::new(replaying));
+            let way = Way::new(number, conn, self.replay_from(reflex, last, false));
+            self.subscribers.list[at].behind = true;
+            self.subscribers.ways.put(way);
             return Ok(true);
         }
         let told_to = self.told_to();
@@ -475,13 +426,19 @@ impl Shard {
         let behind = LANES.map(|lane| self.subscribers.lanes[lane].behind(after).filter(|_| hears[lane]));
         let known = LANES.iter().all(|lane| !hears[*lane] || behind[*lane].is_some()) && !back_test;
         let from_history = !(known || (after == (0, 0, 0) && !back_test));
-        if from_history && !self.subscribers.make_place() {
+        if from_history && !self.subscribers.ways.make_place() {
             return self.refuse(from, header, Refusal::of(Code::TooMany));
         }
-        let replaying = from_history.then(|| Box::new(self.replay_from(reflex, after, back_test)));
+        self.subscribers.numbered += 1;
+        let number = self.subscribers.numbered;
+        if from_history {
+            let way = Way::new(number, from, self.replay_from(reflex, after, back_test));
+            self.subscribers.ways.put(way);
+        }
         let next = LANES.map(|lane| behind[lane].filter(|_| after != (0, 0, 0)).unwrap_or(end[lane]));
         let from_now = (self.group.applied_tx().bits(), u32::MAX, u64::MAX);
         self.subscribers.list.push(Subscriber {
+            number,
             conn: from,
             session: header.session,
             request: header.request,
@@ -492,9 +449,7 @@ impl Shard {
             next,
             seen: (0, 0, 0),
             last: if after == (0, 0, 0) { from_now } else { after },
-            replaying,
-            paused_us: None,
-            behind: false,
+            behind: from_history,
         });
         if !from_history {
             self.say_listens(self.subscribers.list.len() - 1);

@@ -23,9 +23,10 @@ use super::interleave::{self, Interleave};
 use super::lane::derived_row;
 use super::planted::{self, Bug};
 use super::react::{ACROSS, OWN};
-use super::turn::Work;
+use super::turn::{LOOKS, Work};
+use super::ways::MANY;
 use super::{Refusal, Shard, ShardError};
-use crate::reflex::{self, Firing, Pasts, Registration, Replay, Untold, VISITS_PER_FIRING};
+use crate::reflex::{self, Firing, Pasts, Registration, Replay, Untold};
 use myelin_datom::{EntityId, Tick, Tx};
 use myelin_index::{Gap, MarketIx};
 use myelin_wire::{Code, FiringRow};
@@ -36,6 +37,8 @@ use std::collections::VecDeque;
 const EVALUATORS_PER_UNIT: usize = 2;
 /// What it costs to ask a table, the bands of a scope or the spreads of a pair, about a row.
 const TABLE_UNITS: u32 = 4;
+/// Cuts that are visited for one unit: one of them costs 63 ns.
+const VISITS_PER_UNIT: usize = 2;
 /// Firings of those who ask together that are looked for before it is asked whether the turn is over.
 const FIRINGS_AT_ONCE: usize = 64;
 
@@ -114,6 +117,8 @@ struct Struck {
     /// Whom a tick or a gap concerns of those who ask together, and that tick.
     untold: Untold,
     tick: Option<Tick>,
+    /// It may find more than [`MANY`] of these.
+    many: bool,
 }
 
 /// A subscriber's way through history.
@@ -149,6 +154,17 @@ impl Replaying {
     /// answers depend on where it began.
     pub fn is_resumable(&self) -> bool {
         !self.back_test
+    }
+
+    /// True of the one that may find more than [`MANY`] firings of a place.
+    pub(super) fn holds_many(&self) -> bool {
+        self.struck.many
+    }
+
+    /// Firings that were found and are not given.
+    #[cfg(test)]
+    pub(super) fn found(&self) -> usize {
+        self.struck.untold.found()
     }
 
     /// How far everything was seen, once it is done.
@@ -198,7 +214,7 @@ impl Shard {
             back_test,
             markets: self.markets.len(),
             registrations: self.reflexes.version(),
-            struck: Struck::default(),
+            struck: Struck { untold: Untold::behind(after), ..Struck::default() },
             ready: VecDeque::new(),
         }
     }
@@ -223,7 +239,11 @@ impl Shard {
         page: usize,
         work: &mut Work,
     ) -> Result<Step, ReplayError> {
-        while replaying.ready.len() < page && self.give_struck(replaying, page, work) {
+        while replaying.ready.len() < page {
+            match self.give_struck(replaying, page, work) {
+                Step::Done => {}
+                unfinished => return Ok(unfinished),
+            }
             let is_begun = self.open_replay(replaying, work)?
                 && replaying.rows.begin(&self.ticks, work)?
                 && replaying.skips.begin(&self.facts, work)?;
@@ -264,9 +284,9 @@ impl Shard {
         Ok(Step::More)
     }
 
-    /// Makes what fired at the open place ready, by reflex, as far as the page and the turn go. True when nothing is left of it.
-    fn give_struck(&self, replaying: &mut Replaying, page: usize, work: &mut Work) -> bool {
-        let Replaying { struck: Struck { fired, untold, tick }, ready, after, .. } = replaying;
+    /// Makes what fired at the open place ready, by reflex, as far as the page and the turn go.
+    fn give_struck(&mut self, replaying: &mut Replaying, page: usize, work: &mut Work) -> Step {
+        let Replaying { struck: Struck { fired, untold, tick, many }, ready, .. } = replaying;
         let mut found = Vec::new();
         while untold.pending() {
             let room = page.saturating_sub(ready.len());
@@ -274,20 +294,26 @@ impl Shard {
                 if planted::is(Bug::HistoryForgetsTheRest) {
                     *untold = Untold::default();
                 }
-                return false;
+                return Step::More;
+            }
+            if untold.found() >= MANY && !*many {
+                if !self.subscribers.ways.make_place_for_many(self.now) {
+                    return Step::Waiting;
+                }
+                *many = true;
             }
             let visits = self.reflexes.next_past_firings(untold, room.min(FIRINGS_AT_ONCE), &mut found);
-            work.spend(1 + (found.len() + visits / VISITS_PER_FIRING) as u32);
+            work.spend(1 + (found.len() + visits / VISITS_PER_UNIT) as u32);
             for firing in found.drain(..) {
                 while let Some((one, tick)) = fired.pop_front_if(|(one, _)| one.reflex < firing.reflex) {
                     ready.push_back(derived_row(&one, &tick));
                 }
-                let tick = tick.as_ref().filter(|_| (firing.tx.bits(), firing.n, firing.reflex.0) > *after);
-                ready.extend(tick.map(|tick| derived_row(&firing, tick)));
+                ready.extend(tick.as_ref().map(|tick| derived_row(&firing, tick)));
             }
         }
+        *many = false;
         ready.extend(fired.drain(..).map(|(firing, tick)| derived_row(&firing, &tick)));
-        true
+        Step::Done
     }
 
     fn replay_row(&self, replaying: &mut Replaying, work: &mut Work) -> Result<(), ReplayError> {
@@ -326,6 +352,7 @@ impl Shard {
             && let Some(ix) = self.ticks.market_ix(skip.gap.market)
         {
             let (ix, missing) = (reflex::MarketIx(ix.number()), (skip.gap.first, skip.gap.last));
+            work.spend(self.reflexes.tables(ix).div_ceil(LOOKS) as u32);
             self.reflexes.gap_past(&mut replaying.struck.untold, (skip.tx, skip.n), ix, missing);
             replaying.struck.tick = Some(tick);
         }

@@ -5,8 +5,9 @@
 //! ```
 //!
 //! A core has no clock, so cost is counted in units: one is a row looked at in memory, about 120 ns with all that belongs
-//! to it. The figures are those of `storage/index/README.md`. Invariant: a turn ends within one page of a market, or one entry, behind its last unit. Deliberately absent: who
-//! goes next; whoever shares the budget takes turns.
+//! to it. The figures are those of `storage/index/README.md`. Invariant: a turn ends within one page of a market, one entry,
+//! or the tables that one tick is shown to, behind its last unit. Deliberately absent: who goes next; whoever shares the
+//! budget takes turns.
 
 /// A turn: about 250 µs, and so at most 256 KiB of entries.
 pub const UNITS_PER_TURN: u32 = 2048;

@@ -196,11 +196,7 @@ impl<T> Link<T> {
         let unexpected = Unexpected { shard: header.shard, request: header.request };
         let asked = self.reads.get_mut(&header.request).filter(|asked| asked.due.is_none()).ok_or(unexpected)?;
         if reply.kind == Kind::Refused {
-            let wait = match Code::from_number(header.code) {
-                Some(Code::Busy) => Some(Duration::from_micros(header.aux.clamp(1_000, 1_000_000))),
-                Some(Code::NotLeader | Code::Stopping) => Some(Duration::from_millis(20)),
-                _ => None,
-            };
+            let wait = Code::from_number(header.code).and_then(|code| code.again_after(header.aux));
             let since = *asked.refused_since.get_or_insert(now);
             if let Some(wait) = wait.filter(|_| now.saturating_sub(since) <= self.limits.busy_for) {
                 asked.due = Some(now + wait);

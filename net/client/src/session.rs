@@ -397,9 +397,11 @@ fn meaning(reply: &Reply) -> Meaning {
         return Meaning::Done(Fate::Answered);
     }
     let refused = |reply: Reply| Fate::Refused(Refusal::read(&reply.header, &reply.body));
-    match Code::from_number(reply.header.code) {
-        Some(Code::Busy | Code::NoSpace) => Meaning::Later(Duration::from_micros(reply.header.aux)),
-        Some(Code::NotLeader | Code::Stopping) => Meaning::Later(Duration::from_millis(20)),
+    let code = Code::from_number(reply.header.code);
+    if let Some(wait) = code.and_then(|code| code.again_after(reply.header.aux)) {
+        return Meaning::Later(wait);
+    }
+    match code {
         Some(Code::SessionGap) => Meaning::Later(Duration::from_millis(1)),
         Some(Code::SessionExpired) => Meaning::Expired,
         Some(Code::Unavailable) => Meaning::Doubt,

@@ -4,6 +4,7 @@
 //! only HTTP can say has a name and no number: [`HttpCode`].
 
 use myelin_datom::Flaw;
+use std::time::Duration;
 
 /// What every code can say of itself, with a number or without.
 macro_rules! told {
@@ -50,7 +51,20 @@ macro_rules! codes {
             /// Whether nothing was done, and the same request may well be done a little later.
             #[must_use]
             pub const fn passes(self) -> bool {
-                matches!(self, Self::Busy | Self::NotLeader | Self::NoSpace | Self::Stopping)
+                self.again_after(0).is_some()
+            }
+
+            /// How long to wait before the same request is sent again, where nothing was done and that may help: `Busy` and
+            /// `NoSpace` say it in their `aux` (microseconds, taken as 1 ms to 1 s).
+            #[must_use]
+            pub const fn again_after(self, aux: u64) -> Option<Duration> {
+                match self {
+                    Self::Busy | Self::NoSpace if aux < 1_000 => Some(Duration::from_millis(1)),
+                    Self::Busy | Self::NoSpace if aux > 1_000_000 => Some(Duration::from_secs(1)),
+                    Self::Busy | Self::NoSpace => Some(Duration::from_micros(aux)),
+                    Self::NotLeader | Self::Stopping => Some(Duration::from_millis(20)),
+                    _ => None,
+                }
             }
         }
 

@@ -182,6 +182,11 @@ impl Rig {
         more
     }
 
+    /// True when the first shard owes somebody a place in history: its next turn gives it.
+    pub(in crate::shard) fn owes_a_place(&self) -> bool {
+        self.shards[0].owes_a_place(self.now)
+    }
+
     /// Both shards have their turns, until nothing is left to do.
     pub(in crate::shard) fn settle(&mut self) {
         for _ in 0..1000 {

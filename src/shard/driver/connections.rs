@@ -195,7 +195,7 @@ impl Core {
     /// True when a frame of any size may be taken from this connection now.
     fn has_room_for(&mut self, id: ConnId) -> bool {
         let (requests, outbox) = (self.limits.requests_per_connection, self.limits.outbox_bytes);
-        // Room that no sync will bring is not waited for: a write is told `Busy`, a read is answered.
+        // Room that no sync will bring is not waited for: a write is refused, a read is answered.
         let log_has_room = self.failed || !self.sync_under_way || self.log.tail().room() >= self.limits.max_proposal();
         let held = self.held.iter().any(|held| held.len() > self.limits.ring_items);
         match self.connection(id) {

@@ -80,7 +80,6 @@ impl Core {
                     }
                 }
                 self.old.extend(made.merged.into_iter().map(Old::Merged));
-                self.sealing_told(None);
             }
             Ok(made) => {
                 self.tidying.sealed(now);
@@ -98,12 +97,13 @@ impl Core {
                 self.health.checkpoints.add(1);
             }
             Err(error) => {
-                tracing::warn!(error = %describe(&error), "sealing failed; rows stay in memory and in the log");
-                self.sealing_told(Some(&error));
                 if job.sealings.is_empty() {
                     // A merge is not owed to anybody: sealing goes on without it, and brings it back.
+                    tracing::warn!(error = %describe(&error), "runs were not merged; they stay as they are");
                     self.tidying.merged(false);
                 } else {
+                    tracing::warn!(error = %describe(&error), "sealing failed; rows stay in memory and in the log");
+                    self.sealing_told(Some(&error));
                     self.sealing = Sealing::Failed(Box::new(job), now.mono_us + SEAL_AGAIN_US);
                 }
             }

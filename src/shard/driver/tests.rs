@@ -9,6 +9,7 @@ use crate::shard::campaign::{Log, body, tick, written};
 use crate::shard::crossing::tests::{Rig as Crossing, names};
 use crate::shard::entry::Senseless;
 use crate::shard::reading::Reader;
+use crate::shard::seal::{Made, Sealed};
 use myelin_datom::EntityId;
 use myelin_wire::{FROM_NOW, Hello, MarketFlags, MarketSpec, SlotRange, TailAsk, decode, markets_body};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
@@ -244,4 +245,30 @@ fn an_old_firing_is_not_measured_again_when_only_a_spread_across_shards_fires() 
     rig.ticks(1, &[(theirs[0], 1.0)]);
     rig.ticks(0, &[(ours[1], 9.0)]);
     assert_eq!((measured(&mut rig), rig.shards[0].counters.firings), (1, 2));
+}
+
+/// Seen red: a merge that found no room refused every write until the next checkpoint, and one that found some let them
+/// wait as `Busy` while rows could not be sealed.
+#[test]
+fn writes_are_told_of_a_full_disk_as_long_as_rows_cannot_be_sealed_and_whatever_becomes_of_a_merge() {
+    let mut rig = Rig::new(Limits::lean());
+    let full = || Err(SealError::Io(io::ErrorKind::StorageFull.into()));
+    let lsn = rig.core.applied_upto;
+    let merge = || SealJob { lsn, sealings: Vec::new(), old: Vec::new() };
+    let told = |rig: &Rig| (rig.core.disk_full.for_segments, rig.core.disk_full.for_runs);
+    rig.core.sealed(Sealed { job: merge(), result: full() });
+    assert_eq!(told(&rig), (false, false));
+    let job = SealJob { sealings: vec![rig.core.shards[0].seal()], ..merge() };
+    rig.core.sealed(Sealed { job, result: full() });
+    assert_eq!(told(&rig), (false, true));
+    rig.core.sealed(Sealed { job: merge(), result: Ok(Made::default()) });
+    assert_eq!(told(&rig), (false, true), "a merge says nothing of the rows that wait");
+    let full_of_log = WalError::Full { file: String::new(), bytes: 1, limit: "device" };
+    rig.core.preparing_told(Some(&full_of_log));
+    assert_eq!(told(&rig), (true, true));
+    let Sealing::Failed(job, _) = std::mem::replace(&mut rig.core.sealing, Sealing::UnderWay) else { panic!() };
+    rig.core.sealed(Sealed { job: *job, result: Ok(Made::default()) });
+    assert_eq!(told(&rig), (true, false));
+    rig.core.preparing_told(None);
+    assert_eq!(told(&rig), (false, false));
 }

@@ -8,12 +8,12 @@
 //! `basis`. Deliberately absent: evaluating (`replay.rs`).
 
 use super::{Evaluator, Feed, Place, ReplayError, Replaying, compacted};
-use crate::reflex::{self, Kind, ReflexId, Registration, Replay, Scope, Spec};
+use crate::reflex::{self, Kind, Looked, ReflexId, Registration, Replay, Scope, Spec};
 use crate::shard::across::Across;
 use crate::shard::gaps::Skips;
 use crate::shard::interleave::Interleave;
 use crate::shard::seek::{Price, Seek};
-use crate::shard::turn::{SEARCH, Work};
+use crate::shard::turn::{LOOKS, SEARCH, Work};
 use crate::shard::{Refusal, Shard};
 use myelin_datom::{EntityId, Tx};
 use myelin_index::MarketIx;
@@ -23,9 +23,8 @@ use std::collections::{BTreeMap, VecDeque};
 /// Reflexes one replay evaluates one by one at most, on one shard and across shards each. Of who asks
 /// all these are windows only, and spreads over two shards: the rest is asked together, however many there are.
 const EVALUATORS_MAX: usize = 4096;
-/// Reflexes that are passed over before it is asked whether the turn is over, and what that costs.
+/// Reflexes that are passed over before it is asked whether the turn is over.
 const LOOKS_AT_ONCE: usize = 256;
-const LOOKS_UNITS: u32 = 32;
 /// Markets one replay reads at most.
 const FEEDS_MAX: usize = 10_000;
 /// Pairs of a reflex and a market in one replay at most: each costs a search at its start, all together some ten
@@ -45,8 +44,10 @@ pub(super) struct Opening {
     looked: Option<ReflexId>,
     /// The one that is.
     asking: Option<Box<Asking>>,
-    /// Markets below this number were looked at for those who ask together, and the feed whose price is sought for them.
-    together: (u32, Option<(usize, Seek)>),
+    /// Markets below this number were looked at for those who ask together.
+    together: u32,
+    /// The feed whose beginning is sought.
+    seeking: Option<(usize, Seek)>,
     /// By the market's number.
     feed_of: BTreeMap<u32, usize>,
     skip_of: BTreeMap<u32, usize>,
@@ -65,7 +66,8 @@ impl Opening {
             markets: markets as u32,
             looked: None,
             asking: None,
-            together: (0, None),
+            together: 0,
+            seeking: None,
             feed_of: BTreeMap::new(),
             skip_of: BTreeMap::new(),
             skipping: Vec::new(),
@@ -74,9 +76,7 @@ impl Opening {
             crossing: VecDeque::new(),
         }
     }
-}
 
-impl Opening {
     /// The feed of a market, made if need be.
     fn feed(&mut self, way: &mut Replaying, market: MarketIx) -> Result<usize, Refusal> {
         let feed = *self.feed_of.entry(market.number()).or_insert_with(|| {
@@ -93,8 +93,6 @@ struct Asking {
     of: Registration,
     evaluator: usize,
     markets: Candidates,
-    /// The feed whose beginning is sought.
-    seek: Option<(usize, Seek)>,
 }
 
 #[derive(Debug)]
@@ -152,13 +150,13 @@ impl Shard {
             if work.is_spent() {
                 return Ok(false);
             }
-            work.spend(if way.asks_together() { LOOKS_UNITS } else { 2 });
-            let (next, looked) = self.next_asked(way, opening.looked);
-            if looked.is_none() {
+            let Looked { found, last, looks } = self.next_asked(way, opening.looked);
+            work.spend(1 + looks.div_ceil(LOOKS) as u32);
+            if last.is_none() {
                 return Ok(true);
             }
-            opening.looked = looked;
-            let Some(of) = next else { continue };
+            opening.looked = last;
+            let Some(of) = found else { continue };
             if of.registered_at > opening.basis {
                 continue;
             }
@@ -178,19 +176,18 @@ impl Shard {
                 return Err(Refusal::of(Code::TooMany).into());
             }
             let (evaluator, markets) = (way.evaluators.len() - 1, self.candidates(&of));
-            opening.asking = Some(Box::new(Asking { of, evaluator, markets, seek: None }));
+            opening.asking = Some(Box::new(Asking { of, evaluator, markets }));
         }
     }
 
-    /// The next reflex with an evaluator of its own, among some; and the last one that was looked at, none at the end.
-    fn next_asked(&self, way: &Replaying, looked: Option<ReflexId>) -> (Option<Registration>, Option<ReflexId>) {
-        let next = match way.reflex {
+    /// The next reflex with an evaluator of its own, among some.
+    fn next_asked(&self, way: &Replaying, looked: Option<ReflexId>) -> Looked {
+        let found = match way.reflex {
             0 if way.asks_together() => return self.reflexes.next_evaluated(looked, LOOKS_AT_ONCE),
             0 => self.reflexes.list(looked).next(),
             one => self.reflexes.get(ReflexId(one)).filter(|_| looked.is_none()),
         };
-        let looked = next.as_ref().map(|of| of.id);
-        (next, looked)
+        Looked { last: found.as_ref().map(|of| of.id), found, looks: 1 }
     }
 
     fn candidates(&self, of: &Registration) -> Candidates {
@@ -213,15 +210,8 @@ impl Shard {
         work: &mut Work,
     ) -> Result<bool, ReplayError> {
         loop {
-            if let Some((feed, seek)) = &mut asking.seek {
-                let feed = *feed;
-                let price = seek.go_on(&self.ticks, way.feeds[feed].market, self.group.applied_tx(), work)?;
-                match price {
-                    None => return Ok(false),
-                    Some(Price::Row(row) | Price::Never(row)) => way.feeds[feed].begins_at(row),
-                    Some(Price::Gone { oldest, .. }) => opening.oldest = opening.oldest.max(Some(oldest)),
-                }
-                asking.seek = None;
+            if !self.seek_on(way, opening, work)? {
+                return Ok(false);
             }
             if work.is_spent() {
                 return Ok(false);
@@ -255,9 +245,22 @@ impl Shard {
             match self.begin(ix, &asking.of, way, work)? {
                 Begin::Row(row) => way.feeds[feed].begins_at(row),
                 Begin::Behind(tx) => opening.oldest = opening.oldest.max(Some(tx)),
-                Begin::Seek(seek) => asking.seek = Some((feed, seek)),
+                Begin::Seek(seek) => opening.seeking = Some((feed, seek)),
             }
         }
+    }
+
+    /// Goes on to where the rows of the feed in question begin. False when the turn is over before.
+    fn seek_on(&self, way: &mut Replaying, opening: &mut Opening, work: &mut Work) -> Result<bool, ReplayError> {
+        let Some((feed, seek)) = &mut opening.seeking else { return Ok(true) };
+        let feed = &mut way.feeds[*feed];
+        match seek.go_on(&self.ticks, feed.market, self.group.applied_tx(), work)? {
+            None => return Ok(false),
+            Some(Price::Row(row) | Price::Never(row)) => feed.begins_at(row),
+            Some(Price::Gone { oldest, .. }) => opening.oldest = opening.oldest.max(Some(oldest)),
+        }
+        opening.seeking = None;
+        Ok(true)
     }
 
     /// Every market whose price or gaps somebody asks about, when all are asked together.
@@ -266,21 +269,17 @@ impl Shard {
             return Ok(true);
         }
         loop {
-            if let Some((feed, seek)) = &mut opening.together.1 {
-                match seek.go_on(&self.ticks, way.feeds[*feed].market, self.group.applied_tx(), work)? {
-                    None => return Ok(false),
-                    Some(Price::Row(row) | Price::Never(row)) => way.feeds[*feed].begins_at(row),
-                    Some(Price::Gone { oldest, .. }) => opening.oldest = opening.oldest.max(Some(oldest)),
-                }
-                opening.together.1 = None;
+            if !self.seek_on(way, opening, work)? {
+                return Ok(false);
             }
             if work.is_spent() {
                 return Ok(false);
             }
             work.spend(1);
-            let number = opening.together.0;
+            let number = opening.together;
             let Some(market) = self.markets.get(number).filter(|_| number < opening.markets) else { return Ok(true) };
-            opening.together.0 += 1;
+            opening.together += 1;
+            work.spend(self.reflexes.tables(reflex::MarketIx(number)).div_ceil(LOOKS) as u32);
             let Some(ix) = self.ticks.market_ix(market.id) else { continue };
             if self.reflexes.gaps_are_asked(reflex::MarketIx(number)) {
                 self.ask_gaps(way, opening, None, ix);
@@ -290,7 +289,7 @@ impl Shard {
             way.feeds[feed].together = true;
             // Before the first of them was registered none has a place.
             let place = Tx::from_bits(way.after.0.max(since.bits()).saturating_sub(1));
-            opening.together.1 = Some((feed, Seek::behind(&self.ticks, ix, place, work)?));
+            opening.seeking = Some((feed, Seek::behind(&self.ticks, ix, place, work)?));
         }
     }
 

@@ -5,6 +5,7 @@ use crate::shard::ConnId;
 use crate::shard::crossing::tests::{LISTENER, Rig, names};
 use crate::shard::reply::{Reply, Said};
 use crate::shard::turn::{SEALED_PAGE, UNITS_PER_TURN};
+use crate::shard::ways::MANY;
 use myelin_datom::EntityId;
 use myelin_wire::{Code, Header, Kind};
 use std::collections::BTreeMap;
@@ -79,6 +80,10 @@ fn who_asks_all_is_told_of_every_reflex_that_a_tick_fired_also_from_history_and_
     }
     for id in BANDS + 1..=BANDS + SPREADS {
         rig.register(id, &format!("spread {} {} {}", names[0], names[1], 1.0 + id as f64 / 10_000.0), "all");
+    }
+    // Seen red: windows over markets that are not there yet had evaluators, and there are no more than 4,096 of those.
+    for id in 1..=4_100 {
+        rig.register(20_000 + id, "volume 1 in 1s", &format!("market:nobody-{id}"));
     }
     rig.subscribe_with(1_000, LISTENER, 0, (0, 0, 0), false);
     rig.ticks(0, &[(ids[1], 1.0), (ids[0], 1.0)]);
@@ -244,4 +249,87 @@ fn a_back_test_without_credit_gives_its_place_up_once_somebody_waits_for_it_and_
     let ended = |reply: &&Reply| matches!(reply.said, Said::Ended { code: Some(Code::TooMany), .. });
     assert_eq!(rig.said.iter().filter(ended).count(), 1, "one place was wanted: {:?}", rig.said);
     assert_eq!(rig.shards[0].subscribers.count(), 16);
+}
+
+/// Each listener that waited for a place once looked at all others, a million looks a turn.
+#[test]
+fn a_thousand_that_fall_behind_together_wait_for_sixteen_places_and_none_loses_a_firing() {
+    const LISTENERS: u32 = 1000;
+    const MARKETS: usize = 200;
+    let mut rig = Rig::new(64);
+    let names: Vec<_> = names(0).take(MARKETS).collect();
+    let ids = rig.markets(0, &names);
+    rig.register(REFLEX, "above 5", "all");
+    (0..LISTENERS).for_each(|index| rig.subscribe_with(30, listener(index), REFLEX, (0, 0, 0), false));
+    for price in [1.0, 9.0] {
+        rig.ticks(0, &all_at(&ids, price));
+    }
+    let (mut given, mut turns) = (BTreeMap::new(), 0);
+    while given.values().sum::<usize>() < LISTENERS as usize * MARKETS {
+        assert!(turns < 100_000, "{turns} turns");
+        turns += 1;
+        rig.turn();
+        for reply in std::mem::take(&mut rig.said) {
+            let Said::Firings { rows, .. } = reply.said else { continue };
+            let places: &mut usize = given.entry(reply.to).or_default();
+            *places += rows.len();
+            // What was read is granted again, but by some only much later: they keep no place from the rest.
+            if !reply.to.index.is_multiple_of(10) {
+                rig.frame(0, reply.to, Header { session: 7, count: 30, ..Header::new(Kind::Credit) }, &[]);
+            }
+        }
+        if given.len() == LISTENERS as usize && turns % 1000 == 0 {
+            for index in (0..LISTENERS).filter(|index| listener(*index).index.is_multiple_of(10)) {
+                rig.frame(0, listener(index), Header { session: 7, count: 100, ..Header::new(Kind::Credit) }, &[]);
+            }
+        }
+    }
+    assert!(given.values().all(|count| *count == MARKETS), "each has its own");
+    let most = rig.shards[0].subscribers.turn_units_max();
+    assert!((UNITS_PER_TURN..=UNITS_PER_TURN + PAGE as u32).contains(&most), "{most} units in a turn");
+}
+
+/// Seen red: each of sixteen ways held all firings of the tick, also those whose listener had gone to sleep.
+#[test]
+fn a_tick_across_many_bands_is_told_to_many_listeners_from_history_in_the_memory_of_one() {
+    const BANDS: u64 = 80_000;
+    let mut rig = Rig::new(64);
+    let names: Vec<_> = names(0).take(1).collect();
+    let ids = rig.markets(0, &names);
+    for id in 1..=BANDS {
+        rig.register(id, &format!("above {}", 2.0 + id as f64 / 100_000.0), "all");
+    }
+    rig.ticks(0, &[(ids[0], 1.0), (ids[0], 9.0)]);
+    rig.settle();
+    for index in 0..16 {
+        // From the beginning, and from the middle of the tick.
+        let after = if index % 2 == 0 { (1, 0, 0) } else { (rig.shards[0].group().applied_tx().bits(), 1, BANDS / 2) };
+        rig.subscribe_with(if index == 0 { 1_000 } else { 100_000 }, listener(index), 0, after, false);
+    }
+    let (mut most, mut turns) = (0, 0);
+    let mut turn = |rig: &mut Rig| {
+        turns += 1;
+        assert!(turns < 100_000, "{turns} turns");
+        // The first one is the first to find many, and has no credit then: it keeps them a tenth of a second.
+        rig.later(100);
+        let owed = rig.owes_a_place();
+        let more = rig.turn();
+        most = most.max(rig.shards[0].subscribers.ways.found());
+        more || owed
+    };
+    for _ in 0..3_000 {
+        turn(&mut rig);
+    }
+    while turn(&mut rig) {}
+    for index in 1..16 {
+        let heard = rig.heard(listener(index));
+        let from = if index % 2 == 0 { 0 } else { BANDS / 2 };
+        assert!(heard.iter().map(|place| place.2).eq(from + 1..=BANDS), "{index}: {}", heard.len());
+    }
+    assert_eq!(rig.heard(listener(0)).len(), 1000);
+    rig.frame(0, listener(0), Header { session: 7, count: 100_000, ..Header::new(Kind::Credit) }, &[]);
+    while turn(&mut rig) {}
+    assert!(rig.heard(listener(0)).iter().map(|place| place.2).eq(1..=BANDS));
+    let bound = 15 * (MANY + UNITS_PER_TURN as usize) + BANDS as usize;
+    assert!(most > MANY && most <= bound, "{most} firings held, {bound} at most");
 }

@@ -148,12 +148,9 @@ pub(crate) fn sends_no_more(shard: u16, why: &Refusal) -> Failure {
 /// The exit code of a refusal.
 pub(crate) fn of_refusal(refusal: &Refusal) -> Exit {
     match refusal.code {
+        Some(code) if code.passes() => Exit::Conflict,
         Some(
-            Code::Busy
-            | Code::NoSpace
-            | Code::NotLeader
-            | Code::Stopping
-            | Code::SessionExpired
+            Code::SessionExpired
             | Code::SessionGap
             | Code::OutcomeForgotten
             | Code::IdConflict

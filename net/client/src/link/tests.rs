@@ -68,7 +68,7 @@ fn never_more_is_under_way_than_was_granted_and_shards_take_turns() {
 }
 
 #[test]
-fn a_read_that_is_told_busy_is_asked_again_after_the_wait() {
+fn a_read_that_is_told_to_come_back_is_asked_again_after_the_wait() {
     let mut link = link(3);
     link.read(read(5));
     let asked = said(&mut link, MS(0));
@@ -78,7 +78,13 @@ fn a_read_that_is_told_busy_is_asked_again_after_the_wait() {
     assert_eq!(link.next_deadline(), Some(MS(5)));
     assert!(said(&mut link, MS(4)).is_empty());
     let again = said(&mut link, MS(5));
-    answer(&mut link, MS(6), Kind::Answer, &again[0], Header { aux: 9, ..Header::new(Kind::Answer) }, b"");
+    // Seen red: a read on a full disk was given up at once.
+    let full = Header { code: Code::NoSpace as u16, aux: 2000, ..Header::new(Kind::Refused) };
+    answer(&mut link, MS(5), Kind::Refused, &again[0], full, b"");
+    assert!(link.poll_event().is_none());
+    assert!(said(&mut link, MS(6)).is_empty());
+    let again = said(&mut link, MS(7));
+    answer(&mut link, MS(8), Kind::Answer, &again[0], Header { aux: 9, ..Header::new(Kind::Answer) }, b"");
     let Some(Event::Settled(5, Fate::Answered(reply))) = link.poll_event() else { panic!("no answer") };
     assert_eq!(reply.header.aux, 9);
     assert!(link.is_idle());

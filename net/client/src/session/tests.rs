@@ -129,6 +129,22 @@ fn after_busy_all_behind_it_waits_and_goes_on_in_order_under_the_same_numbers() 
 }
 
 #[test]
+fn a_full_disk_is_waited_for_as_busy_is() {
+    check(&[
+        (Push(&[10, 11]), "1:10, 2:11"),
+        (Refuse(1, Code::NoSpace, 250_000), ""),
+        (Refuse(2, Code::NoSpace, 1), ""),
+        (Wait(249_999), ""),
+        (Wait(1), "resume 1, 1:10, 2:11"),
+        (Refuse(1, Code::NoSpace, 250_000), ""),
+        (Refuse(2, Code::NoSpace, 1), ""),
+        (Wait(250_000), "resume 1, 1:10, 2:11"),
+        (Ack(1), "10 done"),
+        (Ack(2), "11 done"),
+    ]);
+}
+
+#[test]
 fn a_cut_line_sends_again_what_was_unanswered_under_the_same_number() {
     check(&[
         (Push(&[10, 11, 12]), "1:10, 2:11, 3:12"),
