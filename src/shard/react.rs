@@ -281,9 +281,10 @@ impl Shard {
 
     /// A page from history for one subscriber; at its end it is live.
     fn push_replayed(&mut self, at: usize, mut way: Way, work: &mut Work) -> Result<bool, ReplayError> {
-        if !self.open_replay(&mut way.replaying, work)? {
+        let opened = self.open_replay(&mut way.replaying, work)?;
+        if opened != Step::Done {
             self.subscribers.ways.put(way);
-            return Ok(true);
+            return Ok(opened == Step::More);
         }
         self.say_listens(at);
         let subscriber = &self.subscribers.list[at];
@@ -291,7 +292,8 @@ impl Shard {
         let room = (subscriber.credit as usize).min(FIRINGS_PER_PAGE);
         if room == 0 {
             // Who needs the place takes it; from a back-test, whose answers depend on where it began, only after a while.
-            if way.pause(self.now) && std::mem::take(&mut self.subscribers.place_is_wanted) {
+            let Subscribers { ways, place_is_wanted, .. } = &mut self.subscribers;
+            if way.pause(self.now) && (ways.keeps_from_large(&way) || std::mem::take(place_is_wanted)) {
                 return Err(Refusal::of(Code::TooMany).into());
             }
             self.subscribers.ways.put(way);
@@ -330,8 +332,9 @@ impl Shard {
 
     /// True when something in history is due to who waits for it: the next turn gives it.
     pub(super) fn owes_a_place(&self, now: Now) -> bool {
-        let Subscribers { ways, .. } = &self.subscribers;
-        ways.owe_many(now) || ways.is_place_due(now) && self.subscribers.wants_a_place()
+        let Self { subscribers, tails, .. } = self;
+        let place_is_due = || subscribers.ways.is_place_due(now) && subscribers.wants_a_place();
+        subscribers.ways.owe_large(now) || tails.owe_large(now) || place_is_due()
     }
 
     /// One page for one subscriber. True when another could follow at once.

@@ -24,7 +24,7 @@ use super::lane::derived_row;
 use super::planted::{self, Bug};
 use super::react::{ACROSS, OWN};
 use super::turn::{LOOKS, Work};
-use super::ways::MANY;
+use super::ways::{FIRINGS, MARKETS};
 use super::{Refusal, Shard, ShardError};
 use crate::reflex::{self, Firing, Pasts, Registration, Replay, Untold};
 use myelin_datom::{EntityId, Tick, Tx};
@@ -117,8 +117,6 @@ struct Struck {
     /// Whom a tick or a gap concerns of those who ask together, and that tick.
     untold: Untold,
     tick: Option<Tick>,
-    /// It may find more than [`MANY`] of these.
-    many: bool,
 }
 
 /// A subscriber's way through history.
@@ -145,6 +143,8 @@ pub struct Replaying {
     registrations: u64,
     /// The place that is being given: one tick may fire a million bands.
     struck: Struck,
+    /// It may hold more than every way may (`ways.rs`).
+    large: bool,
     /// Firings that wait for credit.
     pub ready: VecDeque<FiringRow>,
 }
@@ -156,15 +156,20 @@ impl Replaying {
         !self.back_test
     }
 
-    /// True of the one that may find more than [`MANY`] firings of a place.
-    pub(super) fn holds_many(&self) -> bool {
-        self.struck.many
+    /// True of the one that may hold more than the others.
+    pub(super) fn is_large(&self) -> bool {
+        self.large
     }
 
-    /// Firings that were found and are not given.
-    #[cfg(test)]
-    pub(super) fn found(&self) -> usize {
-        self.struck.untold.found()
+    /// Firings that were found and are not given, and markets that are read.
+    pub(super) fn holds(&self) -> [usize; 2] {
+        [self.struck.untold.found(), self.feeds.len()]
+    }
+
+    /// It holds as much as every way may: only a large one goes on.
+    fn has_to_be_large(&self) -> bool {
+        let [firings, markets] = self.holds();
+        !self.large && (firings >= FIRINGS || markets > MARKETS)
     }
 
     /// How far everything was seen, once it is done.
@@ -215,6 +220,7 @@ impl Shard {
             markets: self.markets.len(),
             registrations: self.reflexes.version(),
             struck: Struck { untold: Untold::behind(after), ..Struck::default() },
+            large: false,
             ready: VecDeque::new(),
         }
     }
@@ -244,9 +250,11 @@ impl Shard {
                 Step::Done => {}
                 unfinished => return Ok(unfinished),
             }
-            let is_begun = self.open_replay(replaying, work)?
-                && replaying.rows.begin(&self.ticks, work)?
-                && replaying.skips.begin(&self.facts, work)?;
+            match self.open_replay(replaying, work)? {
+                Step::Done => {}
+                unfinished => return Ok(unfinished),
+            }
+            let is_begun = replaying.rows.begin(&self.ticks, work)? && replaying.skips.begin(&self.facts, work)?;
             if !is_begun || work.is_spent() {
                 break;
             }
@@ -286,22 +294,19 @@ impl Shard {
 
     /// Makes what fired at the open place ready, by reflex, as far as the page and the turn go.
     fn give_struck(&mut self, replaying: &mut Replaying, page: usize, work: &mut Work) -> Step {
-        let Replaying { struck: Struck { fired, untold, tick, many }, ready, .. } = replaying;
         let mut found = Vec::new();
-        while untold.pending() {
-            let room = page.saturating_sub(ready.len());
+        while replaying.struck.untold.pending() {
+            let room = page.saturating_sub(replaying.ready.len());
             if room == 0 || work.is_spent() {
                 if planted::is(Bug::HistoryForgetsTheRest) {
-                    *untold = Untold::default();
+                    replaying.struck.untold = Untold::default();
                 }
                 return Step::More;
             }
-            if untold.found() >= MANY && !*many {
-                if !self.subscribers.ways.make_place_for_many(self.now) {
-                    return Step::Waiting;
-                }
-                *many = true;
+            if !self.may_go_on(replaying) {
+                return Step::Waiting;
             }
+            let Replaying { struck: Struck { fired, untold, tick }, ready, .. } = replaying;
             let visits = self.reflexes.next_past_firings(untold, room.min(FIRINGS_AT_ONCE), &mut found);
             work.spend(1 + (found.len() + visits / VISITS_PER_UNIT) as u32);
             for firing in found.drain(..) {
@@ -311,9 +316,18 @@ impl Shard {
                 ready.extend(tick.as_ref().map(|tick| derived_row(&firing, tick)));
             }
         }
-        *many = false;
+        let Replaying { struck: Struck { fired, .. }, ready, large, feeds, .. } = replaying;
+        *large &= feeds.len() > MARKETS;
         ready.extend(fired.drain(..).map(|(firing, tick)| derived_row(&firing, &tick)));
         Step::Done
+    }
+
+    /// A way that holds as much as every way may goes on once it is the large one. False until then.
+    fn may_go_on(&mut self, way: &mut Replaying) -> bool {
+        if way.has_to_be_large() {
+            way.large = self.subscribers.ways.make_place_for_large(self.now);
+        }
+        !way.has_to_be_large()
     }
 
     fn replay_row(&self, replaying: &mut Replaying, work: &mut Work) -> Result<(), ReplayError> {

@@ -27,7 +27,8 @@ use super::planted::{self, Bug};
 use super::replay::ReplayError;
 use super::reply::Said;
 use super::turn::Work;
-use super::{ConnId, Refusal, Shard, ShardError};
+use super::ways::LARGE_CREDIT_WITHIN_US;
+use super::{ConnId, Now, Refusal, Shard, ShardError};
 use crate::config::Limits;
 use at_hand::AtHand;
 use entry::{Entry, Page, Place, What};
@@ -37,7 +38,7 @@ use myelin_datom::Tx;
 use myelin_wire::{Code, FROM_NOW, Frame, Header, LogKind};
 use wanted::Wanted;
 
-/// Readers that go through history at once.
+/// Readers that go through history at once; one of them over more than [`MARKETS`](super::ways::MARKETS).
 const HISTORIES_MAX: usize = 16;
 
 /// Where a reader reads.
@@ -68,6 +69,29 @@ struct Reader {
     within: Option<Box<FactFeed>>,
     /// The last entry it looked at, or the place it began behind.
     last: Place,
+    /// Since when it has no credit. **Units:** microseconds.
+    paused_us: Option<u64>,
+}
+
+impl Reader {
+    fn is_large(&self) -> bool {
+        matches!(&self.way, Way::History(history) if history.large)
+    }
+
+    /// It is large, and has had no credit for so long that another one may be.
+    fn yields(&self, now: Now) -> bool {
+        self.paused_us.is_some_and(|since| now.mono_us.saturating_sub(since) >= LARGE_CREDIT_WITHIN_US)
+    }
+}
+
+/// Where a way through history has led to.
+enum Reached {
+    /// The entry at hand of this number comes next.
+    AtHand(u64),
+    /// The page is full, or the turn over.
+    History,
+    /// Another reader is the large one.
+    Waits,
 }
 
 /// The entries at hand, and who reads.
@@ -76,6 +100,8 @@ pub struct Tails {
     list: Vec<Reader>,
     /// Whose turn it is.
     turn: usize,
+    /// A reader waits until it may be large.
+    large_is_wanted: bool,
     at_hand: AtHand,
     max: usize,
     /// What the last turn cost.
@@ -87,7 +113,7 @@ impl Tails {
     #[must_use]
     pub fn new(limits: &Limits) -> Self {
         let max = limits.subscriptions_per_shard;
-        Self { list: Vec::new(), turn: 0, at_hand: AtHand::default(), max, spent: 0 }
+        Self { list: Vec::new(), turn: 0, large_is_wanted: false, at_hand: AtHand::default(), max, spent: 0 }
     }
 
     /// How many read.
@@ -100,6 +126,7 @@ impl Tails {
     pub fn grant(&mut self, conn: ConnId, session: u64, count: u32) {
         for reader in self.list.iter_mut().filter(|one| one.conn == conn && one.session == session) {
             reader.credit = reader.credit.saturating_add(i64::from(count));
+            reader.paused_us = None;
         }
     }
 
@@ -126,6 +153,22 @@ impl Tails {
         self.turn = at;
         self.forget_entries();
         one
+    }
+
+    /// Makes sure that no reader is large but the one that asks, whose way is taken. False when one is and stays so.
+    fn make_place_for_large(&mut self, now: Now) -> bool {
+        let large = self.list.iter_mut().find(|one| one.is_large());
+        let stays = large.as_ref().is_some_and(|one| !one.yields(now));
+        if let Some(one) = large.filter(|_| !stays) {
+            one.way = Way::Behind;
+        }
+        self.large_is_wanted |= stays;
+        !stays
+    }
+
+    /// True when who waits to be large may be.
+    pub(super) fn owe_large(&self, now: Now) -> bool {
+        self.large_is_wanted && self.list.iter().filter(|one| one.is_large()).all(|one| one.yields(now))
     }
 
     fn histories(&self) -> usize {
@@ -174,6 +217,7 @@ impl Shard {
             next: at_hand.unwrap_or_else(|| self.tails.at_hand.end()),
             within: None,
             last,
+            paused_us: None,
         });
         if at_hand.is_some() {
             self.say_begun(self.tails.list.len() - 1);
@@ -203,7 +247,9 @@ impl Shard {
 
     /// Pages go out as far as credit and the turn reach. True when there is more.
     pub(super) fn push_tails(&mut self) -> Result<bool, ShardError> {
-        let waiting = self.tails.list.iter().any(|one| matches!(one.way, Way::Behind) && one.credit > 0);
+        let waits = |one: &Reader| matches!(one.way, Way::Behind) && one.credit > 0;
+        let waiting = self.tails.histories() >= HISTORIES_MAX && self.tails.list.iter().any(waits);
+        self.tails.large_is_wanted = false;
         let (mut more, mut work) = (false, Work::turn());
         for _ in 0..self.tails.list.len() {
             if work.is_spent() {
@@ -244,6 +290,7 @@ impl Shard {
         let first = self.tails.at_hand.first();
         let reader = &mut self.tails.list[at];
         if reader.credit <= 0 && reader.begun {
+            reader.paused_us.get_or_insert(self.now.mono_us);
             // It gives its place among those who read history to others; where it was is known.
             let gives = waiting && matches!(reader.way, Way::History(_));
             if gives {
@@ -274,15 +321,17 @@ impl Shard {
         let mut page = Page::new(self.tails.list[at].credit);
         let read = self.read_history(at, &mut wanted, &mut history, &mut page, work);
         self.tails.list[at].wanted = wanted;
-        match read? {
-            Some(next) => self.tails.list[at].next = next,
-            None => self.tails.list[at].way = Way::History(history),
+        let reached = read?;
+        let waits = matches!(reached, Reached::Waits);
+        match reached {
+            Reached::AtHand(next) => self.tails.list[at].next = next,
+            Reached::History | Reached::Waits => self.tails.list[at].way = Way::History(history),
         }
         self.say_page(at, page, true);
-        Ok(true)
+        Ok(!waits)
     }
 
-    /// Reads on until the page is full or the turn is over; or gives the number of the entry at hand that comes next.
+    /// Reads on until the page is full or the turn is over.
     fn read_history(
         &mut self,
         at: usize,
@@ -290,17 +339,23 @@ impl Shard {
         history: &mut History,
         page: &mut Page,
         work: &mut Work,
-    ) -> Result<Option<u64>, ReplayError> {
+    ) -> Result<Reached, ReplayError> {
         loop {
+            if history.has_to_be_large() {
+                history.large = self.tails.make_place_for_large(self.now);
+            }
+            if history.has_to_be_large() {
+                return Ok(Reached::Waits);
+            }
             if !self.open_history(wanted, history, work)? {
-                return Ok(None);
+                return Ok(Reached::History);
             }
             self.say_begun(at);
             if page.is_full() {
-                return Ok(None);
+                return Ok(Reached::History);
             }
             match self.next_of_history(wanted, history, work)? {
-                Step::Later => return Ok(None),
+                Step::Later => return Ok(Reached::History),
                 Step::Entry(entry) if entry.place <= self.tails.list[at].last => {}
                 Step::Entry(entry) => {
                     self.tails.list[at].last = entry.place;
@@ -309,7 +364,9 @@ impl Shard {
                     }
                 }
                 Step::Stretch => match self.tails.at_hand.behind(history.basis) {
-                    Some(next) => return Ok(Some(next + u64::from(planted::is(Bug::TailSkipsAtTheSeam)))),
+                    Some(next) => {
+                        return Ok(Reached::AtHand(next + u64::from(planted::is(Bug::TailSkipsAtTheSeam))));
+                    }
                     None => history.next_stretch(),
                 },
             }

@@ -6,9 +6,9 @@
 //! ```
 //!
 //! There are few places and many listeners, so whatever is asked here looks at the places alone. Invariants: a place that is
-//! given away loses nobody a firing (`is_resumable`); of all ways at most one has found more than [`MANY`] firings of one
-//! place, and so all of them hold 8 MiB and the firings of one tick. Deliberately absent: pages (`react.rs`), and what a way
-//! does (`replay.rs`).
+//! given away loses nobody a firing (`is_resumable`); of all ways at most one is large: it has found more than [`FIRINGS`] of
+//! one place, or reads more than [`MARKETS`]. So memory is that of sixteen small ways and a large one. Deliberately absent:
+//! pages (`react.rs`), and what a way does (`replay.rs`).
 
 use super::confluence::Tell;
 use super::replay::Replaying;
@@ -18,13 +18,15 @@ use std::collections::BTreeSet;
 /// Subscribers that go through history at once.
 const WAYS_MAX: usize = 16;
 /// Firings of one place that every way may hold: 512 KiB.
-pub(super) const MANY: usize = 1 << 15;
+pub(super) const FIRINGS: usize = 1 << 15;
+/// Markets that every way may read, with a page of rows each: 8 MiB.
+pub(super) const MARKETS: usize = 10_000;
 /// A back-test keeps its place without credit, as its answers depend on where it began: so long, where somebody waits for it.
 /// The gateway gives a watcher as much time. **Units:** microseconds.
 const CREDIT_WITHIN_US: u64 = 5_000_000;
-/// To find many firings again takes some hundred milliseconds of a core: who has found them and has no credit keeps them so
-/// long where another wants to. **Units:** microseconds.
-const MANY_CREDIT_WITHIN_US: u64 = 100_000;
+/// To come again to where it is takes a large way some hundred milliseconds of a core: without credit it stays so long where
+/// another wants to be large. **Units:** microseconds.
+pub(super) const LARGE_CREDIT_WITHIN_US: u64 = 100_000;
 
 /// A subscriber's place in history.
 #[derive(Debug)]
@@ -52,6 +54,11 @@ impl Way {
         self.paused_us.is_some_and(|since| now.mono_us.saturating_sub(since) >= us)
     }
 
+    /// True of a large one without credit for so long that another one may be.
+    fn yields(&self, now: Now) -> bool {
+        self.replaying.is_resumable() && self.is_paused_for(LARGE_CREDIT_WITHIN_US, now)
+    }
+
     /// It is open and without credit, and loses nothing by beginning again behind the last firing it was given.
     fn can_be_given_up(&self) -> bool {
         self.paused_us.is_some() && self.replaying.is_resumable()
@@ -62,8 +69,9 @@ impl Way {
 #[derive(Debug, Default)]
 pub(super) struct Ways {
     all: Vec<Way>,
-    /// One of them waits until it may find more than [`MANY`].
-    many_is_wanted: bool,
+    /// One of them waits until it may be large, and did so in the turn before.
+    large_is_wanted: bool,
+    large_was_wanted: bool,
 }
 
 impl Ways {
@@ -83,7 +91,7 @@ impl Ways {
 
     /// Who waits says so again.
     pub(super) fn begin_turn(&mut self) {
-        self.many_is_wanted = false;
+        self.large_was_wanted = std::mem::take(&mut self.large_is_wanted);
     }
 
     /// It has credit again.
@@ -107,16 +115,15 @@ impl Ways {
         true
     }
 
-    /// Makes sure that no way but the one that asks, which is taken, has found many firings. False when one has and keeps
-    /// them.
-    pub(super) fn make_place_for_many(&mut self, now: Now) -> bool {
-        let holder = self.all.iter().position(|way| way.replaying.holds_many());
-        let kept = holder.is_some_and(|at| !self.all[at].is_paused_for(MANY_CREDIT_WITHIN_US, now));
-        if let Some(at) = holder.filter(|_| !kept) {
+    /// Makes sure that no way is large but the one that asks, which is taken. False when one is and stays so.
+    pub(super) fn make_place_for_large(&mut self, now: Now) -> bool {
+        let large = self.all.iter().position(|way| way.replaying.is_large());
+        let stays = large.is_some_and(|at| !self.all[at].yields(now));
+        if let Some(at) = large.filter(|_| !stays) {
             self.all.swap_remove(at);
         }
-        self.many_is_wanted |= kept;
-        !kept
+        self.large_is_wanted |= stays;
+        !stays
     }
 
     /// True when a back-test has kept a place for as long as it may while others wait.
@@ -124,10 +131,15 @@ impl Ways {
         self.all.iter().any(|way| way.is_paused_for(CREDIT_WITHIN_US, now))
     }
 
-    /// True when who waits to find many firings may.
-    pub(super) fn owe_many(&self, now: Now) -> bool {
-        let mut holders = self.all.iter().filter(|way| way.replaying.holds_many());
-        self.many_is_wanted && holders.all(|way| way.is_paused_for(MANY_CREDIT_WITHIN_US, now))
+    /// True when a back-test, which is taken, keeps another way from being large.
+    pub(super) fn keeps_from_large(&self, way: &Way) -> bool {
+        self.large_was_wanted && way.replaying.is_large()
+    }
+
+    /// True when who waits to be large may be.
+    pub(super) fn owe_large(&self, now: Now) -> bool {
+        let gives = |way: &Way| way.yields(now) || way.is_paused_for(CREDIT_WITHIN_US, now);
+        self.large_is_wanted && self.all.iter().filter(|way| way.replaying.is_large()).all(gives)
     }
 
     /// The connection is gone.
@@ -152,9 +164,14 @@ impl Ways {
         self.all.iter().filter_map(|way| way.replaying.across.as_ref()).map(|across| across.key()).collect()
     }
 
-    /// Firings that all of them have found and not given.
     #[cfg(test)]
-    pub(super) fn found(&self) -> usize {
-        self.all.iter().map(|way| way.replaying.found()).sum()
+    pub(super) fn is_large_wanted(&self) -> bool {
+        self.large_is_wanted
+    }
+
+    /// What all of them hold: firings that were found and are not given, markets that are read.
+    #[cfg(test)]
+    pub(super) fn held(&self) -> [usize; 2] {
+        [0, 1].map(|of| self.all.iter().map(|way| way.replaying.holds()[of]).sum())
     }
 }

@@ -7,7 +7,7 @@
 //! turns. Invariant: what is opened is what stood when it began; reflexes and markets that come meanwhile have a say behind
 //! `basis`. Deliberately absent: evaluating (`replay.rs`).
 
-use super::{Evaluator, Feed, Place, ReplayError, Replaying, compacted};
+use super::{Evaluator, Feed, Place, ReplayError, Replaying, Step, compacted};
 use crate::reflex::{self, Kind, Looked, ReflexId, Registration, Replay, Scope, Spec};
 use crate::shard::across::Across;
 use crate::shard::gaps::Skips;
@@ -25,10 +25,8 @@ use std::collections::{BTreeMap, VecDeque};
 const EVALUATORS_MAX: usize = 4096;
 /// Reflexes that are passed over before it is asked whether the turn is over.
 const LOOKS_AT_ONCE: usize = 256;
-/// Markets one replay reads at most.
-const FEEDS_MAX: usize = 10_000;
-/// Pairs of a reflex and a market in one replay at most: each costs a search at its start, all together some ten
-/// milliseconds of a core, a turn at a time.
+/// Pairs of a reflex and a market in one replay at most, where these are more than the markets: each costs a search at its
+/// start, all together some hundred milliseconds of a core, a turn at a time.
 const PAIRS_MAX: usize = 20_000;
 /// Rows that wait in memory, over all feeds.
 const BUFFERED_ROWS: usize = 1 << 16;
@@ -78,12 +76,11 @@ impl Opening {
     }
 
     /// The feed of a market, made if need be.
-    fn feed(&mut self, way: &mut Replaying, market: MarketIx) -> Result<usize, Refusal> {
-        let feed = *self.feed_of.entry(market.number()).or_insert_with(|| {
+    fn feed(&mut self, way: &mut Replaying, market: MarketIx) -> usize {
+        *self.feed_of.entry(market.number()).or_insert_with(|| {
             way.feeds.push(Feed { market, evaluators: Vec::new(), together: false, first_row: u32::MAX });
             way.feeds.len() - 1
-        });
-        if way.feeds.len() > FEEDS_MAX { Err(Refusal::of(Code::TooMany)) } else { Ok(feed) }
+        })
     }
 }
 
@@ -114,17 +111,21 @@ enum Begin {
 }
 
 impl Shard {
-    /// Opens what is not open yet. False when the turn is over before.
+    /// Opens what is not open yet, as far as the turn goes.
     ///
-    /// **Errors:** `Compacted` when rows that it takes are gone; `TooMany` reflexes or markets.
-    pub(in crate::shard) fn open_replay(&mut self, way: &mut Replaying, work: &mut Work) -> Result<bool, ReplayError> {
-        let Some(mut opening) = way.opening.take() else { return Ok(true) };
+    /// **Errors:** `Compacted` when rows that it takes are gone; `TooMany` reflexes.
+    pub(in crate::shard) fn open_replay(&mut self, way: &mut Replaying, work: &mut Work) -> Result<Step, ReplayError> {
+        let Some(mut opening) = way.opening.take() else { return Ok(Step::Done) };
+        if !self.may_go_on(way) {
+            way.opening = Some(opening);
+            return Ok(Step::Waiting);
+        }
         if !self.ask_all(way, &mut opening, work)?
             || !self.ask_together(way, &mut opening, work)?
             || !self.cross_all(way, &mut opening, work)?
         {
             way.opening = Some(opening);
-            return Ok(false);
+            return Ok(Step::More);
         }
         let Opening { basis, oldest, skipping, .. } = *opening;
         if let Some(oldest) = oldest {
@@ -135,7 +136,7 @@ impl Shard {
         // A place in the middle of a transaction: it is read again from its beginning.
         way.skips = Skips::new(skipping.into_iter(), Tx::from_bits(way.after.0.saturating_sub(1)));
         way.skips.open(basis);
-        Ok(true)
+        Ok(Step::Done)
     }
 
     /// Every reflex that is asked for, with every market that it asks about.
@@ -213,7 +214,7 @@ impl Shard {
             if !self.seek_on(way, opening, work)? {
                 return Ok(false);
             }
-            if work.is_spent() {
+            if work.is_spent() || way.has_to_be_large() {
                 return Ok(false);
             }
             work.spend(1);
@@ -233,14 +234,14 @@ impl Shard {
             };
             let Some(ix) = self.ticks.market_ix(market).filter(|ix| ix.number() < opening.markets) else { continue };
             opening.pairs += 1;
-            if opening.pairs > PAIRS_MAX {
+            if opening.pairs > PAIRS_MAX.max(opening.markets as usize) {
                 return Err(Refusal::of(Code::TooMany).into());
             }
             if asking.of.spec.kind() == Kind::Gap {
                 self.ask_gaps(way, opening, Some(asking.evaluator), ix);
                 continue;
             }
-            let feed = opening.feed(way, ix)?;
+            let feed = opening.feed(way, ix);
             way.feeds[feed].evaluators.push(asking.evaluator);
             match self.begin(ix, &asking.of, way, work)? {
                 Begin::Row(row) => way.feeds[feed].begins_at(row),
@@ -272,7 +273,7 @@ impl Shard {
             if !self.seek_on(way, opening, work)? {
                 return Ok(false);
             }
-            if work.is_spent() {
+            if work.is_spent() || way.has_to_be_large() {
                 return Ok(false);
             }
             work.spend(1);
@@ -285,7 +286,7 @@ impl Shard {
                 self.ask_gaps(way, opening, None, ix);
             }
             let Some(since) = self.reflexes.prices_asked_since(reflex::MarketIx(number)) else { continue };
-            let feed = opening.feed(way, ix)?;
+            let feed = opening.feed(way, ix);
             way.feeds[feed].together = true;
             // Before the first of them was registered none has a place.
             let place = Tx::from_bits(way.after.0.max(since.bits()).saturating_sub(1));

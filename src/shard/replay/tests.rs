@@ -5,7 +5,7 @@ use crate::shard::ConnId;
 use crate::shard::crossing::tests::{LISTENER, Rig, names};
 use crate::shard::reply::{Reply, Said};
 use crate::shard::turn::{SEALED_PAGE, UNITS_PER_TURN};
-use crate::shard::ways::MANY;
+use crate::shard::ways::{FIRINGS, MARKETS};
 use myelin_datom::EntityId;
 use myelin_wire::{Code, Header, Kind};
 use std::collections::BTreeMap;
@@ -310,11 +310,11 @@ fn a_tick_across_many_bands_is_told_to_many_listeners_from_history_in_the_memory
     let mut turn = |rig: &mut Rig| {
         turns += 1;
         assert!(turns < 100_000, "{turns} turns");
-        // The first one is the first to find many, and has no credit then: it keeps them a tenth of a second.
+        // The first one is the first to be large, and has no credit then: it stays so for a tenth of a second.
         rig.later(100);
         let owed = rig.owes_a_place();
         let more = rig.turn();
-        most = most.max(rig.shards[0].subscribers.ways.found());
+        most = most.max(rig.shards[0].subscribers.ways.held()[0]);
         more || owed
     };
     for _ in 0..3_000 {
@@ -330,6 +330,68 @@ fn a_tick_across_many_bands_is_told_to_many_listeners_from_history_in_the_memory
     rig.frame(0, listener(0), Header { session: 7, count: 100_000, ..Header::new(Kind::Credit) }, &[]);
     while turn(&mut rig) {}
     assert!(rig.heard(listener(0)).iter().map(|place| place.2).eq(1..=BANDS));
-    let bound = 15 * (MANY + UNITS_PER_TURN as usize) + BANDS as usize;
-    assert!(most > MANY && most <= bound, "{most} firings held, {bound} at most");
+    let bound = 15 * (FIRINGS + UNITS_PER_TURN as usize) + BANDS as usize;
+    assert!(most > FIRINGS && most <= bound, "{most} firings held, {bound} at most");
+}
+
+/// Seen red: who asked about more than 10,000 markets was refused as `TooMany`, and so could not go on after a restart.
+#[test]
+fn of_those_who_go_through_more_than_ten_thousand_markets_one_goes_on_at_a_time_and_none_loses_a_firing() {
+    const LISTENERS: u32 = 3;
+    let (mut rig, ids) = rig_of(MARKETS + 2_000);
+    rig.register(REFLEX, "above 5", "all");
+    for price in [1.0, 9.0] {
+        ids.chunks(1000).for_each(|ids| rig.ticks(0, &all_at(ids, price)));
+    }
+    // One reflex as one of all, a back-test, and one that stops reading in the middle.
+    rig.subscribe_with(1_000, listener(0), REFLEX, (1, 0, 0), false);
+    rig.subscribe_with(100_000, listener(1), 0, (1, 0, 0), false);
+    rig.subscribe_with(100_000, listener(2), REFLEX, (1, 0, 0), true);
+    let mut turns = 0;
+    let mut turn = |rig: &mut Rig| {
+        turns += 1;
+        assert!(turns < 100_000, "somebody waits for good");
+        rig.later(100);
+        let owed = rig.owes_a_place();
+        let more = rig.turn();
+        let [_, markets] = rig.shards[0].subscribers.ways.held();
+        assert!(markets <= LISTENERS as usize * (MARKETS + 1) + 2_000, "{markets}");
+        more || owed || rig.shards[0].subscribers.ways.is_large_wanted()
+    };
+    while turn(&mut rig) {}
+    rig.frame(0, listener(0), Header { session: 7, count: 100_000, ..Header::new(Kind::Credit) }, &[]);
+    while turn(&mut rig) {}
+    let live = rig.heard(listener(0));
+    assert_eq!(live.len(), ids.len());
+    assert!(live.is_sorted() && live.windows(2).all(|two| two[0] != two[1]));
+    assert!(rig.heard(listener(1)) == live, "{}", rig.heard(listener(1)).len());
+    let tested = rig.heard(listener(2));
+    assert_eq!(tested.len(), 2 * ids.len(), "before it was registered as well");
+    assert!(tested.ends_with(&live));
+}
+
+/// Seen red: it was begun again as if it were none, behind what it had been given.
+#[test]
+fn a_large_back_test_without_credit_gives_way_to_another_large_one_after_a_while_and_is_told() {
+    let (mut rig, ids) = rig_of(MARKETS + 100);
+    rig.register(REFLEX, "above 5", "all");
+    rig.subscribe_with(500, LISTENER, REFLEX, (1, 0, 0), true);
+    rig.settle();
+    rig.subscribe_with(100_000, listener(1), REFLEX, (1, 0, 0), true);
+    while rig.turn() {}
+    let mut waited_us = 0;
+    while rig.heard(listener(1)).is_empty() {
+        rig.later(1_000);
+        waited_us += 1_000;
+        assert!(waited_us < 10_000_000, "it waits for good");
+        if rig.owes_a_place() {
+            while rig.turn() {}
+        }
+    }
+    assert!(waited_us > 4_000_000, "{waited_us}");
+    while rig.turn() {}
+    assert_eq!(rig.heard(LISTENER).len(), 500);
+    assert_eq!(rig.heard(listener(1)).len(), ids.len());
+    let ended = |reply: &&Reply| matches!(reply.said, Said::Ended { code: Some(Code::TooMany), .. });
+    assert_eq!(rig.said.iter().filter(ended).map(|reply| reply.to).collect::<Vec<_>>(), [LISTENER]);
 }

@@ -17,13 +17,12 @@ use crate::market::Markets;
 use crate::shard::interleave::{Interleave, Next};
 use crate::shard::replay::ReplayError;
 use crate::shard::turn::{SEARCH, Work};
+use crate::shard::ways::MARKETS;
 use crate::shard::{Refusal, Shard};
 use myelin_datom::{EntityId, Kind, Quote, Tick, Tx};
 use myelin_index::{ColumnRow, Columns, IndexError};
 use myelin_wire::{Code, LogKind};
 
-/// Markets one reader's history is merged from at most: a page of each waits in memory.
-const FEEDS_MAX: usize = 10_000;
 /// Rows of one kind that wait in memory for one reader's history.
 const BUFFERED_ROWS: usize = 1 << 14;
 
@@ -35,6 +34,8 @@ pub(super) struct History {
     /// Markets of lower numbers are being read.
     opened: u32,
     opening: bool,
+    /// It may read more markets than every reader may.
+    pub(super) large: bool,
     ticks: Interleave<Tick>,
     quotes: Interleave<Quote>,
     facts: FactFeed,
@@ -86,6 +87,7 @@ impl History {
             whole,
             opened: 0,
             opening: true,
+            large: false,
             ticks: Interleave::new(std::iter::empty(), BUFFERED_ROWS),
             quotes: Interleave::new(std::iter::empty(), BUFFERED_ROWS),
             facts: FactFeed::behind(whole),
@@ -97,6 +99,11 @@ impl History {
         }
     }
 
+    /// It reads as many markets as every reader may: only a large one goes on.
+    pub(super) fn has_to_be_large(&self) -> bool {
+        !self.large && self.ticks.feeds().max(self.quotes.feeds()) > MARKETS
+    }
+
     /// Goes on with what was applied meanwhile; this stretch is at its end.
     pub(super) const fn next_stretch(&mut self) {
         self.opening = true;
@@ -106,7 +113,7 @@ impl History {
 impl Shard {
     /// Opens the markets that were not yet, and then the stretch up to what is applied. False when the turn is over before.
     ///
-    /// **Errors:** `Compacted` when something that was to come is gone; `TooMany` markets.
+    /// **Errors:** `Compacted` when something that was to come is gone.
     pub(super) fn open_history(
         &self,
         wanted: &mut Wanted,
@@ -126,7 +133,7 @@ impl Shard {
             }
         }
         while let Some(market) = self.markets.get(history.opened) {
-            if work.is_spent() {
+            if work.is_spent() || history.has_to_be_large() {
                 return Ok(false);
             }
             work.spend(1);
@@ -223,7 +230,7 @@ fn look_ahead<R: ColumnRow>(
     Ok(true)
 }
 
-/// A market's rows of later transactions are read from here on. **Errors:** `Compacted`, `TooMany`.
+/// A market's rows of later transactions are read from here on. **Errors:** `Compacted`.
 fn open<R: ColumnRow>(
     columns: &Columns<R>,
     merge: &mut Interleave<R>,
@@ -235,9 +242,6 @@ fn open<R: ColumnRow>(
     let gone = columns.kept(ix).gone;
     if whole < gone {
         return Err(Refusal { aux: gone.bits(), ..Refusal::of(Code::Compacted) }.into());
-    }
-    if merge.feeds() >= FEEDS_MAX {
-        return Err(Refusal::of(Code::TooMany).into());
     }
     // From the beginning on there is nothing to look for.
     let from = if whole == Tx::ZERO {

@@ -4,7 +4,8 @@ use crate::config::Limits;
 use crate::shard::campaign::{Log, NOW, body, tick, written};
 use crate::shard::reply::{Reply, Said};
 use crate::shard::turn::{SEALED_PAGE, UNITS_PER_TURN};
-use crate::shard::{ConnId, Shard};
+use crate::shard::ways::MARKETS;
+use crate::shard::{ConnId, Now, Shard};
 use myelin_datom::{AttributeName, Entity, EntityId, Given, MarketName, Op, Tick, Transaction, Tx, Value};
 use myelin_wire::{
     Code, FROM_NOW, Header, Kind, LogKind, Logged, MarketFlags, MarketSpec, TailAsk, TailEntry, decode, markets_body,
@@ -86,7 +87,11 @@ impl Rig {
 
     /// One turn: whether there is more, and what it gave to each reader.
     fn turn(&mut self) -> (bool, Vec<(ConnId, Vec<TailEntry>)>) {
-        let more = self.shard.push_firings(NOW).unwrap();
+        self.turn_at(NOW)
+    }
+
+    fn turn_at(&mut self, now: Now) -> (bool, Vec<(ConnId, Vec<TailEntry>)>) {
+        let more = self.shard.push_firings(now).unwrap();
         let page = |reply: Reply| match reply.said {
             Said::Tailed { body, .. } => Some((reply.to, read_tail(&body).unwrap())),
             _ => None,
@@ -149,6 +154,41 @@ fn a_tail_over_ten_thousand_markets_begins_a_turn_at_a_time_and_what_is_written_
     let seen: Vec<u64> = told.iter().map(|one| one.3).filter(|id| *id != 0).collect();
     let due: Vec<u64> = (1..=20_000).chain((1..=written_meanwhile).map(|n| 1_000_000 + n)).collect();
     assert_eq!(seen, due);
+}
+
+/// Seen red: a reader of more than 10,000 markets was refused as `TooMany`.
+#[test]
+fn of_those_who_read_more_than_ten_thousand_markets_one_goes_on_at_a_time_and_all_are_told_everything() {
+    const COUNT: usize = MARKETS + 2_000;
+    const READERS: u32 = 3;
+    let mut rig = Rig::new();
+    let ids = rig.markets(COUNT);
+    let rows: Vec<_> = (0..COUNT).map(|n| tick(ids[n * 71 % COUNT], n as u64 + 1, 1.0)).collect();
+    rig.ticks(&rows);
+    rig.said();
+    // The first stops reading in the middle, for longer than others wait.
+    (0..READERS).for_each(|index| rig.tail(index, TailAsk::all(0), if index == 0 { 1_000 } else { u32::MAX }));
+    let (mut entries, mut turns) = (vec![Vec::new(); READERS as usize], 0);
+    let mut now = NOW;
+    let mut turn = |rig: &mut Rig, now: &mut Now| {
+        turns += 1;
+        assert!(turns < 100_000, "somebody waits for good");
+        let owed = rig.shard.owes_a_place(*now);
+        let (more, pages) = rig.turn_at(*now);
+        now.mono_us += 100;
+        let large = rig.shard.tails.list.iter().filter(|one| one.is_large()).count();
+        assert!(large <= 1, "{large} are large");
+        pages.into_iter().for_each(|(to, page)| entries[to.index as usize - 1].extend(told(&page)));
+        let waits = rig.shard.tails.large_is_wanted;
+        more || owed || waits
+    };
+    while turn(&mut rig, &mut now) {}
+    let credit = Header { session: 7, count: u32::MAX, ..Header::new(Kind::Credit) };
+    rig.frame(reader(0), credit, &[]);
+    while turn(&mut rig, &mut now) {}
+    assert_eq!(entries[0].len(), 2 * COUNT);
+    assert!(entries[0].is_sorted_by_key(|one| one.0));
+    assert!(entries.iter().all(|one| *one == entries[0]), "{:?}", entries.iter().map(Vec::len).collect::<Vec<_>>());
 }
 
 #[test]
